@@ -1,0 +1,43 @@
+# The two commands are `make demo` and `make test`; each installs what it needs and builds.
+BUILD ?= build
+PREFIX ?= /usr/local
+prefix ?= $(PREFIX)
+
+all: build-deps $(BUILD)/build.ninja
+	@ninja -C $(BUILD)
+
+demo: demo-deps $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@BUILD=$(BUILD) demo/run
+
+test: test-deps
+	@BUILD=$(BUILD) tools/test.sh
+
+# BENCH=name runs one of them, QUICK=1 a short version.
+bench: bench-deps $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@BUILD=$(BUILD) bench/run $(BENCH)
+
+lint: test-deps $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite lint
+
+format: test-deps
+	@tests/layers/format.py --write
+
+# DESTDIR and prefix as in the GNU standards: make install DESTDIR=/tmp/x prefix=/usr
+install: all
+	@meson configure $(BUILD) -Dprefix=$(prefix)
+	@ninja -C $(BUILD) --quiet
+	@meson install -C $(BUILD) --no-rebuild
+
+%-deps:
+	@tools/deps.sh $*
+
+$(BUILD)/build.ninja:
+	@meson setup $(BUILD)
+
+clean:
+	rm -rf $(BUILD) build-clang build-asan
+
+.PHONY: all demo test bench lint format install clean build-deps demo-deps test-deps bench-deps

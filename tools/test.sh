@@ -1,0 +1,85 @@
+#!/bin/bash
+# Every test, the quick ones first. Ends with the runners' own closing lines, and with exit code 1
+# when one of them failed; the runs after a failed one still go on, so one run shows everything.
+#   tools/test.sh [lint|unit|asan|sim|integration|all-integration …]   only these parts
+set -u -o pipefail
+cd "$(dirname "$0")/.." || exit 1
+build=${BUILD:-build}
+jobs=$(nproc)
+parts=${*:-compile lint unit asan sim integration}
+declare -a closing
+failed=0
+
+setup() { # directory, meson options …
+	local dir=$1
+	shift
+	[ -f "$dir/build.ninja" ] || meson setup "$dir" "$@" >"$dir.log" 2>&1 || {
+		cat "$dir.log"
+		exit 1
+	}
+	rm -f "$dir.log"
+}
+
+say() { printf '\n== %s\n' "$*"; }
+
+part() { # title, command …: runs it, shows it, keeps its closing lines
+	local title=$1 out status
+	shift
+	say "$title"
+	out=$(mktemp)
+	"$@" 2>&1 | tee "$out"
+	status=${PIPESTATUS[0]}
+	closing+=("$title: $(grep -E '^(Ok|Fail|Timeout|Unexpected Pass|Skipped|Expected Fail):|passed|failed|error|^sim:|No suitable|no tests ran' "$out" |
+		tail -8 | grep -vE '^[A-Z].*: +0 *$' | sed -E 's/ +/ /g' | paste -sd ' ')  [exit $status]")
+	rm -f "$out"
+	[ "$status" = 0 ] || failed=1
+}
+
+meson_suite() { # build directory, suite, more arguments …
+	local dir=$1 suite=$2
+	shift 2
+	meson test -C "$dir" --no-rebuild --print-errorlogs --num-processes "$jobs" --suite "$suite" "$@"
+}
+
+has() { [[ " $parts " == *" $1 "* ]]; }
+
+setup "$build" -Dwerror=true
+say "gcc build"
+ninja -C "$build" --quiet || exit 1
+
+if has lint; then part "lint" meson_suite "$build" lint; fi
+if has unit; then part "unit (gcc)" meson_suite "$build" unit; fi
+if has compile; then
+	CC=clang setup build-clang -Dwerror=true -Dbuildtype=debug
+	part "clang build" ninja -C build-clang --quiet
+fi
+if has asan; then
+	export ASAN_OPTIONS=abort_on_error=0:detect_leaks=1:strict_string_checks=1
+	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+	setup build-asan -Dwerror=true -Db_sanitize=address,undefined
+	say "ASan+UBSan build"
+	ninja -C build-asan --quiet || exit 1
+	# nginx_live asks real nginx within seconds and is run by the plain build: under the sanitizers on two
+	# busy cores its answers come too late now and then.
+	part "unit (ASan+UBSan)" meson_suite build-asan unit --no-suite live --timeout-multiplier 4
+	part "simulation (ASan+UBSan)" build-asan/tests/sim/sim --seeds "${SIM_SEEDS_ASAN:-2000}" --from 1
+fi
+if has sim; then part "simulation" meson_suite "$build" sim --timeout-multiplier 4; fi
+integration() { # build directory, more arguments: two at a time, each test has its own ports
+	local dir=$1
+	shift
+	BATON_BUILD=$(realpath "$dir") /usr/bin/python3 -m pytest -q -n 2 -p no:cacheprovider --durations=5 \
+		tests/integration "$@"
+}
+if has integration; then part "integration" integration "$build"; fi
+# Under the sanitizers what talks to server, agent and client; the strategies, nginx and kills are run
+# by the plain build above (tools/test.sh asan all-integration runs them all under the sanitizers).
+asan_tests=(-k "test_api or test_agent or test_cli or test_up or test_security or test_instances")
+if has all-integration; then asan_tests=(); fi
+if has asan && { has integration || has all-integration; }; then
+	part "integration (ASan+UBSan)" integration build-asan "${asan_tests[@]}"
+fi
+
+say "summary"
+printf '%s\n' "${closing[@]}"
+exit $failed
