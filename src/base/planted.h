@@ -1,0 +1,50 @@
+/* Planted bugs: a switch of the test build (-DBT_PLANTED_BUGS) that breaks one rule at a time, so
+ * that a test can demand that the simulator notices. In every other build BT_BUG() is the constant
+ * false and the compiler drops what it guards. */
+#pragma once
+
+/* Guards of the engine switched off, then the engine, the ledger, and the simulator's own server
+ * and agent, which keep the same order of things as the real ones. */
+#define BT_PLANTED(X)                                                                              \
+	X(NO_MIN_GUARD, "min_in_rotation is not looked at")                                        \
+	X(NO_STOP_GUARD, "stops what may still be in rotation")                                    \
+	X(NO_DRAIN_GUARD, "stops what is not drained")                                             \
+	X(UNDO_WRONG_STATE, "undo of a Switch puts back what was out before")                      \
+	X(UNDO_FORWARD, "undoes a lane in the order it was done")                                  \
+	X(GENERATION_REUSED, "a Switch takes the highest generation again")                        \
+	X(INTENT_KEPT, "a failed Switch stays in the intent")                                      \
+	X(ROLLBACK_RELEASE, "asks for a rollback plan to the new release")                         \
+	X(ANY_RESULT, "a result of an earlier attempt counts")                                     \
+	X(NO_RESEND, "a takeover forgets what is outstanding")                                     \
+	X(UNKNOWN_IS_FAILED, "an unknown outcome is not undone")                                   \
+	X(HALF_IS_NOTHING, "a start or stop that failed half-way is not undone")                   \
+	X(STAGE_EARLY, "the next stage begins while a lane still runs")                            \
+	X(CONFIRM_EARLY, "a Switch counts as confirmed when it is sent")                           \
+	X(TOKEN_FORGOTTEN, "an older token is taken")                                              \
+	X(DONE_FORGOTTEN, "a start forgets what was done")                                         \
+	X(OLD_RUN_RECOVERED, "a start goes on with commands of a deployment that has ended")       \
+	X(REPEAT_RUNS, "a repeat is run again")                                                    \
+	X(PRIOR_FORGOTTEN, "a start forgets the recorded prior state")                             \
+	X(SEND_BEFORE_COMMIT, "commands leave before their transaction")                           \
+	X(ACK_BEFORE_COMMIT, "a result is acknowledged before its transaction")                    \
+	X(CURSOR_FIRST, "the cursor is durable before what was accepted")                          \
+	X(EFFECT_BEFORE_BEGUN, "the effect comes before `begun` is durable")                       \
+	X(POST_BEFORE_FSYNC, "the result is posted before `done` is durable")                      \
+	X(APPLY_UNCOMMITTED, "a failed commit changes memory all the same")
+
+enum bt_planted_bug {
+	BT_BUG_NONE,
+#define X(id, words) BT_BUG_##id,
+	BT_PLANTED(X)
+#undef X
+	/* clang-format off */
+	BT_BUGS
+	/* clang-format on */
+};
+
+#ifdef BT_PLANTED_BUGS
+extern enum bt_planted_bug bt_planted_bug;
+#define BT_BUG(name) (bt_planted_bug == (BT_BUG_##name))
+#else
+#define BT_BUG(name) 0
+#endif
