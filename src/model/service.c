@@ -1,0 +1,65 @@
+#include "model/service.h"
+
+#include "base/mem.h"
+#include "base/str.h"
+
+#include <string.h>
+
+#define ENUM(id, ...)                                                                              \
+	const struct bt_enum bt_enum_##id = {(const struct bt_enum_name[]){__VA_ARGS__, {NULL, 0}}}
+
+ENUM(runtime, {"process", BT_RUNTIME_PROCESS});
+ENUM(health, {"http", BT_HEALTH_HTTP}, {"https", BT_HEALTH_HTTPS}, {"tcp", BT_HEALTH_TCP},
+	{"exec", BT_HEALTH_EXEC});
+ENUM(strategy, {"blue-green", BT_STRATEGY_BLUE_GREEN}, {"rolling", BT_STRATEGY_ROLLING},
+	{"recreate", BT_STRATEGY_RECREATE});
+ENUM(failure_policy, {"rollback", BT_ON_FAILURE_ROLLBACK}, {"halt", BT_ON_FAILURE_HALT},
+	{"continue", BT_ON_FAILURE_CONTINUE});
+ENUM(drain_policy, {"continue", BT_ON_DRAIN_TIMEOUT_CONTINUE}, {"fail", BT_ON_DRAIN_TIMEOUT_FAIL});
+ENUM(nginx_mode, {"adopt", BT_NGINX_ADOPT}, {"managed", BT_NGINX_MANAGED});
+ENUM(nginx_form, {"upstream", BT_NGINX_UPSTREAM}, {"service_port", BT_NGINX_SERVICE_PORT},
+	{"service_url", BT_NGINX_SERVICE_URL});
+ENUM(route_to, {"one", BT_ROUTE_ONE}, {"all", BT_ROUTE_ALL});
+
+const char *bt_enum_name(const struct bt_enum *e, int value)
+{
+	for (const struct bt_enum_name *n = e->names; n->name; n++)
+		if (n->value == value)
+			return n->name;
+	return "?";
+}
+
+int bt_enum_parse(const struct bt_enum *e, const char *text, int *ret, struct bt_err *err)
+{
+	BT_STR struct bt_str list = {0};
+	const char *words[16];
+	size_t n = 0;
+	for (const struct bt_enum_name *i = e->names; i->name; i++) {
+		if (bt_streq(i->name, text)) {
+			*ret = i->value;
+			return 0;
+		}
+		bt_str_addf(&list, "%s%s", !n ? "" : i[1].name ? ", " : " or ", i->name);
+		if (n < BT_ARRAY_LEN(words))
+			words[n++] = i->name;
+	}
+	const char *near = bt_nearest(text, words, n);
+	return bt_err_set(err, BT_E_CONFIG, "expected %s, found '%s'%s%s%s", bt_str_get(&list),
+		text, near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+}
+
+static bool alnum(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+}
+
+bool bt_name_valid(const char *text)
+{
+	size_t n = strlen(text);
+	if (n == 0 || n > BT_NAME_MAX || !alnum(text[0]))
+		return false;
+	for (size_t i = 1; i < n; i++)
+		if (!alnum(text[i]) && !strchr("._-", text[i]))
+			return false;
+	return true;
+}
