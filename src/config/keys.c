@@ -1,0 +1,313 @@
+#include "config/keys.h"
+
+#include "base/str.h"
+
+#include <assert.h>
+#include <string.h>
+
+#define SECOND 1000
+#define HOUR (3600 * SECOND)
+#define DAY (24 * (int64_t)HOUR)
+
+#define AT(member) .offset = offsetof(struct bt_service, member)
+#define WITH(member) .count = offsetof(struct bt_service, member)
+#define NGINX_AT(member) .in_nginx = true, .offset = offsetof(struct bt_nginx, member)
+#define NGINX_WITH(member) .count = offsetof(struct bt_nginx, member)
+#define NAME .check = bt_name_valid, .expected = "a name of letters, digits, '.', '_' and '-'"
+
+const struct bt_key bt_keys[] = {
+	{"service", &bt_type_text, AT(name), .required = true, NAME, .doc = "Its name.",
+		.example = "shop"},
+	{"artifact", &bt_type_text, AT(artifact), .max = 4096,
+		.doc = "File, directory or archive to deploy, relative to this file. `baton deploy "
+		       "--artifact` overrides it.",
+		.example = "build/libs/shop.jar"},
+	{"unpack", &bt_type_bool, AT(unpack),
+		.derived = "true for .tar.gz, .tgz, .tar.zst and .zip",
+		.doc = "Whether an archive is unpacked on the host; `{artifact}` is then its "
+		       "directory.",
+		.example = "false"},
+	{"hosts", &bt_type_list, AT(hosts), WITH(n_hosts), .derived = "[local]", NAME,
+		.required = true, .doc = "Where it runs. `local` is this machine under `baton up`.",
+		.example = "[was1, was2]"},
+
+	{"run", .doc = "How an instance runs."},
+	{"run.as", &bt_type_enum, AT(run.as), .names = &bt_enum_runtime, .def = "process",
+		.doc = "The runtime.", .example = "process"},
+	{"run.command", &bt_type_argv, AT(run.command), WITH(run.n_command), .required = true,
+		.check = bt_check_command,
+		.expected = "only the placeholders {artifact} {release} {port} {slot} {host} ({{ "
+			    "writes a brace)",
+		.doc = "Program and arguments, as a list or as one text that is split at blanks "
+		       "(quotes group; no shell is involved). Placeholders: `{artifact}` its path, "
+		       "`{release}` its version, `{port}`, `{slot}`, `{host}`; `{{` writes a "
+		       "brace.",
+		.example = "java -jar {artifact} --server.port={port}"},
+	{"run.slots", &bt_type_slots, AT(run.slots), WITH(run.n_slots), .required = true,
+		.doc = "Named places on each host and their ports. blue-green takes turns with "
+		       "them and needs two; with rolling and recreate each is an instance.",
+		.example = "{blue: 8081, green: 8082}"},
+	{"run.env", &bt_type_map, AT(run.env), WITH(run.n_env), .check = bt_check_env_name,
+		.expected = "a name such as JAVA_OPTS", .placeholders = true,
+		.doc = "Environment of the instance; values may hold the placeholders. It is part "
+		       "of the release.",
+		.example = "{JAVA_TOOL_OPTIONS: -Xmx512m}"},
+	{"run.secrets", &bt_type_list, AT(run.secrets), WITH(run.n_secrets),
+		.check = bt_check_env_name, .expected = "a name such as DB_PASSWORD",
+		.doc = "Environment variables whose values are taken from the environment of "
+		       "`baton deploy`, kept encrypted and never printed.",
+		.example = "[DB_PASSWORD]"},
+	{"run.user", &bt_type_text, AT(run.user), .check = bt_check_user, .expected = "a user name",
+		.derived = "the agent's own",
+		.doc = "User to run as; the host's policy must allow it.", .example = "shop"},
+	{"run.dir", &bt_type_text, AT(run.dir), .check = bt_check_command, .max = 4096,
+		.expected = "only the placeholders {artifact} {release} {port} {slot} {host}",
+		.derived = "the release's directory", .doc = "Working directory.",
+		.example = "/var/lib/shop"},
+	{"run.limits", .doc = "Resource limits; what is not given is left as it is."},
+	{"run.limits.nofile", &bt_type_count, AT(run.limits.nofile), .max = 1 << 30,
+		.doc = "Open files.", .example = "8192"},
+	{"run.limits.nproc", &bt_type_count, AT(run.limits.nproc), .max = 1 << 30,
+		.doc = "Processes and threads of the user.", .example = "4096"},
+	{"run.limits.core", &bt_type_size, AT(run.limits.core_bytes), .max = (int64_t)1 << 50,
+		.doc = "Size of a core dump.", .example = "0"},
+	{"run.limits.memory", &bt_type_size, AT(run.limits.memory_bytes), .min = 1 << 20,
+		.max = (int64_t)1 << 50, .doc = "Address space.", .example = "2g"},
+	{"run.stop", &bt_type_stop, AT(run.stop), WITH(run.n_stop),
+		.derived = "{signal: TERM, grace: 30s}",
+		.doc = "How an instance is stopped. `{signal, grace}`: the signal, up to grace, "
+		       "then KILL. A list of `{signal, wait}` says each step itself, for what "
+		       "wants "
+		       "a quiet signal early.",
+		.example = "[{signal: USR1, wait: 10s}, {signal: TERM, wait: 30s}, {signal: KILL, "
+			   "wait: 5s}]"},
+	{"run.logs", .doc = "Files that hold stdout and stderr."},
+	{"run.logs.max", &bt_type_size, AT(run.log_max_bytes), .def = "16m", .min = 4096,
+		.max = (int64_t)1 << 40, .doc = "Size at which a file is rotated.",
+		.example = "64m"},
+	{"run.logs.keep", &bt_type_count, AT(run.log_keep), .def = "4", .max = 1000,
+		.doc = "Rotated files kept.", .example = "10"},
+	{"run.restart", .doc = "After a crash."},
+	{"run.restart.backoff", &bt_type_duration, AT(run.restart_backoff_ms), .def = "1s",
+		.min = 10, .max = HOUR, .doc = "Wait before the first restart; doubled each time.",
+		.example = "500ms"},
+	{"run.restart.backoff_max", &bt_type_duration, AT(run.restart_backoff_max_ms), .def = "1m",
+		.min = 10, .max = DAY, .doc = "Longest wait between restarts.", .example = "5m"},
+
+	{"health", .doc = "When an instance is healthy. One of http, https, tcp, exec; tcp when "
+			  "nothing is given."},
+	{"health.http", &bt_type_health_path, AT(health), .check = bt_check_url_path,
+		.expected = "a path such as /health", .max = 2048,
+		.doc = "GET this path at the instance's port.", .example = "/actuator/health"},
+	{"health.https", &bt_type_health_tls_path, AT(health), .check = bt_check_url_path,
+		.expected = "a path such as /health", .max = 2048, .doc = "The same over TLS.",
+		.example = "/health"},
+	{"health.tcp", &bt_type_health_tcp, AT(health), .derived = "true when no other is given",
+		.doc = "A connection is enough.", .example = "true"},
+	{"health.exec", &bt_type_health_exec, AT(health), .check = bt_check_command,
+		.expected = "only the placeholders {artifact} {release} {port} {slot} {host}",
+		.doc = "A program on the host; exit code 0 is healthy. Placeholders as in "
+		       "run.command.",
+		.example = "[./check.sh, '{port}']"},
+	{"health.expect", .doc = "What an http answer must be."},
+	{"health.expect.status", &bt_type_number, .when = BT_KEY_HTTP, AT(health.status),
+		.def = "200", .min = 100, .max = 599, .doc = "Status code.", .example = "204"},
+	{"health.expect.contains", &bt_type_text, .when = BT_KEY_HTTP, AT(health.contains),
+		.max = 4096, .doc = "A text the body must hold.", .example = "ready"},
+	{"health.expect.json", &bt_type_map, .when = BT_KEY_HTTP, AT(health.json),
+		WITH(health.n_json),
+		.doc = "Fields of a JSON body by dotted path, and their values.",
+		.example = "{status: UP, components.db.status: UP}"},
+	{"health.every", &bt_type_duration, AT(health.every_ms), .def = "500ms", .min = 10,
+		.max = HOUR, .doc = "Between two checks; the first comes at once.",
+		.example = "100ms"},
+	{"health.timeout", &bt_type_duration, AT(health.timeout_ms), .def = "2s", .min = 10,
+		.max = HOUR, .doc = "Limit of one check.", .example = "5s"},
+	{"health.within", &bt_type_duration, AT(health.within_ms), .def = "60s", .min = 100,
+		.max = DAY, .doc = "Time an instance has to become healthy.", .example = "3m"},
+	{"health.passes", &bt_type_number, AT(health.passes), .def = "1", .min = 1, .max = 1000,
+		.doc = "Good checks in a row that make it healthy.", .example = "2"},
+	{"health.fails", &bt_type_number, AT(health.fails), .def = "3", .min = 1, .max = 1000,
+		.doc = "Bad checks in a row that make it unhealthy during a bake.", .example = "5"},
+	{"health.headers", &bt_type_map, .when = BT_KEY_HTTP, AT(health.headers),
+		WITH(health.n_headers), .doc = "Request headers.",
+		.example = "{Host: shop.example.com}"},
+	{"health.port", &bt_type_port, AT(health.port), .min = 1, .max = 65535,
+		.derived = "the slot's", .doc = "Another port to ask.", .example = "9000"},
+	{"health.verify", &bt_type_bool, .when = BT_KEY_HTTPS, AT(health.verify), .def = "false",
+		.doc = "https: check the certificate.", .example = "true"},
+
+	{"identity", .shorthand = "path",
+		.doc = "A path that tells who answers; as one text, its path. Where it is given, a "
+		       "deployment stops when it contradicts what nginx or the processes say."},
+	{"identity.path", &bt_type_text, AT(identity.path), .check = bt_check_url_path,
+		.expected = "a path such as /profile", .max = 2048,
+		.doc = "Asked at each instance and through nginx.", .example = "/profile"},
+	{"identity.through", &bt_type_text, AT(identity.through), .check = bt_check_url,
+		.expected = "a URL such as http://127.0.0.1:8080/profile", .max = 2048,
+		.derived = "nginx's listen address and the path",
+		.doc = "URL that asks through nginx.", .example = "http://127.0.0.1/profile"},
+	{"identity.expect", &bt_type_text, AT(identity.expect), .check = bt_check_identity,
+		.expected = "a text with no placeholders but {slot} {port} {host}", .max = 1024,
+		.derived = "{slot}", .doc = "The body that the instance answers.",
+		.example = "'{slot}'"},
+
+	{"traffic", .doc = "What brings requests to the instances; nothing without it."},
+	{"traffic.nginx", .in_nginx = true,
+		.doc = "nginx: `adopt` for the one that is there, else baton runs its own."},
+	{"traffic.nginx.on", &bt_type_text, NGINX_AT(on), NAME, .derived = "the first host",
+		.doc = "The host it runs on.", .example = "web1"},
+	{"traffic.nginx.adopt", .in_nginx = true, .when = BT_KEY_ADOPT,
+		.doc = "Your nginx, whose configuration includes one file that baton owns."},
+	{"traffic.nginx.adopt.include", &bt_type_text, NGINX_AT(include), .when = BT_KEY_ADOPT,
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
+		.doc = "That file. Required.", .example = "/etc/nginx/conf.d/service-url.inc"},
+	{"traffic.nginx.adopt.form", &bt_type_enum, NGINX_AT(form), .when = BT_KEY_ADOPT,
+		.names = &bt_enum_nginx_form, .def = "upstream",
+		.doc = "What it holds: an `upstream` block, `set $service_port 8081;` or `set "
+		       "$service_url http://127.0.0.1:8081;`.",
+		.example = "service_port"},
+	{"traffic.nginx.adopt.config", &bt_type_text, NGINX_AT(config), .when = BT_KEY_ADOPT,
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
+		.derived = "nginx's own", .doc = "Its main configuration file (`-c`).",
+		.example = "/etc/nginx/nginx.conf"},
+	{"traffic.nginx.adopt.prefix", &bt_type_text, NGINX_AT(prefix), .when = BT_KEY_ADOPT,
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
+		.derived = "nginx's own", .doc = "Its prefix (`-p`).", .example = "/opt/nginx"},
+	{"traffic.nginx.adopt.upstream", &bt_type_text, NGINX_AT(upstream), .when = BT_KEY_ADOPT,
+		NAME, .derived = "the service's name", .doc = "Name of the upstream block.",
+		.example = "shop"},
+	{"traffic.nginx.adopt.variable", &bt_type_text, NGINX_AT(variable), .when = BT_KEY_ADOPT,
+		.check = bt_check_variable, .expected = "a variable name without $", .max = 64,
+		.derived = "service_port or service_url, by the form",
+		.doc = "Name of the variable that is set.", .example = "service_port"},
+	{"traffic.nginx.listen", &bt_type_text, NGINX_AT(listen), .when = BT_KEY_MANAGED,
+		.check = bt_check_listen, .expected = "PORT or ADDRESS:PORT", .max = 128,
+		.derived = "8080, with tls 8443",
+		.doc = "Where it listens. Below 1024 the agent needs the capability.",
+		.example = "127.0.0.1:8080"},
+	{"traffic.nginx.server_name", &bt_type_text, NGINX_AT(server_name), .when = BT_KEY_MANAGED,
+		.check = bt_check_server_name, .def = "_", .max = 1024,
+		.expected = "host names, with blanks between", .doc = "Host names it answers to.",
+		.example = "shop.example.com"},
+	{"traffic.nginx.tls", .in_nginx = true, .when = BT_KEY_MANAGED, .doc = "Serve https."},
+	{"traffic.nginx.tls.certificate", &bt_type_text, NGINX_AT(certificate),
+		.when = BT_KEY_MANAGED, .check = bt_check_abs_path, .expected = "an absolute path",
+		.max = 1024, .doc = "Path of the certificate chain on that host.",
+		.example = "/etc/ssl/shop.pem"},
+	{"traffic.nginx.tls.key", &bt_type_text, NGINX_AT(certificate_key), .when = BT_KEY_MANAGED,
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
+		.doc = "Path of its key.", .example = "/etc/ssl/shop.key"},
+	{"traffic.nginx.routes", &bt_type_routes, NGINX_AT(routes), NGINX_WITH(n_routes),
+		.when = BT_KEY_MANAGED, .derived = "[{path: /, to: all}]",
+		.doc = "Paths that are passed on: to `all` instances in rotation, or to `one`.",
+		.example = "[{path: /, to: one}, {path: /api, to: all}]"},
+	{"traffic.nginx.keepalive", &bt_type_number, NGINX_AT(keepalive), .when = BT_KEY_MANAGED,
+		.def = "32", .max = 10000,
+		.doc = "Idle connections kept to the instances, a worker.", .example = "64"},
+	{"traffic.nginx.worker_shutdown_timeout", &bt_type_duration,
+		NGINX_AT(worker_shutdown_timeout_ms), .when = BT_KEY_MANAGED, .def = "0s",
+		.max = DAY,
+		.doc = "Longest life of old workers after a reload, which then cut websockets; 0: "
+		       "no limit.",
+		.example = "5m"},
+	{"traffic.nginx.url", &bt_type_text, NGINX_AT(url), .check = bt_check_url,
+		.expected = "a URL such as http://127.0.0.1:8080", .max = 2048,
+		.derived = "nginx's listen address",
+		.doc = "Where nginx is asked, without a path: requests there confirm a change, and "
+		       "ask for the identity.",
+		.example = "http://127.0.0.1"},
+	{"traffic.nginx.binary", &bt_type_text, NGINX_AT(binary), .def = "nginx", .max = 1024,
+		.check = bt_check_command, .expected = "a program", .doc = "The program.",
+		.example = "/usr/sbin/nginx"},
+	{"traffic.nginx.max_old_workers", &bt_type_number, NGINX_AT(max_old_workers), .def = "16",
+		.min = 1, .max = 10000,
+		.doc = "A reload is refused while more old workers than this still shut down.",
+		.example = "8"},
+
+	{"deploy", .doc = "How a release takes over."},
+	{"deploy.strategy", &bt_type_enum, AT(deploy.strategy), .names = &bt_enum_strategy,
+		.def = "blue-green",
+		.doc = "`blue-green`: in the idle slot, then one switch. `rolling`: instance by "
+		       "instance. `recreate`: all down, then all up; requests fail meanwhile.",
+		.example = "rolling"},
+	{"deploy.drain", &bt_type_duration, AT(deploy.drain_ms), .def = "30s", .max = DAY,
+		.doc = "Longest wait for requests that an old instance still serves.",
+		.example = "60s"},
+	{"deploy.on_drain_timeout", &bt_type_enum, AT(deploy.on_drain_timeout),
+		.names = &bt_enum_drain_policy, .def = "continue",
+		.doc = "When drain has passed: `continue` stops the old instance, `fail` fails the "
+		       "deployment.",
+		.example = "fail"},
+	{"deploy.bake", &bt_type_duration, AT(deploy.bake_ms), .def = "10s", .max = DAY,
+		.doc = "Watch after a cutover, before the old release is stopped; 0s: none.",
+		.example = "60s"},
+	{"deploy.bake_max_5xx", &bt_type_share, AT(deploy.bake_max_5xx), .def = "0.05",
+		.doc = "Share of 5xx answers that fails the bake.", .example = "1%"},
+	{"deploy.keep_warm", &bt_type_duration, AT(deploy.keep_warm_ms), .def = "0s",
+		.max = 30 * DAY,
+		.doc = "blue-green: the old slot keeps running this long, so that a rollback is "
+		       "one "
+		       "switch.",
+		.example = "15m"},
+	{"deploy.on_failure", &bt_type_failure, AT(deploy.on_failure), WITH(deploy.continue_n),
+		.names = &bt_enum_failure_policy, .def = "rollback",
+		.doc = "`rollback`, `halt` (stays as it stands, a person is needed) or `continue "
+		       "N`: go on until more than N lanes failed.",
+		.example = "continue 1"},
+	{"deploy.batch", &bt_type_batch, AT(deploy.batch), WITH(deploy.batch_percent), .def = "1",
+		.doc = "rolling: instances replaced at a time over all hosts, or a share of them "
+		       "(rounded down, at least 1).",
+		.example = "50%"},
+	{"deploy.min_in_rotation", &bt_type_count, AT(deploy.min_in_rotation), .max = 8192,
+		.derived = "blue-green: as many as serve now; rolling: all but the batch",
+		.doc = "Never fewer instances in rotation than this.", .example = "2"},
+	{"deploy.keep", &bt_type_count, AT(deploy.keep), .def = "5", .min = 1, .max = 1000,
+		.doc = "Good releases kept on each host, besides what runs.", .example = "3"},
+	{"deploy.timeout", &bt_type_duration, AT(deploy.timeout_ms), .def = "0s", .max = 30 * DAY,
+		.doc = "Limit of the whole run, after which it is rolled back; 0s: none.",
+		.example = "30m"},
+};
+const size_t bt_n_keys = BT_ARRAY_LEN(bt_keys);
+
+/* The name of the row below parent, or NULL where it is not a direct child of it. */
+static const char *child(const struct bt_key *k, const char *parent)
+{
+	size_t n = strlen(parent);
+	const char *name = k->path;
+	if (n) {
+		if (strncmp(name, parent, n) != 0 || name[n] != '.')
+			return NULL;
+		name += n + 1;
+	}
+	return strchr(name, '.') ? NULL : name;
+}
+
+const struct bt_key *bt_key_find(const char *parent, const char *name, const char **ret_nearest)
+{
+	const char *siblings[BT_ARRAY_LEN(bt_keys)];
+	size_t n = 0;
+	for (size_t i = 0; i < bt_n_keys; i++) {
+		const char *c = child(&bt_keys[i], parent);
+		if (c && bt_streq(c, name))
+			return &bt_keys[i];
+		if (c)
+			siblings[n++] = c;
+	}
+	*ret_nearest = bt_nearest(name, siblings, n);
+	return NULL;
+}
+
+const struct bt_key *bt_key_path(const char *path)
+{
+	for (size_t i = 0; i < bt_n_keys; i++)
+		if (bt_streq(bt_keys[i].path, path))
+			return &bt_keys[i];
+	assert(!"a path that is in the table");
+	return NULL;
+}
+
+const struct bt_node *bt_reading_at(const struct bt_reading *r, const char *path)
+{
+	return r->at[bt_key_index(bt_key_path(path))];
+}

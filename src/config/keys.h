@@ -1,0 +1,90 @@
+/* The key table: every key of baton.yaml is one row, and parsing, printing, the JSON form and
+ * docs/config.md all come from it. */
+#pragma once
+#include "config/node.h"
+#include "model/service.h"
+
+struct bt_key;
+
+/* Reading one service. */
+struct bt_reading {
+	struct bt_arena *arena;
+	struct bt_problem_sink *sink;
+	struct bt_service *service;
+	struct bt_nginx *nginx;	    /* what service->nginx points to, or NULL */
+	const struct bt_node *node; /* the service's map */
+	const struct bt_node **at;  /* per row: the value that was given, or NULL */
+	const struct bt_key *key;   /* the row being read, for problems */
+};
+
+/* How a value of one type is read and written. */
+struct bt_key_type {
+	const char *name; /* as docs/config.md says it */
+	/* Fills the field, or tells problems. The node is not null. */
+	void (*read)(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
+		void *field, void *count);
+	/* A new reference; NULL: absent. */
+	json_t *(*write)(const struct bt_key *k, const void *field, const void *count);
+};
+
+/* In which services a key means something; elsewhere it is not printed, and not taken. */
+enum bt_key_when { BT_KEY_ALWAYS, BT_KEY_ADOPT, BT_KEY_MANAGED, BT_KEY_HTTP, BT_KEY_HTTPS };
+
+struct bt_key {
+	const char *path;		/* "deploy.drain" */
+	const struct bt_key_type *type; /* NULL: a group of keys */
+	bool in_nginx;			/* offsets are into struct bt_nginx */
+	size_t offset, count; /* of the field, and of what belongs to it (a list's length) */
+	const char *def;      /* default as text; NULL: none, or see `derived` */
+	const char *derived;  /* where the default comes from, in words */
+	int64_t min, max;     /* of numbers, ms, bytes; of a text's length */
+	const struct bt_enum *names;
+	bool (*check)(const char *text); /* of a text or each entry */
+	const char *expected;		 /* what check wants, in words */
+	const char *shorthand;		 /* a group written as one text means this key */
+	enum bt_key_when when;
+	bool required;
+	bool placeholders; /* a map whose values may hold {port} and the like */
+	const char *doc, *example;
+};
+
+extern const struct bt_key bt_keys[];
+extern const size_t bt_n_keys;
+
+/* The row of `parent`.`name` (parent "" is the top); NULL with the nearest sibling or NULL. */
+const struct bt_key *bt_key_find(const char *parent, const char *name, const char **ret_nearest);
+const struct bt_key *bt_key_path(const char *path); /* must exist */
+static inline size_t bt_key_index(const struct bt_key *k)
+{
+	return (size_t)(k - bt_keys);
+}
+/* The value that was given for a path, or NULL where the default holds. */
+const struct bt_node *bt_reading_at(const struct bt_reading *r, const char *path);
+
+extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt_type_count,
+	bt_type_number, bt_type_port, bt_type_bool, bt_type_enum, bt_type_share, bt_type_map,
+	bt_type_list, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes, bt_type_failure,
+	bt_type_batch, bt_type_health_path, bt_type_health_tls_path, bt_type_health_tcp,
+	bt_type_health_exec;
+
+/* Checks of texts. */
+bool bt_check_text(const char *t);     /* any, without control characters but tab and newline */
+bool bt_check_abs_path(const char *t); /* /…, fit for nginx's config */
+bool bt_check_url_path(const char *t); /* /…, no blanks */
+bool bt_check_route(const char *t);
+bool bt_check_url(const char *t); /* http:// or https:// */
+bool bt_check_env_name(const char *t);
+bool bt_check_listen(const char *t);	  /* PORT or ADDRESS:PORT */
+bool bt_check_server_name(const char *t); /* host names, blanks between */
+bool bt_check_variable(const char *t);	  /* of nginx, without $ */
+bool bt_check_user(const char *t);
+bool bt_check_command(const char *t); /* only known placeholders */
+bool bt_check_identity(const char *t);
+
+/* Reads the map of one service into r->service, defaults and checks included. */
+void bt_reading_service(struct bt_reading *r);
+/* What only holds together: strategy and slots, ports, forms. */
+void bt_config_check_service(struct bt_reading *r);
+/* Ports and names of two services; told at `later`'s place. */
+void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
+	const struct bt_service *earlier, const struct bt_service *later);

@@ -1,0 +1,189 @@
+/* What only holds together: strategy and slots, forms and instances, ports of one host. */
+#include "config/keys.h"
+
+#include "base/str.h"
+
+#include <string.h>
+
+static void tell(struct bt_reading *r, const char *path, const char *text)
+{
+	const struct bt_node *at = bt_reading_at(r, path);
+	bt_problem(r->sink, at ? at : r->node, "%s: %s", path, text);
+}
+
+static long listen_port(const struct bt_service *s)
+{
+	if (!s->nginx || s->nginx->mode != BT_NGINX_MANAGED || !s->nginx->listen)
+		return 0;
+	const char *colon = strrchr(s->nginx->listen, ':');
+	return strtol(colon ? colon + 1 : s->nginx->listen, NULL, 10);
+}
+
+static bool runs_on(const struct bt_service *s, const char *host)
+{
+	for (size_t i = 0; i < s->n_hosts; i++)
+		if (bt_streq(s->hosts[i], host))
+			return true;
+	return false;
+}
+
+static void check_health(struct bt_reading *r)
+{
+	static const char *const http_only[] = {"health.expect", "health.headers"};
+	const struct bt_health *h = &r->service->health;
+	bool http = h->kind == BT_HEALTH_HTTP || h->kind == BT_HEALTH_HTTPS;
+	for (size_t i = 0; !http && i < BT_ARRAY_LEN(http_only); i++)
+		if (bt_reading_at(r, http_only[i]))
+			tell(r, http_only[i], "only with health.http or health.https");
+	if (bt_reading_at(r, "health.verify") && h->kind != BT_HEALTH_HTTPS)
+		tell(r, "health.verify", "only with health.https");
+	if (h->port && h->kind == BT_HEALTH_EXEC)
+		tell(r, "health.port", "not with health.exec");
+	if ((h->passes - 1) * h->every_ms > h->within_ms)
+		tell(r, "health.within",
+			"too short for health.passes checks with health.every between them");
+	for (size_t i = 0; i < h->n_headers; i++)
+		if (strpbrk(h->headers[i].key, " \t\n:") || strchr(h->headers[i].value, '\n'))
+			tell(r, "health.headers",
+				"a header name has no blank or colon, a value no newline");
+	if (!r->service->identity.path &&
+		(r->service->identity.through || r->service->identity.expect))
+		tell(r, "identity", "expected a path such as {path: /profile}");
+}
+
+static void check_environment(struct bt_reading *r)
+{
+	const struct bt_run *run = &r->service->run;
+	for (size_t i = 0; i < run->n_secrets; i++)
+		for (size_t j = 0; j < run->n_env; j++)
+			if (bt_streq(run->secrets[i], run->env[j].key)) {
+				BT_FREE char *text = bt_asprintf(
+					"%s is in run.env too: keep one of them", run->secrets[i]);
+				tell(r, "run.secrets", text);
+			}
+	if (run->restart_backoff_max_ms < run->restart_backoff_ms)
+		tell(r, "run.restart.backoff_max", "less than run.restart.backoff");
+}
+
+/* What the variable forms can express: one address, and for the port form on nginx's own host. */
+static void check_form(struct bt_reading *r)
+{
+	const struct bt_service *s = r->service;
+	size_t at_once =
+		s->n_hosts * (s->deploy.strategy == BT_STRATEGY_BLUE_GREEN ? 1 : s->run.n_slots);
+	if (s->nginx->form == BT_NGINX_UPSTREAM)
+		return;
+	if (at_once > 1)
+		tell(r, "traffic.nginx.adopt.form",
+			"this form sends to one instance, and several would serve: use form: "
+			"upstream");
+	if (s->nginx->form == BT_NGINX_SERVICE_PORT && !runs_on(s, s->nginx->on))
+		tell(r, "traffic.nginx.adopt.form",
+			"a port alone means nginx's own host, and the service runs on another: use "
+			"form: service_url");
+}
+
+static void check_nginx(struct bt_reading *r)
+{
+	const struct bt_service *s = r->service;
+	const struct bt_nginx *n = s->nginx;
+	bool adopt = n->mode == BT_NGINX_ADOPT;
+	for (size_t i = 0; adopt && i < bt_n_keys; i++)
+		if (bt_keys[i].when == BT_KEY_MANAGED && r->at[i] &&
+			strcmp(bt_keys[i].path, "traffic.nginx.tls.certificate") != 0 &&
+			strcmp(bt_keys[i].path, "traffic.nginx.tls.key") != 0)
+			bt_problem(r->sink, r->at[i],
+				"%s: not with adopt, where your own configuration says it",
+				bt_keys[i].path);
+	if (adopt) {
+		if (!n->include)
+			tell(r, "traffic.nginx.adopt",
+				"include is missing: expected the absolute path of the file that "
+				"baton owns");
+		check_form(r);
+		return;
+	}
+	if (!n->certificate != !n->certificate_key)
+		tell(r, "traffic.nginx.tls", "expected both certificate and key");
+	for (size_t i = 0; i < s->run.n_slots; i++)
+		if (s->run.slots[i].port == listen_port(s) && runs_on(s, n->on)) {
+			BT_FREE char *text = bt_asprintf("port %u is that of slot %s on host %s",
+				s->run.slots[i].port, s->run.slots[i].name, n->on);
+			tell(r, "traffic.nginx.listen", text);
+		}
+}
+
+static void check_strategy(struct bt_reading *r)
+{
+	const struct bt_service *s = r->service;
+	const struct bt_deploy *d = &s->deploy;
+	int64_t total = (int64_t)(s->n_hosts * s->run.n_slots);
+	const struct bt_node *slots = bt_reading_at(r, "run.slots");
+	if (d->strategy == BT_STRATEGY_BLUE_GREEN && s->run.n_slots == 1 && slots->n == 1)
+		tell(r, "run.slots",
+			"blue-green needs at least 2 slots, found 1 (or strategy: rolling)");
+	if (total > 8192)
+		tell(r, "run.slots", "more than 8192 instances over all hosts");
+	int64_t most = d->strategy == BT_STRATEGY_BLUE_GREEN ? (int64_t)s->n_hosts
+		       : d->strategy == BT_STRATEGY_ROLLING  ? total - 1
+							     : 0;
+	if (s->run.n_slots && d->min_in_rotation > most) {
+		BT_FREE char *text = bt_asprintf("%s with %lld instances allows at most %lld",
+			bt_enum_name(&bt_enum_strategy, d->strategy), (long long)total,
+			(long long)most);
+		tell(r, "deploy.min_in_rotation", text);
+	}
+	if (d->keep_warm_ms && d->strategy != BT_STRATEGY_BLUE_GREEN)
+		tell(r, "deploy.keep_warm", "only with strategy: blue-green");
+	if (d->strategy != BT_STRATEGY_ROLLING && bt_reading_at(r, "deploy.batch") &&
+		(d->batch != 1 || d->batch_percent))
+		tell(r, "deploy.batch", "only with strategy: rolling");
+}
+
+void bt_config_check_service(struct bt_reading *r)
+{
+	check_health(r);
+	check_environment(r);
+	check_strategy(r);
+	if (r->nginx)
+		check_nginx(r);
+}
+
+/* Ports a service takes on a host: its slots, and nginx's own. */
+static const char *taken(const struct bt_service *s, const char *host, long port)
+{
+	for (size_t i = 0; runs_on(s, host) && i < s->run.n_slots; i++)
+		if (s->run.slots[i].port == port)
+			return s->run.slots[i].name;
+	return s->nginx && bt_streq(s->nginx->on, host) && listen_port(s) == port ? "nginx" : NULL;
+}
+
+static void check_port(struct bt_problem_sink *sink, const struct bt_node *at,
+	const struct bt_service *earlier, const struct bt_service *later, const char *host,
+	long port, const char *what)
+{
+	const char *by = port ? taken(earlier, host, port) : NULL;
+	if (by)
+		bt_problem(sink, at, "port %ld of %s (%s) on host %s is taken by %s of %s", port,
+			later->name, what, host, by, earlier->name);
+}
+
+void bt_config_check_pair(struct bt_problem_sink *sink, const struct bt_node *at,
+	const struct bt_service *earlier, const struct bt_service *later)
+{
+	if (bt_streq(earlier->name, later->name))
+		bt_problem(sink, at, "service %s is defined twice, first in %s:%d", later->name,
+			earlier->file ? earlier->file : "?", earlier->line);
+	for (size_t h = 0; h < later->n_hosts; h++)
+		for (size_t i = 0; i < later->run.n_slots; i++)
+			check_port(sink, at, earlier, later, later->hosts[h],
+				later->run.slots[i].port, later->run.slots[i].name);
+	if (later->nginx)
+		check_port(sink, at, earlier, later, later->nginx->on, listen_port(later), "nginx");
+	bool same_file = earlier->nginx && later->nginx && earlier->nginx->include &&
+			 bt_streq(earlier->nginx->include, later->nginx->include) &&
+			 bt_streq(earlier->nginx->on, later->nginx->on);
+	if (same_file)
+		bt_problem(sink, at, "the include file %s on host %s is that of %s too",
+			later->nginx->include, later->nginx->on, earlier->name);
+}
