@@ -1,0 +1,294 @@
+/* The way back: from whatever the world is now to the old release serving again.
+ *
+ * It never refuses over an unclear world, as a deployment does: a run that failed half-way is such
+ * a world. What serves is kept serving; what still runs the old release is used as it is, so with
+ * a warm slot the way back is one switch; only what is missing is started. Release 0 is the state
+ * before a first deployment: nothing of ours, and a stranger who served before serves again. */
+#include "plan/build.h"
+
+static size_t count(const struct bt_build *b, uint16_t slot, bool by_rotation)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		n += p->slot == slot && (by_rotation ? p->in : bt_place_runs(p, b->plan->release));
+	}
+	return n;
+}
+
+/* Where the old release shall serve: a slot where it runs everywhere (best: in rotation already),
+ * else one out of rotation where it runs somewhere, else an idle one. */
+static uint16_t back_slot(const struct bt_build *b)
+{
+	uint16_t n = (uint16_t)b->service->run.n_slots, best = n, live = n;
+	size_t best_score = 0;
+	for (uint16_t slot = 0; slot < n; slot++) {
+		size_t runs = count(b, slot, false), in = count(b, slot, true);
+		size_t score = runs == b->service->n_hosts ? 2 * runs + (in > 0) : in ? 0 : runs;
+		if (in && live == n)
+			live = slot;
+		if (score > best_score) {
+			best = slot;
+			best_score = score;
+		}
+	}
+	return best < n ? best : bt_plan_idle_slot(b, live < n ? live : -1);
+}
+
+/* Stop what runs there, if anything, then start the old release and see it healthy. */
+static void restart(struct bt_build *b, uint16_t place)
+{
+	const struct bt_place *p = &b->scene.places[place];
+	if (bt_place_ours(p)) {
+		bt_build_drain(b, bt_list_one(b, place), NULL);
+		bt_build_stop(b, place, NULL);
+	}
+	bt_build_start(b, place,
+		bt_build_text(b, "%s does not run there", bt_build_version(b, b->plan->release)));
+	bt_build_health(b, place, NULL);
+}
+
+static int prepare(struct bt_build *b, struct bt_list places, struct bt_err *err)
+{
+	bool *hosts = BT_ARENA_ARRAY(b->arena, bool, b->service->n_hosts);
+	for (size_t i = 0; i < places.n; i++) {
+		int r = bt_plan_check_free(b, places.v[i], err);
+		if (r < 0)
+			return r;
+		hosts[b->scene.places[places.v[i]].host] = true;
+	}
+	if (places.n)
+		bt_build_prepare(b, hosts);
+	return 0;
+}
+
+/* The release that serves now and shall not. */
+static void note_current(struct bt_build *b)
+{
+	for (size_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		if (p->release && p->release != b->plan->release &&
+			(p->in || !b->plan->old_release))
+			b->plan->old_release = p->release;
+	}
+}
+
+/* One switch to exactly `to`, then everything else of ours is drained and stopped. `absent` are
+ * members of `to` that this plan took out of rotation before. */
+static void take_over(struct bt_build *b, struct bt_list to, struct bt_list absent)
+{
+	struct bt_list in = bt_list_new(b), out = bt_list_new(b), rest = bt_list_new(b);
+	for (uint16_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		bool wanted = bt_list_has(to, i);
+		if (wanted && (!p->in || bt_list_has(absent, i)))
+			bt_list_add(&in, i);
+		if (!wanted && p->in)
+			bt_list_add(&out, i);
+		if (!wanted)
+			bt_list_add(&rest, i);
+	}
+	if (b->balancer != BT_NONE && in.n) {
+		bt_build_stage(b, NULL, "check");
+		bt_build_lane_balancer(b);
+		bt_build_backend(b, in, NULL);
+	}
+	if (b->balancer != BT_NONE && (in.n || out.n)) {
+		bt_build_stage(b, to.n ? "one switch back" : "nothing served before", "cutover");
+		bt_build_lane_balancer(b);
+		bt_build_switch(b, in, out, NULL);
+	}
+	bt_build_retire_stages(b, rest,
+		to.n ? bt_build_text(b, "%s serves again",
+			       b->plan->release ? bt_build_version(b, b->plan->release)
+						: "what served before")
+		     : "back to nothing, as before");
+}
+
+static void floor_at(struct bt_build *b, size_t min)
+{
+	b->plan->min_in_rotation = (int64_t)(min < b->scene.n_in ? min : b->scene.n_in);
+}
+
+/* Before the first deployment: only a stranger that served may serve again. */
+static int to_nothing(struct bt_build *b)
+{
+	struct bt_list strangers = bt_list_new(b);
+	if (b->scene.n_in)
+		for (uint16_t i = 0; i < b->scene.n_places; i++)
+			if (bt_place_runs(&b->scene.places[i], 0))
+				bt_list_add(&strangers, i);
+	floor_at(b, strangers.n);
+	if (strangers.n)
+		bt_build_note(b, "what served before was not started by baton: it is switched to "
+				 "again and left as it is");
+	take_over(b, strangers, (struct bt_list){0});
+	return 0;
+}
+
+static int back_blue_green(struct bt_build *b, struct bt_err *err)
+{
+	struct bt_list to = bt_list_new(b), missing = bt_list_new(b);
+	uint16_t slot = back_slot(b);
+	for (uint16_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		if (p->slot != slot)
+			continue;
+		bt_list_add(&to, i);
+		if (!bt_place_runs(p, b->plan->release))
+			bt_list_add(&missing, i);
+	}
+	int r = prepare(b, missing, err);
+	if (r < 0)
+		return r;
+	const char *name = b->service->run.slots[slot].name;
+	const char *version = bt_build_version(b, b->plan->release);
+	if (missing.n)
+		bt_build_stage(
+			b, bt_build_text(b, "%s has to run in %s first", version, name), "start");
+	else
+		bt_build_stage(
+			b, bt_build_text(b, "%s still runs in %s", version, name), "confirm");
+	size_t gone = 0;
+	for (size_t i = 0; i < to.n; i++) {
+		bool in = b->scene.places[to.v[i]].in;
+		bt_build_lane_at(b, to.v[i]);
+		if (bt_list_has(missing, to.v[i])) {
+			gone += in;
+			if (in)
+				bt_build_switch(
+					b, (struct bt_list){0}, bt_list_one(b, to.v[i]), NULL);
+			restart(b, to.v[i]);
+		} else
+			bt_build_health(b, to.v[i], NULL);
+	}
+	size_t stay = b->scene.n_in - gone;
+	floor_at(b, to.n < stay ? to.n : stay);
+	take_over(b, to, missing);
+	return 0;
+}
+
+/* ── where every slot is an instance: rolling and recreate ── */
+
+struct sorted {
+	struct bt_list good;	/* runs the old release, in rotation */
+	struct bt_list ready;	/* runs it, out of rotation */
+	struct bt_list missing; /* out of rotation, something else or nothing runs */
+	struct bt_list wrong;	/* in rotation, something else or nothing runs */
+};
+
+static struct sorted sort(struct bt_build *b)
+{
+	struct sorted s = {bt_list_new(b), bt_list_new(b), bt_list_new(b), bt_list_new(b)};
+	for (uint16_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		bool runs = bt_place_runs(p, b->plan->release);
+		bool in = p->in || (b->balancer == BT_NONE && bt_place_ours(p));
+		bt_list_add(runs ? (in ? &s.good : &s.ready) : (in ? &s.wrong : &s.missing), i);
+	}
+	return s;
+}
+
+static struct bt_list join(struct bt_build *b, struct bt_list x, struct bt_list y)
+{
+	struct bt_list all = bt_list_new(b);
+	for (size_t i = 0; i < x.n; i++)
+		bt_list_add(&all, x.v[i]);
+	for (size_t i = 0; i < y.n; i++)
+		bt_list_add(&all, y.v[i]);
+	return all;
+}
+
+static void confirm(struct bt_build *b, struct bt_list good)
+{
+	bt_build_stage(b, "they serve the old release already", "confirm");
+	for (size_t i = 0; i < good.n; i++) {
+		bt_build_lane_at(b, good.v[i]);
+		bt_build_health(b, good.v[i], NULL);
+	}
+}
+
+/* What is out of rotation comes first, since it only adds; then batch by batch what serves. */
+static int back_rolling(struct bt_build *b, struct bt_err *err)
+{
+	struct sorted s = sort(b);
+	struct bt_list none = {0}, away = join(b, s.ready, s.missing);
+	size_t k = bt_plan_batch(b);
+	int r = prepare(b, join(b, s.missing, s.wrong), err);
+	if (r < 0)
+		return r;
+	bt_build_stage(b, "what is out of rotation first: it takes nothing away", "repair");
+	for (size_t i = 0; i < away.n; i++) {
+		struct bt_list one = bt_list_one(b, away.v[i]);
+		bt_build_lane_at(b, away.v[i]);
+		if (bt_list_has(s.missing, away.v[i]))
+			restart(b, away.v[i]);
+		else
+			bt_build_health(b, away.v[i], NULL);
+		bt_build_backend(b, one, NULL);
+		bt_build_switch(b, one, none, NULL);
+	}
+	for (size_t i = 0; i < s.wrong.n; i++) {
+		struct bt_list one = bt_list_one(b, s.wrong.v[i]);
+		if (i % k == 0)
+			bt_build_stage(
+				b, NULL, "batch %zu of %zu", i / k + 1, (s.wrong.n + k - 1) / k);
+		bt_build_lane_at(b, s.wrong.v[i]);
+		bt_build_switch(b, none, one, NULL);
+		restart(b, s.wrong.v[i]);
+		bt_build_backend(b, one, NULL);
+		bt_build_switch(b, one, none, NULL);
+	}
+	confirm(b, s.good);
+	floor_at(b, b->balancer == BT_NONE ? 0 : b->scene.n_places - k);
+	return 0;
+}
+
+static int back_recreate(struct bt_build *b, struct bt_err *err)
+{
+	struct sorted s = sort(b);
+	struct bt_list none = {0}, away = join(b, s.ready, s.missing);
+	struct bt_list start = join(b, s.missing, s.wrong), in = join(b, away, s.wrong);
+	int r = prepare(b, start, err);
+	if (r < 0)
+		return r;
+	b->plan->min_in_rotation = 0;
+	if (b->balancer != BT_NONE && s.wrong.n) {
+		bt_build_stage(b, "no new request goes to what is about to stop", "take out");
+		bt_build_lane_balancer(b);
+		bt_build_switch(b, none, s.wrong, NULL);
+	}
+	bt_build_retire_stages(b, start, "it must be gone before the old release starts");
+	bt_build_stage(b, NULL, "start");
+	for (size_t i = 0; i < in.n; i++) {
+		bt_build_lane_at(b, in.v[i]);
+		if (bt_list_has(start, in.v[i]))
+			bt_build_start(b, in.v[i], NULL);
+		bt_build_health(b, in.v[i], NULL);
+	}
+	if (b->balancer != BT_NONE && in.n) {
+		bt_build_stage(b, NULL, "check");
+		bt_build_lane_balancer(b);
+		bt_build_backend(b, in, NULL);
+		bt_build_stage(b, NULL, "cutover");
+		bt_build_lane_balancer(b);
+		bt_build_switch(b, in, none, NULL);
+	}
+	confirm(b, s.good);
+	return 0;
+}
+
+int bt_plan_back(struct bt_build *b, struct bt_err *err)
+{
+	note_current(b);
+	if (b->plan->release == 0)
+		return to_nothing(b);
+	switch (b->service->deploy.strategy) {
+	case BT_STRATEGY_ROLLING:
+		return back_rolling(b, err);
+	case BT_STRATEGY_RECREATE:
+		return back_recreate(b, err);
+	default:
+		return back_blue_green(b, err);
+	}
+}

@@ -1,0 +1,473 @@
+#include "plan/build.h"
+
+#include "base/str.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Beyond what the app itself needs: messages, a busy host. */
+enum { SLACK_MS = 30000 };
+
+/* Room for one more entry; the old array stays behind in the arena, which ends with the plan. */
+static void *grow(struct bt_arena *a, const void *old, size_t n, size_t *cap, size_t size)
+{
+	if (n < *cap)
+		return (void *)old;
+	*cap = *cap ? *cap * 2 : 4;
+	void *p = bt_arena_alloc(a, *cap * size);
+	if (n)
+		memcpy(p, old, n * size);
+	return p;
+}
+
+const char *bt_build_text(struct bt_build *b, const char *fmt, ...)
+{
+	BT_FREE char *text = NULL;
+	va_list ap;
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0)
+		abort();
+	va_end(ap);
+	return bt_arena_strdup(b->arena, text);
+}
+
+void bt_build_note(struct bt_build *b, const char *fmt, ...)
+{
+	BT_FREE char *text = NULL;
+	va_list ap;
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0)
+		abort();
+	va_end(ap);
+	struct bt_plan *p = b->plan;
+	const char **notes =
+		grow(b->arena, p->notes, p->n_notes, &b->cap_notes, sizeof(const char *));
+	notes[p->n_notes++] = bt_arena_strdup(b->arena, text);
+	p->notes = notes;
+}
+
+/* ── tables ── */
+
+static void add_release(struct bt_build *b, uint32_t id, const char *version, const char *digest)
+{
+	struct bt_plan *p = b->plan;
+	if (id == 0 || bt_plan_release(p, id))
+		return;
+	for (size_t i = 0; i < b->rq->n_known; i++)
+		if (b->rq->known[i].id == id) {
+			version = b->rq->known[i].version;
+			digest = b->rq->known[i].digest;
+		}
+	struct bt_plan_release *list =
+		grow(b->arena, p->releases, p->n_releases, &b->cap_releases, sizeof *p->releases);
+	list[p->n_releases++] = (struct bt_plan_release){.id = id,
+		.version = version ? bt_arena_strdup(b->arena, version)
+				   : bt_arena_printf(b->arena, "release %u", id),
+		.digest = bt_arena_strdup(b->arena, digest)};
+	p->releases = list;
+}
+
+static uint16_t add_hosts(struct bt_build *b)
+{
+	const struct bt_service *s = b->service;
+	const char **hosts = BT_ARENA_ARRAY(b->arena, const char *, s->n_hosts + 1);
+	size_t n = 0;
+	uint16_t balancer_host = BT_NONE;
+	for (; n < s->n_hosts; n++) {
+		hosts[n] = bt_arena_strdup(b->arena, s->hosts[n]);
+		if (s->nginx && bt_streq(hosts[n], s->nginx->on))
+			balancer_host = (uint16_t)n;
+	}
+	if (s->nginx && balancer_host == BT_NONE) {
+		balancer_host = (uint16_t)n;
+		hosts[n++] = bt_arena_strdup(b->arena, s->nginx->on);
+	}
+	b->plan->hosts = hosts;
+	b->plan->n_hosts = n;
+	return balancer_host;
+}
+
+static void add_instances(struct bt_build *b)
+{
+	const struct bt_scene *s = &b->scene;
+	struct bt_plan_instance *list =
+		BT_ARENA_ARRAY(b->arena, struct bt_plan_instance, s->n_places);
+	for (size_t i = 0; i < s->n_places; i++) {
+		const struct bt_place *p = &s->places[i];
+		list[i] = (struct bt_plan_instance){.host = p->host,
+			.slot = bt_arena_strdup(b->arena, bt_scene_slot(s, p)),
+			.port = p->port,
+			.address = bt_arena_strdup(b->arena, p->address),
+			.expect_release = p->release,
+			.expect_in = p->in};
+		add_release(b, p->release, p->version, NULL);
+	}
+	b->plan->instances = list;
+	b->plan->n_instances = s->n_places;
+}
+
+static void add_balancer(struct bt_build *b)
+{
+	if (b->balancer_host == BT_NONE)
+		return;
+	struct bt_plan_balancer *list = BT_ARENA_NEW(b->arena, struct bt_plan_balancer);
+	list->host = b->balancer_host;
+	list->name = bt_arena_printf(b->arena, "nginx/%s", b->service->name);
+	list->expect_generation = b->scene.balancer ? b->scene.balancer->generation : 0;
+	b->plan->balancers = list;
+	b->plan->n_balancers = 1;
+	b->balancer = 0;
+}
+
+int bt_build_begin(struct bt_build *b, const struct bt_plan_request *rq,
+	enum bt_plan_purpose purpose, struct bt_err *err)
+{
+	BT_ARENA struct bt_arena *a = bt_arena_new();
+	const struct bt_service *s = rq->service;
+	*b = (struct bt_build){
+		.arena = a, .rq = rq, .service = s, .balancer = BT_NONE, .balancer_host = BT_NONE};
+	int r = bt_scene_look(s, rq->world, a, &b->scene, err);
+	if (r < 0)
+		return r;
+	struct bt_plan *p = b->plan = BT_ARENA_NEW(a, struct bt_plan);
+	p->arena = a;
+	p->purpose = purpose;
+	p->service = bt_arena_strdup(a, s->name);
+	p->strategy = s->deploy.strategy;
+	p->on_failure = s->deploy.on_failure;
+	p->continue_n = s->deploy.continue_n;
+	p->timeout_ms = purpose == BT_PLAN_DEPLOY ? s->deploy.timeout_ms : 0;
+	p->on_drain_timeout = s->deploy.on_drain_timeout;
+	p->release = purpose == BT_PLAN_RETIRE ? 0 : rq->release.id;
+	add_release(b, p->release, rq->release.version, rq->release.digest);
+	b->balancer_host = add_hosts(b);
+	add_instances(b);
+	add_balancer(b);
+	if (b->scene.balancer && b->scene.balancer->trouble)
+		bt_build_note(b, "nginx on %s: %s", s->nginx->on, b->scene.balancer->trouble);
+	BT_STEAL(a);
+	return 0;
+}
+
+void bt_build_abandon(struct bt_build *b)
+{
+	b->arena = bt_arena_free(b->arena);
+	b->plan = NULL;
+}
+
+int bt_build_end(struct bt_build *b, struct bt_plan **ret, struct bt_err *err)
+{
+	struct bt_plan *p = b->plan;
+	struct bt_stage *stages = (struct bt_stage *)p->stages;
+	size_t n = 0;
+	for (size_t i = 0; i < p->n_stages; i++)
+		if (stages[i].n_lanes)
+			stages[n++] = stages[i];
+	p->n_stages = n;
+	if (b->n_tasks > BT_PLAN_MAX_TASKS) {
+		size_t tasks = b->n_tasks;
+		bt_build_abandon(b);
+		return bt_err_set(err, BT_E_CONFIG, "the plan has %zu tasks, at most %d are run",
+			tasks, BT_PLAN_MAX_TASKS);
+	}
+	*ret = p;
+	b->plan = NULL;
+	b->arena = NULL;
+	return 0;
+}
+
+/* ── stages and lanes ── */
+
+void bt_build_stage(struct bt_build *b, const char *why, const char *name_fmt, ...)
+{
+	BT_FREE char *name = NULL;
+	va_list ap;
+	va_start(ap, name_fmt);
+	if (vasprintf(&name, name_fmt, ap) < 0)
+		abort();
+	va_end(ap);
+	struct bt_plan *p = b->plan;
+	struct bt_stage *stages =
+		grow(b->arena, p->stages, p->n_stages, &b->cap_stages, sizeof *p->stages);
+	stages[p->n_stages++] = (struct bt_stage){
+		.name = bt_arena_strdup(b->arena, name), .why = bt_arena_strdup(b->arena, why)};
+	p->stages = stages;
+	b->cap_lanes = 0;
+}
+
+static struct bt_stage *stage(struct bt_build *b)
+{
+	assert(b->plan->n_stages);
+	return (struct bt_stage *)&b->plan->stages[b->plan->n_stages - 1];
+}
+
+/* A lane that got no task is taken back when the next one begins, or its stage ends. */
+static struct bt_lane *lane(struct bt_build *b)
+{
+	struct bt_stage *s = stage(b);
+	assert(s->n_lanes);
+	return (struct bt_lane *)&s->lanes[s->n_lanes - 1];
+}
+
+void bt_build_lane(struct bt_build *b, const char *name)
+{
+	struct bt_stage *s = stage(b);
+	struct bt_lane *lanes = grow(b->arena, s->lanes, s->n_lanes, &b->cap_lanes, sizeof *lanes);
+	lanes[s->n_lanes++] = (struct bt_lane){.name = bt_arena_strdup(b->arena, name)};
+	s->lanes = lanes;
+	b->cap_tasks = 0;
+}
+
+const char *bt_build_place_name(struct bt_build *b, uint16_t place)
+{
+	const struct bt_place *p = &b->scene.places[place];
+	return bt_build_text(b, "%s/%s", bt_scene_host(&b->scene, p), bt_scene_slot(&b->scene, p));
+}
+
+void bt_build_lane_at(struct bt_build *b, uint16_t place)
+{
+	bt_build_lane(b, bt_build_place_name(b, place));
+}
+
+void bt_build_lane_balancer(struct bt_build *b)
+{
+	bt_build_lane(b, b->plan->hosts[b->balancer_host]);
+}
+
+/* ── tasks ── */
+
+/* Why a task is there, where its strategy has no better words. */
+static const char *const reasons[BT_TASK_KINDS] = {
+	[BT_TASK_INSTANCE_START] = "its place is free",
+	[BT_TASK_INSTANCE_STOP] = "nothing is sent to it any more",
+	[BT_TASK_HEALTH_CHECK] = "no request goes there before that",
+	[BT_TASK_BACKEND_CHECK] = "its requests will come from there",
+	[BT_TASK_SWITCH] = "one change, confirmed by nginx",
+	[BT_TASK_DRAIN] = "what was begun there is finished there",
+	[BT_TASK_BAKE] = "healthy once is not healthy yet",
+};
+
+static struct bt_task *add(
+	struct bt_build *b, enum bt_task_kind kind, uint16_t host, const char *why)
+{
+	struct bt_lane *l = lane(b);
+	struct bt_task *tasks = grow(b->arena, l->tasks, l->n_tasks, &b->cap_tasks, sizeof *tasks);
+	struct bt_task *t = &tasks[l->n_tasks++];
+	l->tasks = tasks;
+	*t = (struct bt_task){.id = b->rq->first_task_id + (uint32_t)b->n_tasks++,
+		.kind = kind,
+		.host = host,
+		.instance = BT_NONE,
+		.balancer = BT_NONE,
+		.timeout_ms = bt_task_info(kind)->timeout_ms,
+		.why = bt_arena_strdup(b->arena, why ? why : reasons[kind])};
+	return t;
+}
+
+static struct bt_task *add_at(
+	struct bt_build *b, enum bt_task_kind kind, uint16_t place, const char *why)
+{
+	struct bt_task *t = add(b, kind, b->scene.places[place].host, why);
+	t->instance = place;
+	return t;
+}
+
+static struct bt_task *add_balanced(struct bt_build *b, enum bt_task_kind kind, const char *why)
+{
+	struct bt_task *t = add(b, kind, b->balancer_host, why);
+	t->balancer = b->balancer;
+	return t;
+}
+
+void bt_build_component(struct bt_build *b, uint16_t host, const char *why)
+{
+	add(b, BT_TASK_COMPONENT_DEPLOY, host, why)->release = b->plan->release;
+}
+
+static int64_t health_ms(const struct bt_service *s)
+{
+	return s->health.within_ms + s->health.timeout_ms + SLACK_MS;
+}
+
+void bt_build_start(struct bt_build *b, uint16_t place, const char *why)
+{
+	add_at(b, BT_TASK_INSTANCE_START, place, why)->release = b->plan->release;
+}
+
+/* Long enough for the stop sequence, and for its undo, which starts the old one again and waits
+ * until it is healthy. */
+void bt_build_stop(struct bt_build *b, uint16_t place, const char *why)
+{
+	int64_t stop = 0;
+	for (size_t i = 0; i < b->service->run.n_stop; i++)
+		stop += b->service->run.stop[i].wait_ms;
+	if (!why && b->balancer == BT_NONE)
+		why = "there is no balancer to tell";
+	struct bt_task *t = add_at(b, BT_TASK_INSTANCE_STOP, place, why);
+	t->timeout_ms = stop + health_ms(b->service);
+}
+
+void bt_build_health(struct bt_build *b, uint16_t place, const char *why)
+{
+	struct bt_task *t = add_at(b, BT_TASK_HEALTH_CHECK, place, why);
+	t->release = b->plan->release;
+	t->timeout_ms = health_ms(b->service);
+}
+
+void bt_build_backend(struct bt_build *b, struct bt_list in, const char *why)
+{
+	if (b->balancer == BT_NONE || !in.n)
+		return;
+	struct bt_task *t = add_balanced(b, BT_TASK_BACKEND_CHECK, why);
+	t->in = in.v;
+	t->n_in = in.n;
+}
+
+void bt_build_switch(struct bt_build *b, struct bt_list in, struct bt_list out, const char *why)
+{
+	if (b->balancer == BT_NONE || (!in.n && !out.n))
+		return;
+	struct bt_task *t = add_balanced(b, BT_TASK_SWITCH, why);
+	t->in = in.v;
+	t->n_in = in.n;
+	t->out = out.v;
+	t->n_out = out.n;
+}
+
+void bt_build_drain(struct bt_build *b, struct bt_list out, const char *why)
+{
+	if (b->balancer == BT_NONE || !out.n)
+		return;
+	struct bt_task *t = add_balanced(b, BT_TASK_DRAIN, why);
+	t->out = out.v;
+	t->n_out = out.n;
+	t->wait_ms = b->service->deploy.drain_ms;
+	t->timeout_ms += t->wait_ms;
+}
+
+void bt_build_bake_balancer(struct bt_build *b)
+{
+	if (b->balancer == BT_NONE)
+		return;
+	struct bt_task *t = add_balanced(b, BT_TASK_BAKE, NULL);
+	t->wait_ms = b->service->deploy.bake_ms;
+	t->timeout_ms += t->wait_ms;
+}
+
+void bt_build_bake(struct bt_build *b, uint16_t place)
+{
+	struct bt_task *t = add_at(b, BT_TASK_BAKE, place, NULL);
+	t->release = b->plan->release;
+	t->wait_ms = b->service->deploy.bake_ms;
+	t->timeout_ms += t->wait_ms;
+}
+
+void bt_build_prune(struct bt_build *b, uint16_t host)
+{
+	add(b, BT_TASK_PRUNE, host,
+		bt_build_text(b, "the last %lld good releases are kept",
+			(long long)b->service->deploy.keep));
+}
+
+/* ── lists and words ── */
+
+struct bt_list bt_list_new(struct bt_build *b)
+{
+	return (struct bt_list){.v = BT_ARENA_ARRAY(b->arena, uint16_t, b->scene.n_places)};
+}
+
+struct bt_list bt_list_one(struct bt_build *b, uint16_t place)
+{
+	return (struct bt_list){.v = bt_arena_memdup(b->arena, &place, sizeof place), .n = 1};
+}
+
+void bt_list_add(struct bt_list *l, uint16_t place)
+{
+	l->v[l->n++] = place;
+}
+
+bool bt_list_has(struct bt_list l, uint16_t place)
+{
+	for (size_t i = 0; i < l.n; i++)
+		if (l.v[i] == place)
+			return true;
+	return false;
+}
+
+const char *bt_build_version(struct bt_build *b, uint32_t release)
+{
+	const struct bt_plan_release *r = bt_plan_release(b->plan, release);
+	return r ? r->version : "nothing";
+}
+
+/* ── common stages ── */
+
+static bool on_disk(const struct bt_seen_host *h, uint32_t release)
+{
+	for (size_t i = 0; i < h->n_releases; i++)
+		if (h->releases[i] == release)
+			return true;
+	return false;
+}
+
+void bt_build_prepare(struct bt_build *b, const bool *hosts)
+{
+	const char *version = bt_build_version(b, b->plan->release);
+	bt_build_stage(b, NULL, "prepare");
+	for (uint16_t h = 0; h < b->service->n_hosts; h++) {
+		if (hosts && !hosts[h])
+			continue;
+		bt_build_lane(b, b->service->hosts[h]);
+		bt_build_component(b, h,
+			on_disk(b->scene.hosts[h], b->plan->release)
+				? bt_build_text(b, "%s is on %s already: it is checked, not sent",
+					  version, b->service->hosts[h])
+				: bt_build_text(
+					  b, "%s is not on %s yet", version, b->service->hosts[h]));
+	}
+}
+
+void bt_build_bake_stage(struct bt_build *b, struct bt_list places, const char *name)
+{
+	if (b->service->deploy.bake_ms == 0)
+		return;
+	bt_build_stage(b, NULL, "%s", name);
+	for (size_t i = 0; i < places.n; i++) {
+		bt_build_lane_at(b, places.v[i]);
+		bt_build_bake(b, places.v[i]);
+	}
+	if (b->balancer != BT_NONE) {
+		bt_build_lane_balancer(b);
+		bt_build_bake_balancer(b);
+	}
+}
+
+void bt_build_prune_stage(struct bt_build *b)
+{
+	bt_build_stage(b, NULL, "prune");
+	for (uint16_t h = 0; h < b->service->n_hosts; h++) {
+		bt_build_lane(b, b->service->hosts[h]);
+		bt_build_prune(b, h);
+	}
+}
+
+void bt_build_retire_stages(struct bt_build *b, struct bt_list places, const char *why)
+{
+	struct bt_list ours = bt_list_new(b);
+	for (size_t i = 0; i < places.n; i++)
+		if (bt_place_ours(&b->scene.places[places.v[i]]))
+			bt_list_add(&ours, places.v[i]);
+	if (!ours.n)
+		return;
+	if (b->balancer != BT_NONE) {
+		bt_build_stage(b, NULL, "drain");
+		bt_build_lane_balancer(b);
+		bt_build_drain(b, ours, NULL);
+	}
+	bt_build_stage(b, why, "retire");
+	for (size_t i = 0; i < ours.n; i++) {
+		bt_build_lane_at(b, ours.v[i]);
+		bt_build_stop(b, ours.v[i], NULL);
+	}
+}

@@ -1,0 +1,79 @@
+/* Building a plan: stages, lanes and tasks appended in order, with timeouts from the task table and
+ * the service, and the tables (hosts, instances, balancer, releases) made from the scene.
+ * Instance index in the plan = place index in the scene. */
+#pragma once
+#include "plan/plan.h"
+#include "plan/scene.h"
+
+struct bt_list { /* of instance indexes; lives in the plan's arena */
+	uint16_t *v;
+	size_t n;
+};
+
+struct bt_build {
+	struct bt_arena *arena; /* the plan's */
+	struct bt_plan *plan;
+	const struct bt_plan_request *rq;
+	const struct bt_service *service;
+	struct bt_scene scene;
+	uint16_t balancer, balancer_host; /* plan indexes, BT_NONE without a balancer */
+	size_t n_tasks;			  /* in the whole plan */
+	/* what is being added to: capacities of the growing tables */
+	size_t cap_stages, cap_lanes, cap_tasks, cap_notes, cap_releases;
+};
+
+/* Looks at the scene and fills the plan's tables. On failure nothing is owned by the caller. */
+int bt_build_begin(struct bt_build *b, const struct bt_plan_request *rq,
+	enum bt_plan_purpose purpose, struct bt_err *err);
+/* Drops stages without lanes; BT_E_CONFIG where the plan grew too large. Gives the plan away. */
+int bt_build_end(struct bt_build *b, struct bt_plan **ret, struct bt_err *err);
+void bt_build_abandon(struct bt_build *b); /* after a failure in between */
+
+void bt_build_stage(struct bt_build *b, const char *why, const char *name_fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+void bt_build_lane(struct bt_build *b, const char *name);
+void bt_build_lane_at(struct bt_build *b, uint16_t place); /* "was1/green" */
+void bt_build_lane_balancer(struct bt_build *b);
+void bt_build_note(struct bt_build *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+const char *bt_build_text(struct bt_build *b, const char *fmt, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* Tasks, appended to the current lane. `why` may be NULL. */
+void bt_build_component(struct bt_build *b, uint16_t host, const char *why);
+void bt_build_start(struct bt_build *b, uint16_t place, const char *why);
+void bt_build_stop(struct bt_build *b, uint16_t place, const char *why);
+void bt_build_health(struct bt_build *b, uint16_t place, const char *why);
+/* The four below do nothing without a balancer or with empty lists. */
+void bt_build_backend(struct bt_build *b, struct bt_list in, const char *why);
+void bt_build_switch(struct bt_build *b, struct bt_list in, struct bt_list out, const char *why);
+void bt_build_drain(struct bt_build *b, struct bt_list out, const char *why);
+void bt_build_bake_balancer(struct bt_build *b);
+void bt_build_bake(struct bt_build *b, uint16_t place);
+void bt_build_prune(struct bt_build *b, uint16_t host);
+
+struct bt_list bt_list_new(struct bt_build *b); /* room for every place */
+struct bt_list bt_list_one(struct bt_build *b, uint16_t place);
+void bt_list_add(struct bt_list *l, uint16_t place);
+bool bt_list_has(struct bt_list l, uint16_t place);
+
+const char *bt_build_version(struct bt_build *b, uint32_t release);
+const char *bt_build_place_name(struct bt_build *b, uint16_t place); /* "was1/green" */
+
+/* Stages that every strategy has. */
+void bt_build_prepare(struct bt_build *b, const bool *hosts); /* hosts NULL: all */
+void bt_build_bake_stage(struct bt_build *b, struct bt_list places, const char *name);
+void bt_build_prune_stage(struct bt_build *b);
+/* Drain then stop: stages "drain" and "retire"; for places where something of ours runs. */
+void bt_build_retire_stages(struct bt_build *b, struct bt_list places, const char *why);
+
+/* The strategies' own planners. */
+int bt_plan_blue_green(struct bt_build *b, struct bt_err *err);
+int bt_plan_rolling(struct bt_build *b, struct bt_err *err);
+int bt_plan_recreate(struct bt_build *b, struct bt_err *err);
+int bt_plan_back(struct bt_build *b, struct bt_err *err);
+/* Blue-green: the next slot after the live one (-1: none) where nothing runs. */
+uint16_t bt_plan_idle_slot(const struct bt_build *b, int live);
+/* Instances at a time, from `batch` and what min_in_rotation leaves. */
+size_t bt_plan_batch(const struct bt_build *b);
+/* BT_E_REFUSED when a stranger holds the port of the place. */
+int bt_plan_check_free(struct bt_build *b, uint16_t place, struct bt_err *err);

@@ -1,0 +1,266 @@
+/* Which slot is live? Three sources can tell: what the balancer sends to, what runs, and what the
+ * identity URL answers through the balancer. The balancer's word counts, and the others must not
+ * contradict it: a deployment that starts from a wrong belief stops the version that serves. */
+#include "plan/scene.h"
+
+#include "base/str.h"
+#include "plan/plan.h"
+
+#include <string.h>
+
+/* The identity template with the place's values. */
+static void expected_identity(
+	const struct bt_scene *s, const struct bt_place *p, struct bt_str *out)
+{
+	char port[8];
+	snprintf(port, sizeof port, "%u", p->port);
+	const struct {
+		const char *name, *value;
+	} values[] = {{"{slot}", bt_scene_slot(s, p)}, {"{port}", port},
+		{"{host}", bt_scene_host(s, p)}, {"{{", "{"}};
+	const char *t = s->service->identity.expect ? s->service->identity.expect : "{slot}";
+	while (*t) {
+		size_t i = 0;
+		while (i < BT_ARRAY_LEN(values) && !bt_str_starts(t, values[i].name))
+			i++;
+		if (i == BT_ARRAY_LEN(values)) {
+			bt_str_addc(out, *t++);
+			continue;
+		}
+		bt_str_add(out, values[i].value);
+		t += strlen(values[i].name);
+	}
+}
+
+static bool same_words(const char *a, const char *b)
+{
+	static const char space[] = " \t\r\n";
+	a += strspn(a, space);
+	b += strspn(b, space);
+	size_t n = strlen(a), m = strlen(b);
+	while (n && strchr(space, a[n - 1]))
+		n--;
+	while (m && strchr(space, b[m - 1]))
+		m--;
+	return n == m && !memcmp(a, b, n);
+}
+
+static bool identity_fits(const struct bt_scene *s, const struct bt_place *p, const char *said)
+{
+	BT_STR struct bt_str expected = {0};
+	expected_identity(s, p, &expected);
+	return same_words(bt_str_get(&expected), said);
+}
+
+/* A set of slots as bits would do for 64; counts per slot do for any number. */
+struct slots {
+	size_t *in, *up; /* hosts where the slot is in rotation / has something running */
+	size_t n;
+};
+
+static void count(const struct bt_scene *s, struct bt_arena *a, struct slots *c)
+{
+	c->n = s->service->run.n_slots;
+	c->in = BT_ARENA_ARRAY(a, size_t, c->n);
+	c->up = BT_ARENA_ARRAY(a, size_t, c->n);
+	for (size_t i = 0; i < s->n_places; i++) {
+		const struct bt_place *p = &s->places[i];
+		c->in[p->slot] += p->in;
+		c->up[p->slot] += bt_place_ours(p) || p->stranger;
+	}
+}
+
+static size_t used(const size_t *counts, size_t n, int *ret_first)
+{
+	size_t k = 0;
+	for (size_t i = n; i-- > 0;)
+		if (counts[i]) {
+			k++;
+			*ret_first = (int)i;
+		}
+	return k;
+}
+
+/* "blue (was1, was2) and green (was3)": which slots, and where. */
+static void name_places(const struct bt_scene *s, bool by_rotation, struct bt_str *out)
+{
+	bool any = false;
+	for (uint16_t slot = 0; slot < s->service->run.n_slots; slot++) {
+		size_t n = 0;
+		for (size_t i = 0; i < s->n_places; i++) {
+			const struct bt_place *p = &s->places[i];
+			if (p->slot != slot ||
+				!(by_rotation ? p->in : bt_place_ours(p) || p->stranger))
+				continue;
+			if (n++ == 0)
+				bt_str_addf(out, "%s%s (%s", any ? " and " : "",
+					bt_scene_slot(s, p), bt_scene_host(s, p));
+			else
+				bt_str_addf(out, ", %s", bt_scene_host(s, p));
+			any = true;
+		}
+		if (n)
+			bt_str_addc(out, ')');
+	}
+	if (!any)
+		bt_str_add(out, by_rotation ? "no slot" : "nothing");
+}
+
+static int disagree(const struct bt_scene *s, const char *what, struct bt_err *err)
+{
+	BT_STR struct bt_str text = {0};
+	bt_str_addf(&text, "%s; ", what);
+	if (s->balancer) {
+		bt_str_addf(&text, "nginx on %s sends to ", s->balancer_host->host);
+		name_places(s, true, &text);
+		bt_str_add(&text, ", ");
+		if (s->balancer->identity)
+			bt_str_addf(&text, "through it '%s' answers, ", s->balancer->identity);
+	}
+	bt_str_add(&text, "running: ");
+	name_places(s, false, &text);
+	return bt_err_set(err, BT_E_REFUSED, "which slot of %s is live? %s", s->service->name,
+		bt_str_get(&text));
+}
+
+/* Each instance that says who it is must be who it is. */
+static int check_instances(const struct bt_scene *s, struct bt_err *err)
+{
+	if (!s->service->identity.path)
+		return 0;
+	for (size_t i = 0; i < s->n_places; i++) {
+		const struct bt_place *p = &s->places[i];
+		if (!p->identity || p->state != BT_RUN_RUNNING || identity_fits(s, p, p->identity))
+			continue;
+		BT_STR struct bt_str what = {0};
+		bt_str_addf(&what, "%s/%s on port %u says it is '%s'", bt_scene_host(s, p),
+			bt_scene_slot(s, p), p->port, p->identity);
+		return disagree(s, bt_str_get(&what), err);
+	}
+	return 0;
+}
+
+static int check_through(const struct bt_scene *s, struct bt_err *err)
+{
+	const char *said = s->balancer ? s->balancer->identity : NULL;
+	if (!said || !s->service->identity.path)
+		return 0;
+	for (size_t i = 0; i < s->n_places; i++)
+		if (s->places[i].in && identity_fits(s, &s->places[i], said))
+			return 0;
+	return disagree(s, "the identity is not that of the slot in rotation", err);
+}
+
+/* Nobody to ask but what runs: one slot, or else the one that was started last. */
+static int live_without_balancer(const struct bt_scene *s, const struct slots *c, int *ret_slot,
+	struct bt_str *why, struct bt_err *err)
+{
+	int slot = -1;
+	size_t n = used(c->up, c->n, &slot);
+	if (n == 0)
+		bt_str_add(why, "nothing runs");
+	else if (n == 1)
+		bt_str_addf(why, "only %s runs", s->service->run.slots[slot].name);
+	if (n < 2) {
+		*ret_slot = slot;
+		return 0;
+	}
+	int64_t newest = 0;
+	bool tie = false;
+	for (size_t i = 0; i < s->n_places; i++) {
+		const struct bt_place *p = &s->places[i];
+		if (!bt_place_ours(p) && !p->stranger)
+			continue;
+		if (p->since_wall_ms > newest) {
+			tie = false;
+			newest = p->since_wall_ms;
+			slot = p->slot;
+		} else if (p->since_wall_ms == newest && p->slot != slot)
+			tie = true;
+	}
+	if (tie || newest == 0)
+		return disagree(s, "several slots run and there is no balancer to ask", err);
+	bt_str_addf(why, "%s was started last, and there is no balancer to ask",
+		s->service->run.slots[slot].name);
+	*ret_slot = slot;
+	return 0;
+}
+
+/* Several slots serve, on every host the same ones, and all with one release: what a rolling
+ * deployment left. (One switch of blue-green never leaves that.) */
+static bool all_alike(const struct bt_scene *s, const struct slots *c)
+{
+	uint32_t release = 0;
+	for (size_t i = 0; i < s->n_places; i++) {
+		const struct bt_place *p = &s->places[i];
+		if (p->in != (c->in[p->slot] > 0))
+			return false;
+		if (!p->in)
+			continue;
+		if (!p->release || (release && p->release != release))
+			return false;
+		release = p->release;
+	}
+	return true;
+}
+
+static int live_by_balancer(const struct bt_scene *s, const struct slots *c, int *ret_slot,
+	struct bt_str *why, struct bt_err *err)
+{
+	int slot = -1, up = -1;
+	size_t n_in = used(c->in, c->n, &slot), n_up = used(c->up, c->n, &up);
+	if (n_in > 1 && !all_alike(s, c))
+		return disagree(s, "nginx sends to several slots", err);
+	if (n_up == 0 && !(s->balancer && s->balancer->identity)) {
+		if (slot < 0)
+			bt_str_add(why, "nothing runs and nginx sends nowhere");
+		else
+			bt_str_addf(why, "nothing runs, though nginx sends to %s",
+				s->service->run.slots[slot].name);
+		*ret_slot = -1;
+		return 0;
+	}
+	int r = check_through(s, err);
+	if (r < 0)
+		return r;
+	if (n_in == 0)
+		bt_str_add(why, "nginx sends nowhere");
+	else if (!c->up[slot])
+		return disagree(s, "nginx sends where nothing runs", err);
+	else if (n_in > 1) {
+		bt_str_addf(why, "nginx on %s sends to ", s->balancer_host->host);
+		name_places(s, true, why);
+	} else
+		bt_str_addf(why, "nginx on %s sends to %s", s->balancer_host->host,
+			s->service->run.slots[slot].name);
+	*ret_slot = slot;
+	return 0;
+}
+
+int bt_plan_live_slot(const struct bt_service *service, const struct bt_world *w, int *ret_slot,
+	struct bt_str *ret_why, struct bt_err *err)
+{
+	BT_ARENA struct bt_arena *a = bt_arena_new();
+	struct bt_scene s;
+	struct slots c;
+	int r = bt_scene_look(service, w, a, &s, err);
+	if (r < 0)
+		return r;
+	count(&s, a, &c);
+	if (service->deploy.strategy != BT_STRATEGY_BLUE_GREEN) {
+		/* Every slot is an instance here, and several serve at once. */
+		int first = -1;
+		used(s.balancer_host ? c.in : c.up, c.n, &first);
+		if (s.balancer_host)
+			bt_str_addf(ret_why, "%zu of %zu instances are in rotation", s.n_in,
+				s.n_places);
+		else
+			bt_str_add(ret_why, first < 0 ? "nothing runs" : "there is no balancer");
+		*ret_slot = first;
+		return 0;
+	}
+	if ((r = check_instances(&s, err)) < 0)
+		return r;
+	return service->nginx ? live_by_balancer(&s, &c, ret_slot, ret_why, err)
+			      : live_without_balancer(&s, &c, ret_slot, ret_why, err);
+}

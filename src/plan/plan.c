@@ -1,0 +1,128 @@
+#include "plan/plan.h"
+
+#include "base/str.h"
+#include "plan/build.h"
+
+#include <string.h>
+
+static int (*const strategies[])(struct bt_build *, struct bt_err *) = {
+	[BT_STRATEGY_BLUE_GREEN] = bt_plan_blue_green,
+	[BT_STRATEGY_ROLLING] = bt_plan_rolling,
+	[BT_STRATEGY_RECREATE] = bt_plan_recreate,
+};
+
+int bt_plan_check_free(struct bt_build *b, uint16_t place, struct bt_err *err)
+{
+	const struct bt_place *p = &b->scene.places[place];
+	if (!p->stranger)
+		return 0;
+	return bt_err_set(err, BT_E_REFUSED,
+		"port %u of %s is held by %s, which baton did not start: stop it, or give %s "
+		"another port",
+		p->port, bt_build_place_name(b, place), p->stranger, bt_scene_slot(&b->scene, p));
+}
+
+/* "8080", "127.0.0.1:80", "[::]:443" → the port; 0 where there is none to be seen. */
+static long listen_port(const char *listen)
+{
+	const char *colon = listen ? strrchr(listen, ':') : NULL;
+	return listen ? strtol(colon ? colon + 1 : listen, NULL, 10) : 0;
+}
+
+static int check_balancer(struct bt_build *b, struct bt_err *err)
+{
+	const struct bt_nginx *n = b->service->nginx;
+	if (!n)
+		return 0;
+	if (n->mode == BT_NGINX_ADOPT && !b->scene.balancer->running)
+		return bt_err_set(err, BT_E_REFUSED,
+			"nginx on %s is not running: start it, then deploy", n->on);
+	const struct bt_seen_member *gone = b->scene.gone_member, *other = b->scene.other_member;
+	if (gone && b->scene.n_in == 0)
+		other = gone; /* nothing else serves */
+	else if (gone)
+		bt_build_note(b,
+			"nginx on %s sends to %s:%u too, a host that is no longer one of "
+			"%s: the switch takes it out, and what runs there is left running",
+			n->on, gone->address, gone->port, b->service->name);
+	if (other)
+		return bt_err_set(err, BT_E_REFUSED,
+			"nginx on %s sends to %s:%u, which is no slot of %s: give what serves "
+			"there "
+			"a slot, or take it out of nginx",
+			n->on, other->address, other->port, b->service->name);
+	long port = listen_port(n->listen);
+	if (n->mode == BT_NGINX_MANAGED && port > 0 && port < 1024 &&
+		!b->scene.balancer_host->can_bind_low)
+		return bt_err_set(err, BT_E_REFUSED,
+			"the agent on %s may not listen on port %ld (below 1024): use a higher "
+			"port, or give it CAP_NET_BIND_SERVICE",
+			n->on, port);
+	return 0;
+}
+
+static int finish(struct bt_build *b, int r, struct bt_plan **ret, struct bt_err *err)
+{
+	if (r < 0) {
+		bt_build_abandon(b);
+		return r;
+	}
+	return bt_build_end(b, ret, err);
+}
+
+int bt_plan_deploy(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err)
+{
+	struct bt_build b;
+	int r = bt_build_begin(&b, rq, BT_PLAN_DEPLOY, err);
+	if (r < 0)
+		return r;
+	r = check_balancer(&b, err);
+	if (r == 0)
+		r = strategies[rq->service->deploy.strategy](&b, err);
+	return finish(&b, r, ret, err);
+}
+
+int bt_plan_rollback(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err)
+{
+	struct bt_build b;
+	int r = bt_build_begin(&b, rq, BT_PLAN_ROLLBACK, err);
+	if (r < 0)
+		return r;
+	return finish(&b, bt_plan_back(&b, err), ret, err);
+}
+
+/* Without a balancer only blue-green has something to retire: what is not the live slot. */
+static int retire(struct bt_build *b, struct bt_err *err)
+{
+	struct bt_list idle = bt_list_new(b);
+	int live = -1;
+	if (b->balancer == BT_NONE) {
+		BT_STR struct bt_str why = {0};
+		int r = bt_plan_live_slot(b->service, b->rq->world, &live, &why, err);
+		if (r < 0)
+			return r;
+	}
+	bool by_slot = b->service->deploy.strategy == BT_STRATEGY_BLUE_GREEN && live >= 0;
+	for (uint16_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		bool serving = b->balancer != BT_NONE ? p->in : !by_slot || p->slot == live;
+		if (serving && p->release)
+			b->plan->old_release = p->release;
+		else if (!serving && bt_place_ours(p))
+			bt_list_add(&idle, i);
+	}
+	b->plan->min_in_rotation = (int64_t)b->scene.n_in;
+	if (!idle.n)
+		bt_build_note(b, "nothing runs out of rotation: there is nothing to retire");
+	bt_build_retire_stages(b, idle, "its warm time is over, and nothing is sent to it");
+	return 0;
+}
+
+int bt_plan_retire(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err)
+{
+	struct bt_build b;
+	int r = bt_build_begin(&b, rq, BT_PLAN_RETIRE, err);
+	if (r < 0)
+		return r;
+	return finish(&b, retire(&b, err), ret, err);
+}

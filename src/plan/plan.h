@@ -1,0 +1,42 @@
+/* Strategies: service + release + observed world → plan. Pure: no I/O, no clock, no randomness. */
+#pragma once
+#include "base/err.h"
+#include "base/str.h"
+#include "model/plan.h"
+#include "model/service.h"
+#include "model/world.h"
+
+struct bt_plan_request {
+	const struct bt_service *service;
+	const struct bt_world *world;	/* every host of the service and its balancer hosts */
+	struct bt_plan_release release; /* to deploy */
+	/* Known releases (id → version, digest), for what runs now; at least the ones in the world.
+	 */
+	const struct bt_plan_release *known;
+	size_t n_known;
+	uint32_t first_task_id; /* ids start here (a rollback goes on counting) */
+};
+
+/* A deployment by the service's strategy. BT_E_CONFIG / BT_E_REFUSED with the reason in one line
+ * (a stranger on the idle slot's port, sources that disagree about who is live and what each says).
+ */
+int bt_plan_deploy(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
+/* From the observed world back to rq->release serving everywhere it should: the fast path is one
+ * Switch where its instances still run (warm); otherwise they are started first.
+ * Used by the engine's automatic rollback and by `baton rollback`. */
+int bt_plan_rollback(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
+/* Stop instances that run and are not in rotation (a warm slot whose time has passed). */
+int bt_plan_retire(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
+
+/* Which slot is live and who said so: `why` is one sentence. Shared with `status`.
+ * 0: *ret_slot index into service->run.slots, or -1 where nothing serves; the first in rotation
+ * where several serve one release (as rolling does).
+ * BT_E_REFUSED: balancer, instances and identity disagree; the text has what each says. */
+int bt_plan_live_slot(const struct bt_service *s, const struct bt_world *w, int *ret_slot,
+	struct bt_str *ret_why, struct bt_err *err);
+
+/* For people: stages, lanes, tasks and reasons, as `baton plan` prints them (plain text, no
+ * colour). */
+void bt_plan_print(const struct bt_plan *p, struct bt_str *out);
+/* "start app v2 in was1/green" – one task in words, shared with the client's live view. */
+void bt_plan_task_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out);

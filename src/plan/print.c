@@ -1,0 +1,252 @@
+/* A plan for people: numbered stages, a line per task, lane names in one column, reasons behind. */
+#include "plan/plan.h"
+
+#include "base/str.h"
+
+#include <string.h>
+
+enum { LANE_MAX = 32, WORDS_MAX = 72 };
+
+static void instance_name(const struct bt_plan *p, uint16_t i, struct bt_str *out)
+{
+	const struct bt_plan_instance *in = &p->instances[i];
+	bt_str_addf(out, "%s/%s", p->hosts[in->host], in->slot);
+}
+
+static void instance_names(
+	const struct bt_plan *p, const uint16_t *list, size_t n, struct bt_str *out)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (i)
+			bt_str_add(out, i + 1 == n ? " and " : ", ");
+		instance_name(p, list[i], out);
+	}
+}
+
+static const char *version(const struct bt_plan *p, uint32_t release)
+{
+	const struct bt_plan_release *r = bt_plan_release(p, release);
+	return r ? r->version : "?";
+}
+
+static void duration(struct bt_str *out, int64_t ms)
+{
+	char text[32];
+	bt_str_add(out, bt_duration_format(ms, text));
+}
+
+static void switch_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_addf(out, "switch %s ", p->balancers[t->balancer].name);
+	if (t->n_in) {
+		bt_str_add(out, t->n_out ? "to " : "to include ");
+		instance_names(p, t->in, t->n_in, out);
+	}
+	if (t->n_out) {
+		bt_str_add(out, t->n_in ? ", away from " : "away from ");
+		instance_names(p, t->out, t->n_out, out);
+	}
+}
+
+static void start_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_addf(out, "start %s %s in ", p->service, version(p, t->release));
+	instance_name(p, t->instance, out);
+	bt_str_addf(out, " (port %u)", p->instances[t->instance].port);
+}
+
+static void stop_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	uint32_t release = p->instances[t->instance].expect_release;
+	if (release)
+		bt_str_addf(out, "stop %s %s in ", p->service, version(p, release));
+	else
+		bt_str_add(out, "stop what runs in ");
+	instance_name(p, t->instance, out);
+}
+
+static void health_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_add(out, "wait until ");
+	instance_name(p, t->instance, out);
+	bt_str_add(out, " is healthy");
+}
+
+static void backend_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_add(out, "check ");
+	instance_names(p, t->in, t->n_in, out);
+	bt_str_addf(out, " from %s", p->hosts[t->host]);
+}
+
+static void drain_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_add(out, "wait until nothing is connected to ");
+	instance_names(p, t->out, t->n_out, out);
+	bt_str_add(out, ", at most ");
+	duration(out, t->wait_ms);
+}
+
+static void bake_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_add(out, "watch ");
+	if (t->instance != BT_NONE) {
+		bt_str_add(out, "the health of ");
+		instance_name(p, t->instance, out);
+	} else
+		bt_str_addf(out, "the answers of %s", p->balancers[t->balancer].name);
+	bt_str_add(out, " for ");
+	duration(out, t->wait_ms);
+}
+
+static void component_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_addf(out, "put %s %s on %s", p->service, version(p, t->release), p->hosts[t->host]);
+}
+
+static void observe_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_addf(out, "look at what runs on %s", p->hosts[t->host]);
+}
+
+static void prune_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_addf(out, "remove old releases of %s from %s", p->service, p->hosts[t->host]);
+}
+
+static void (*const words[BT_TASK_KINDS])(
+	const struct bt_plan *, const struct bt_task *, struct bt_str *) = {
+	[BT_TASK_OBSERVE] = observe_words,
+	[BT_TASK_COMPONENT_DEPLOY] = component_words,
+	[BT_TASK_INSTANCE_START] = start_words,
+	[BT_TASK_INSTANCE_STOP] = stop_words,
+	[BT_TASK_HEALTH_CHECK] = health_words,
+	[BT_TASK_BACKEND_CHECK] = backend_words,
+	[BT_TASK_SWITCH] = switch_words,
+	[BT_TASK_DRAIN] = drain_words,
+	[BT_TASK_BAKE] = bake_words,
+	[BT_TASK_PRUNE] = prune_words,
+};
+
+void bt_plan_task_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	words[t->kind](p, t, out);
+}
+
+static void pad(struct bt_str *out, size_t from, size_t width)
+{
+	while (out->len - from < width)
+		bt_str_addc(out, ' ');
+}
+
+/* Reasons are said once; NULL where the task's was. `said` holds those so far, one a line. */
+static const char *fresh_reason(const struct bt_task *t, struct bt_str *said)
+{
+	if (!t->why)
+		return NULL;
+	BT_FREE char *line = bt_asprintf("\n%s\n", t->why);
+	if (strstr(bt_str_get(said), line))
+		return NULL;
+	bt_str_add(said, line);
+	return t->why;
+}
+
+struct layout {
+	size_t lane, words; /* widths */
+	struct bt_str said;
+};
+
+static void print_lane(
+	const struct bt_plan *p, const struct bt_lane *lane, struct layout *l, struct bt_str *out)
+{
+	for (size_t i = 0; i < lane->n_tasks; i++) {
+		const struct bt_task *t = &lane->tasks[i];
+		size_t from = out->len;
+		const char *why = fresh_reason(t, &l->said);
+		bt_str_addf(out, "     %s", i == 0 ? lane->name : "");
+		pad(out, from, 5 + l->lane + 2);
+		bt_plan_task_words(p, t, out);
+		if (why) {
+			pad(out, from, 5 + l->lane + 2 + l->words);
+			bt_str_addf(out, "  # %s", why);
+		}
+		bt_str_addc(out, '\n');
+	}
+}
+
+/* Long lines are left to stick out rather than to push all reasons off the screen. */
+static struct layout lay_out(const struct bt_plan *p)
+{
+	struct layout l = {.lane = 4};
+	BT_STR struct bt_str text = {0};
+	for (size_t s = 0; s < p->n_stages; s++)
+		for (size_t i = 0; i < p->stages[s].n_lanes; i++) {
+			const struct bt_lane *lane = &p->stages[s].lanes[i];
+			size_t n = strlen(lane->name);
+			if (n > l.lane && n <= LANE_MAX)
+				l.lane = n;
+			for (size_t t = 0; t < lane->n_tasks; t++) {
+				bt_str_reset(&text);
+				bt_plan_task_words(p, &lane->tasks[t], &text);
+				if (text.len > l.words && text.len <= WORDS_MAX)
+					l.words = text.len;
+			}
+		}
+	return l;
+}
+
+static void print_head(const struct bt_plan *p, struct bt_str *out)
+{
+	const char *strategy = bt_enum_name(&bt_enum_strategy, p->strategy);
+	if (p->purpose == BT_PLAN_RETIRE)
+		bt_str_addf(out, "retire what no longer serves of %s", p->service);
+	else if (p->release)
+		bt_str_addf(out, "%s %s %s (%s)",
+			p->purpose == BT_PLAN_DEPLOY ? "deploy" : "roll back to", p->service,
+			version(p, p->release), strategy);
+	else
+		bt_str_addf(out, "roll back %s to nothing (%s)", p->service, strategy);
+	if (p->old_release && p->purpose != BT_PLAN_RETIRE)
+		bt_str_addf(out, ", %s %s",
+			p->old_release == p->release ? "starting anew" : "in place of",
+			version(p, p->old_release));
+	bt_str_addc(out, '\n');
+}
+
+static void print_policy(const struct bt_plan *p, struct bt_str *out)
+{
+	bt_str_addf(out, "\nin rotation: never fewer than %lld\n", (long long)p->min_in_rotation);
+	if (p->purpose == BT_PLAN_DEPLOY) {
+		bt_str_addf(out, "on failure: %s",
+			bt_enum_name(&bt_enum_failure_policy, p->on_failure));
+		if (p->on_failure == BT_ON_FAILURE_CONTINUE)
+			bt_str_addf(out, ", up to %lld may fail", (long long)p->continue_n);
+		bt_str_add(out, "\n");
+		if (p->timeout_ms) {
+			bt_str_add(out, "time limit: ");
+			duration(out, p->timeout_ms);
+			bt_str_add(out, ", then it is rolled back\n");
+		}
+	}
+	for (size_t i = 0; i < p->n_notes; i++)
+		bt_str_addf(out, "note: %s\n", p->notes[i]);
+}
+
+void bt_plan_print(const struct bt_plan *p, struct bt_str *out)
+{
+	struct layout l = lay_out(p);
+	print_head(p, out);
+	for (size_t s = 0; s < p->n_stages; s++) {
+		const struct bt_stage *stage = &p->stages[s];
+		bt_str_addf(out, "\n%3zu. %s", s + 1, stage->name);
+		if (stage->why)
+			bt_str_addf(out, ": %s", stage->why);
+		bt_str_addc(out, '\n');
+		for (size_t i = 0; i < stage->n_lanes; i++)
+			print_lane(p, &stage->lanes[i], &l, out);
+	}
+	if (!p->n_stages)
+		bt_str_add(out, "\nnothing to do\n");
+	print_policy(p, out);
+	bt_str_done(&l.said);
+}

@@ -1,0 +1,163 @@
+/* Rolling: every slot of every host is an instance that serves. They are replaced a batch at a
+ * time: out of rotation, drained, stopped, started, proven, back in rotation. What is down goes
+ * first, since replacing it costs nothing. */
+#include "plan/build.h"
+
+size_t bt_plan_batch(const struct bt_build *b)
+{
+	const struct bt_deploy *d = &b->service->deploy;
+	int64_t total = (int64_t)b->scene.n_places;
+	int64_t k = d->batch_percent ? total * d->batch / 100 : d->batch;
+	if (d->min_in_rotation >= 0 && k > total - d->min_in_rotation)
+		k = total - d->min_in_rotation;
+	if (k > total)
+		k = total;
+	return k < 1 ? 1 : (size_t)k;
+}
+
+static void replace(struct bt_build *b, uint16_t place)
+{
+	const struct bt_place *p = &b->scene.places[place];
+	struct bt_list one = bt_list_one(b, place), none = {0};
+	bt_build_lane_at(b, place);
+	if (p->in)
+		bt_build_switch(b, none, one, NULL);
+	if (bt_place_ours(p)) {
+		bt_build_drain(b, one, NULL);
+		bt_build_stop(b, place, NULL);
+	}
+	bt_build_start(b, place,
+		bt_place_ours(p) ? NULL
+				 : "it is down: replacing it costs nothing, so it goes first");
+	bt_build_health(b, place, NULL);
+	bt_build_backend(b, one, NULL);
+	bt_build_switch(b, one, none, NULL);
+}
+
+/* Nothing is in rotation: all start side by side, and one switch takes them all in. */
+static void first(struct bt_build *b, struct bt_list all)
+{
+	struct bt_list none = {0};
+	bt_build_stage(
+		b, "nothing is in rotation, so nothing has to be replaced piece by piece", "start");
+	for (size_t i = 0; i < all.n; i++) {
+		uint16_t place = all.v[i];
+		bt_build_lane_at(b, place);
+		if (bt_place_ours(&b->scene.places[place])) {
+			bt_build_drain(b, bt_list_one(b, place), NULL);
+			bt_build_stop(b, place, "it runs and is not in rotation");
+		}
+		bt_build_start(b, place, NULL);
+		bt_build_health(b, place, NULL);
+	}
+	if (b->balancer != BT_NONE) {
+		bt_build_stage(b, NULL, "check");
+		bt_build_lane_balancer(b);
+		bt_build_backend(b, all, NULL);
+		bt_build_stage(b, NULL, "cutover");
+		bt_build_lane_balancer(b);
+		bt_build_switch(b, all, none, NULL);
+	}
+	bt_build_bake_stage(b, all, "bake");
+}
+
+/* The length of the batch at the head of the list. What is out of rotation is not mixed with what
+ * is in: putting the former in first is what keeps the floor while the latter leave. */
+static size_t batch_length(const struct bt_build *b, const uint16_t *list, size_t n, size_t k)
+{
+	size_t len = 1;
+	while (len < n && len < k && b->scene.places[list[len]].in == b->scene.places[list[0]].in)
+		len++;
+	return len;
+}
+
+static void batches(struct bt_build *b, struct bt_list todo, size_t k)
+{
+	size_t n = 0, number = 0;
+	for (size_t at = 0; at < todo.n; n++)
+		at += batch_length(b, todo.v + at, todo.n - at, k);
+	for (size_t at = 0; at < todo.n;) {
+		struct bt_list batch = {.v = todo.v + at};
+		batch.n = batch_length(b, batch.v, todo.n - at, k);
+		bt_build_stage(b, NULL, "batch %zu of %zu", ++number, n);
+		for (size_t j = 0; j < batch.n; j++)
+			replace(b, batch.v[j]);
+		bt_build_bake_stage(b, batch, bt_build_text(b, "bake %zu of %zu", number, n));
+		at += batch.n;
+	}
+}
+
+/* 0: out of rotation, 1: in rotation but down, 2: serves. Without a balancer only running counts.
+ */
+static int rank(const struct bt_build *b, const struct bt_place *p)
+{
+	if (b->balancer != BT_NONE && !p->in)
+		return 0;
+	return p->state == BT_RUN_RUNNING ? 2 : 1;
+}
+
+static bool done(const struct bt_build *b, const struct bt_place *p)
+{
+	return rank(b, p) == 2 && p->release == b->plan->release;
+}
+
+/* What is left to do, the ones that do not serve first. When all serve the release already, it was
+ * asked for again: all are replaced. */
+static struct bt_list order(struct bt_build *b, size_t *ret_done)
+{
+	struct bt_list todo = bt_list_new(b);
+	size_t n_done = 0;
+	for (size_t i = 0; i < b->scene.n_places; i++)
+		n_done += done(b, &b->scene.places[i]);
+	bool again = n_done == b->scene.n_places;
+	for (int pass = 0; pass < 3; pass++)
+		for (uint16_t i = 0; i < b->scene.n_places; i++) {
+			const struct bt_place *p = &b->scene.places[i];
+			if (rank(b, p) == pass && (again || !done(b, p)))
+				bt_list_add(&todo, i);
+		}
+	*ret_done = again ? 0 : n_done;
+	return todo;
+}
+
+static void rotation_floor(struct bt_build *b, size_t k)
+{
+	int64_t total = (int64_t)b->scene.n_places, in = (int64_t)b->scene.n_in;
+	int64_t min = b->service->deploy.min_in_rotation;
+	if (min < 0 || min > total - (int64_t)k)
+		min = total - (int64_t)k;
+	b->plan->min_in_rotation = b->balancer == BT_NONE ? 0 : min < in ? min : in;
+	if (total == 1 && in == 1)
+		bt_build_note(b, "there is one instance in all: requests fail while it is replaced "
+				 "(blue-green with two slots avoids that)");
+}
+
+int bt_plan_rolling(struct bt_build *b, struct bt_err *err)
+{
+	struct bt_list all = bt_list_new(b);
+	for (uint16_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		int r = bt_plan_check_free(b, i, err);
+		if (r < 0)
+			return r;
+		bt_list_add(&all, i);
+		if (p->release && p->release != b->plan->release)
+			b->plan->old_release = p->release;
+	}
+	size_t n_done, k = bt_plan_batch(b);
+	struct bt_list todo = order(b, &n_done);
+	if (!b->plan->old_release && !n_done)
+		b->plan->old_release = b->scene.places[0].release;
+	rotation_floor(b, k);
+	if (n_done)
+		bt_build_note(b, "%zu of %zu instances serve %s already and are left alone", n_done,
+			b->scene.n_places, bt_build_version(b, b->plan->release));
+	bool nothing = b->balancer != BT_NONE ? b->scene.n_in == 0 : false;
+	bt_build_prepare(b, NULL);
+	if (nothing)
+		first(b, all);
+	else
+		batches(b, todo, k);
+	bt_build_prune_stage(b);
+	return 0;
+}

@@ -1,0 +1,49 @@
+/* The scene: a service's instances (host × slot) with what the world says of each.
+ * Every strategy starts from it, so that "live", "idle" and "stranger" mean one thing. */
+#pragma once
+#include "base/err.h"
+#include "base/mem.h"
+#include "model/plan.h"
+#include "model/service.h"
+#include "model/world.h"
+
+struct bt_place {
+	uint16_t host;	     /* index into service->hosts */
+	uint16_t slot;	     /* index into service->run.slots */
+	const char *address; /* as the balancer reaches it */
+	uint16_t port;
+	enum bt_run_state state; /* of what baton started there */
+	uint32_t release;	 /* of it; 0: nothing of ours, or unknown */
+	const char *version;	 /* NULL: unknown */
+	const char *stranger;	 /* who holds the port and was not started by baton; NULL */
+	const char *identity;	 /* what the instance itself says; NULL */
+	int64_t since_wall_ms;
+	bool in; /* the balancer sends to it */
+};
+
+struct bt_scene {
+	const struct bt_service *service;
+	const struct bt_seen_host **hosts; /* in the order of service->hosts */
+	struct bt_place *places;	   /* host-major: index = host × n_slots + slot */
+	size_t n_places;
+	size_t n_in;				   /* places in rotation */
+	const struct bt_seen_host *balancer_host;  /* NULL: no balancer */
+	const struct bt_seen_balancer *balancer;   /* NULL: none, or not set up yet */
+	const struct bt_seen_member *other_member; /* in rotation and no slot of the service */
+	const struct bt_seen_member *gone_member;  /* the same, on a host that is no longer one of
+						      the service's; baton put it in */
+};
+
+/* BT_E_REFUSED when a host of the service or its balancer has not reported, or an instance has no
+ * address the balancer could use. Strings are borrowed from service and world. */
+int bt_scene_look(const struct bt_service *s, const struct bt_world *w, struct bt_arena *a,
+	struct bt_scene *ret, struct bt_err *err);
+
+static inline bool bt_place_ours(const struct bt_place *p)
+{
+	return p->state != BT_RUN_ABSENT;
+}
+/* The release runs there; 0 means a stranger does. */
+bool bt_place_runs(const struct bt_place *p, uint32_t release);
+const char *bt_scene_slot(const struct bt_scene *s, const struct bt_place *p);
+const char *bt_scene_host(const struct bt_scene *s, const struct bt_place *p);
