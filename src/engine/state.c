@@ -1,0 +1,121 @@
+#include "engine/state.h"
+
+#include <string.h>
+
+void *bt_state_grow(struct bt_arena *a, const void *old, size_t n, size_t *cap, size_t size)
+{
+	size_t room = *cap < 4 ? 8 : *cap * 2;
+	void *p = bt_arena_alloc(a, room * size);
+	if (n)
+		memcpy(p, old, n * size);
+	*cap = room;
+	return p;
+}
+
+static void *copy(struct bt_arena *a, const void *from, size_t n, size_t size)
+{
+	return n ? bt_arena_memdup(a, from, n * size) : NULL;
+}
+
+void bt_state_copy(struct bt_state *to, const struct bt_state *from, struct bt_arena *arena)
+{
+	*to = *from;
+	to->arena = arena;
+	if (!from->plan)
+		return;
+	size_t n_inst = from->plan->n_instances, n_bal = from->plan->n_balancers;
+	to->cap_tasks = from->n_tasks;
+	to->tasks = copy(arena, from->tasks, from->n_tasks, sizeof *from->tasks);
+	to->cap_lanes = from->n_lanes;
+	to->lanes = copy(arena, from->lanes, from->n_lanes, sizeof *from->lanes);
+	to->cap_sent = from->n_sent;
+	to->sent = copy(arena, from->sent, from->n_sent, sizeof *from->sent);
+	to->balancers = copy(arena, from->balancers, n_bal, sizeof *from->balancers);
+	to->served = copy(arena, from->served, n_bal * n_inst, 1);
+	to->held = copy(arena, from->held, n_inst, 1);
+	to->running = copy(arena, from->running, n_inst, sizeof *from->running);
+}
+
+struct bt_task_run *bt_state_task(const struct bt_state *s, uint32_t id)
+{
+	if (!s->n_tasks)
+		return NULL;
+	/* Ids count up in the plan's order, so the place is nearly always the difference. */
+	size_t guess = (size_t)(id - s->tasks[0].task->id);
+	if (guess < s->n_tasks && s->tasks[guess].task->id == id)
+		return &s->tasks[guess];
+	for (size_t i = 0; i < s->n_tasks; i++)
+		if (s->tasks[i].task->id == id)
+			return &s->tasks[i];
+	return NULL;
+}
+
+const struct bt_lane *bt_state_lane(const struct bt_state *s, size_t lane)
+{
+	return &s->plan->stages[s->stage].lanes[lane];
+}
+
+bool bt_state_outstanding(const struct bt_task_run *t)
+{
+	return t->state == BT_TASK_SENT || t->state == BT_TASK_UNDO_SENT;
+}
+
+static bool serves(enum bt_task_kind kind)
+{
+	return kind == BT_TASK_INSTANCE_START || kind == BT_TASK_INSTANCE_STOP ||
+	       kind == BT_TASK_SWITCH;
+}
+
+bool bt_state_changed(const struct bt_state *s)
+{
+	for (size_t i = 0; i < s->n_plan_tasks; i++) {
+		const struct bt_task_run *t = &s->tasks[i];
+		if (!serves(t->task->kind))
+			continue;
+		if (bt_state_outstanding(t) || t->state == BT_TASK_DONE ||
+			t->state == BT_TASK_UNKNOWN || t->state == BT_TASK_UNDO_FAILED)
+			return true;
+	}
+	return false;
+}
+
+bool bt_state_lane_over(const struct bt_state *s, size_t lane)
+{
+	const struct bt_lane_run *l = &s->lanes[lane];
+	if (l->failed)
+		return l->undone;
+	return l->at == l->first + bt_state_lane(s, lane)->n_tasks;
+}
+
+bool bt_state_limited(const struct bt_state *s)
+{
+	return s->phase == BT_PHASE_RUNNING && s->plan->timeout_ms > 0 && !s->stopping;
+}
+
+int64_t bt_state_deadline(const struct bt_state *s, int64_t now_ms)
+{
+	int64_t deadline = INT64_MAX;
+	if (s->phase == BT_PHASE_ENDED)
+		return deadline;
+	if (bt_state_limited(s))
+		deadline = s->began_ms + s->plan->timeout_ms;
+	for (size_t i = 0; i < s->n_tasks; i++) {
+		const struct bt_task_run *t = &s->tasks[i];
+		int64_t due = INT64_MAX;
+		if (bt_state_outstanding(t))
+			due = t->sent_ms + t->limit_ms;
+		else if (t->not_before_ms > now_ms)
+			due = t->not_before_ms;
+		if (due < deadline)
+			deadline = due;
+	}
+	return deadline;
+}
+
+bool bt_state_in(const uint16_t *list, size_t n, uint16_t instance)
+{
+	for (size_t i = 0; i < n; i++)
+		if (list[i] == instance)
+			return true;
+	return false;
+}
