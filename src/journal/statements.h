@@ -1,0 +1,163 @@
+/* Every statement of the store: name, signature of its arguments (i integer, s text, b blob),
+ * `must` (code when it changes no row, 0: that is fine), text. Included with BT_SQL_ROW defined;
+ * no include guard on purpose. */
+/* meta */
+BT_SQL_ROW(META_GET, "s", 0, "SELECT value FROM meta WHERE key=?1")
+BT_SQL_ROW(META_SET, "ss", 0,
+	"INSERT INTO meta(key,value) VALUES(?1,?2) ON CONFLICT(key) DO UPDATE SET value=?2")
+BT_SQL_ROW(MAX_CURSOR, "", 0, "SELECT max(cursor) FROM records")
+BT_SQL_ROW(MAX_DEPLOYMENT, "", 0, "SELECT max(id) FROM deployments")
+BT_SQL_ROW(MAX_RELEASE, "", 0, "SELECT max(id) FROM releases")
+BT_SQL_ROW(ALIVE, "", 0, "SELECT 1")
+/* services */
+BT_SQL_ROW(SERVICE_PUT, "ssi", 0,
+	"INSERT INTO services(name,config,updated_at) VALUES(?1,?2,?3)"
+	" ON CONFLICT(name) DO UPDATE SET config=?2,updated_at=?3")
+BT_SQL_ROW(SERVICE_LIVE, "si", 0, "UPDATE services SET live_release=?2 WHERE name=?1")
+BT_SQL_ROW(SERVICE_RETIRE_AT, "si", 0, "UPDATE services SET retire_at=?2 WHERE name=?1")
+BT_SQL_ROW(SERVICE_TOKEN, "si", 0, "UPDATE services SET token=max(token,?2) WHERE name=?1")
+BT_SQL_ROW(SERVICES, "", 0,
+	"SELECT name,config,live_release,retire_at,token FROM services ORDER BY name LIMIT 10000")
+BT_SQL_ROW(SERVICE_GET, "s", 0,
+	"SELECT name,config,live_release,retire_at,token FROM services WHERE name=?1")
+/* releases */
+BT_SQL_ROW(RELEASE_ADD, "isssissssbi", 0,
+	"INSERT INTO "
+	"releases(id,service,version,digest,size,file_name,config,config_hash,by,secrets,"
+	"created_at,state) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'new')")
+BT_SQL_ROW(RELEASE_STATE, "is", 0,
+	"UPDATE releases SET state=?2 WHERE id=?1 AND (?2='good' OR state='new')")
+BT_SQL_ROW(RELEASE_GET, "i", 0,
+	"SELECT "
+	"id,service,version,digest,size,file_name,config,config_hash,secrets,state,created_at"
+	" FROM releases WHERE id=?1")
+BT_SQL_ROW(RELEASES_OF, "s", 0,
+	"SELECT id,version,digest,size,file_name,config_hash,state,created_at FROM releases"
+	" WHERE service=?1 ORDER BY id DESC LIMIT 1000")
+BT_SQL_ROW(RELEASE_BY_VERSION, "ss", 0,
+	"SELECT id,version,digest,config_hash,state FROM releases WHERE service=?1 AND version=?2"
+	" ORDER BY id DESC LIMIT 1")
+BT_SQL_ROW(RELEASES_GOOD, "si", 0,
+	"SELECT id FROM releases WHERE service=?1 AND state='good' ORDER BY id DESC LIMIT ?2")
+BT_SQL_ROW(RELEASE_INFO, "", 0,
+	"SELECT r.service,r.version FROM services s JOIN releases r ON r.id=s.live_release"
+	" ORDER BY r.service LIMIT 10000")
+/* deployments */
+BT_SQL_ROW(DEPLOYMENT_ADD, "issiissssii", 0,
+	"INSERT INTO "
+	"deployments(id,service,version,release,old_release,old_version,purpose,strategy,"
+	"by,token,started_at,phase) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'new')")
+BT_SQL_ROW(DEPLOYMENT_PHASE, "is", 0, "UPDATE deployments SET phase=?2 WHERE id=?1")
+BT_SQL_ROW(DEPLOYMENT_TOKEN, "ii", 0, "UPDATE deployments SET token=?2 WHERE id=?1")
+BT_SQL_ROW(DEPLOYMENT_END, "issisii", BT_E_STORE,
+	"UPDATE deployments SET phase=?2,end=?3,exit_code=?4,reason=?5,ended_at=?6,paused_ms=?7"
+	" WHERE id=?1")
+BT_SQL_ROW(DEPLOYMENT_GET, "i", 0, "SELECT * FROM deployments WHERE id=?1")
+BT_SQL_ROW(DEPLOYMENTS, "si", 0,
+	"SELECT * FROM deployments WHERE ?1 IS NULL OR service=?1 ORDER BY id DESC LIMIT ?2")
+BT_SQL_ROW(DEPLOYMENTS_OPEN, "", 0,
+	"SELECT * FROM deployments WHERE end IS NULL ORDER BY id LIMIT 10000")
+BT_SQL_ROW(DEPLOYMENT_BEFORE, "si", 0,
+	"SELECT old_release FROM deployments WHERE service=?1 AND release=?2 AND end='done' AND"
+	" old_release>0 AND old_release<>?2 ORDER BY id DESC LIMIT 1")
+BT_SQL_ROW(DEPLOYMENT_TOTALS, "", 0,
+	"SELECT service,strategy,end AS result,count(*) AS n,"
+	"sum(ended_at-started_at-paused_ms) AS ms FROM deployments WHERE end IS NOT NULL"
+	" GROUP BY service,strategy,end LIMIT 10000")
+/* records */
+BT_SQL_ROW(RECORD_ADD, "iiisss", 0,
+	"INSERT INTO records(cursor,deployment,wall_ms,kind,body,event) VALUES(?1,?2,?3,?4,?5,?6)")
+BT_SQL_ROW(RECORDS_OF, "ii", 0,
+	"SELECT cursor,wall_ms,body FROM records WHERE deployment=?1 AND cursor>?2 ORDER BY cursor"
+	" LIMIT 1000")
+BT_SQL_ROW(EVENTS_OF, "ii", 0,
+	"SELECT cursor,event FROM records WHERE deployment=?1 AND cursor>?2 ORDER BY cursor LIMIT "
+	"200")
+BT_SQL_ROW(EVENTS_ALL, "i", 0,
+	"SELECT cursor,event FROM records WHERE cursor>?1 ORDER BY cursor LIMIT 200")
+/* leases: only a run's terminal record ends one */
+BT_SQL_ROW(LEASE_TAKE, "sisi", BT_E_LEASE,
+	"INSERT INTO leases(service,deployment,holder,since) VALUES(?1,?2,?3,?4)"
+	" ON CONFLICT(service) DO NOTHING")
+BT_SQL_ROW(LEASE_END, "i", 0, "DELETE FROM leases WHERE deployment=?1")
+BT_SQL_ROW(LEASE_GET, "s", 0, "SELECT deployment,holder,since FROM leases WHERE service=?1")
+/* outbox: a command's row stays until the run is old, `settled` says that its result came */
+BT_SQL_ROW(HOST_NEXT_SEQ, "s", BT_E_NOTFOUND,
+	"UPDATE hosts SET last_seq=last_seq+1 WHERE name=?1 RETURNING last_seq")
+BT_SQL_ROW(OUTBOX_ADD, "siisiss", BT_E_STORE,
+	"INSERT INTO outbox(host,seq,deployment,task,verb,attempt,digest,json)"
+	" SELECT name,last_seq,?2,?3,?4,?5,?6,?7 FROM hosts WHERE name=?1")
+BT_SQL_ROW(OUTBOX_SETTLE, "iisi", 0,
+	"UPDATE outbox SET settled=1,json='' WHERE deployment=?1 AND task=?2 AND verb=?3 AND "
+	"attempt=?4")
+BT_SQL_ROW(OUTBOX_SETTLE_RUN, "i", 0,
+	"UPDATE outbox SET settled=1,json='' WHERE deployment=?1 AND settled=0")
+BT_SQL_ROW(OUTBOX_OPEN, "s", 0,
+	"SELECT seq,deployment,task,verb,attempt,json FROM outbox WHERE host=?1 AND settled=0"
+	" ORDER BY seq LIMIT 100000")
+BT_SQL_ROW(OUTBOX_SENT_TO, "iisi", 0,
+	"SELECT host,settled FROM outbox WHERE deployment=?1 AND task=?2 AND verb=?3 AND "
+	"attempt=?4")
+BT_SQL_ROW(OUTBOX_DIGEST, "ss", 0, "SELECT 1 FROM outbox WHERE host=?1 AND digest=?2 LIMIT 1")
+BT_SQL_ROW(OUTBOX_FORGET, "i", 0,
+	"DELETE FROM outbox WHERE settled=1 AND deployment IN"
+	" (SELECT id FROM deployments WHERE ended_at<?1)")
+/* traffic generations: the highest handed out */
+BT_SQL_ROW(GENERATION_RAISE, "ssi", 0,
+	"INSERT INTO generations(host,balancer,generation) VALUES(?1,?2,?3) ON "
+	"CONFLICT(host,balancer)"
+	" DO UPDATE SET generation=max(generation,?3)")
+BT_SQL_ROW(GENERATIONS, "", 0, "SELECT host,balancer,generation FROM generations LIMIT 100000")
+/* hosts and certificates */
+BT_SQL_ROW(HOST_PUT, "si", 0,
+	"INSERT INTO hosts(name,created_at) VALUES(?1,?2) ON CONFLICT(name) DO NOTHING")
+BT_SQL_ROW(HOST_SEEN, "sssii", 0,
+	"UPDATE hosts SET address=?2,agent_version=?3,protocol=?4,last_seen_at=?5 WHERE name=?1")
+BT_SQL_ROW(HOST_TOUCH, "si", 0, "UPDATE hosts SET last_seen_at=?2 WHERE name=?1")
+BT_SQL_ROW(HOSTS, "", 0,
+	"SELECT name,address,agent_version,protocol,last_seq,last_seen_at,created_at,revoked_at"
+	" FROM hosts ORDER BY name LIMIT 100000")
+BT_SQL_ROW(HOST_REVOKE, "si", BT_E_NOTFOUND,
+	"UPDATE hosts SET revoked_at=?2 WHERE name=?1 AND revoked_at IS NULL")
+BT_SQL_ROW(HOST_WELCOME, "s", 0, "UPDATE hosts SET revoked_at=NULL WHERE name=?1")
+BT_SQL_ROW(CERT_ADD, "ssii", 0,
+	"INSERT INTO certificates(serial,host,not_after,created_at) VALUES(?1,?2,?3,?4)")
+BT_SQL_ROW(CERT_DROP_OTHERS, "ssi", 0,
+	"UPDATE certificates SET drop_at=min(coalesce(drop_at,?3),?3) WHERE host=?1 AND serial<>?2")
+BT_SQL_ROW(CERT_DROP_ALL, "si", 0,
+	"UPDATE certificates SET drop_at=min(coalesce(drop_at,?2),?2) WHERE host=?1")
+BT_SQL_ROW(CERT_GET, "s", 0, "SELECT host,not_after,drop_at FROM certificates WHERE serial=?1")
+BT_SQL_ROW(CERT_FORGET, "i", 0, "DELETE FROM certificates WHERE not_after<?1")
+/* join tokens, tokens, sessions */
+BT_SQL_ROW(JOIN_ADD, "ssi", 0, "INSERT INTO join_tokens(hash,host,expires_at) VALUES(?1,?2,?3)")
+BT_SQL_ROW(JOIN_USE, "ssi", BT_E_AUTH,
+	"UPDATE join_tokens SET used_at=?3 WHERE hash=?1 AND host=?2 AND used_at IS NULL AND"
+	" expires_at>?3")
+BT_SQL_ROW(JOIN_GET, "s", 0, "SELECT host,expires_at,used_at FROM join_tokens WHERE hash=?1")
+BT_SQL_ROW(JOIN_FORGET, "i", 0, "DELETE FROM join_tokens WHERE expires_at<?1")
+BT_SQL_ROW(TOKEN_ADD, "ssssi", BT_E_EXISTS,
+	"INSERT INTO tokens(hash,name,role,services,created_at) VALUES(?1,?2,?3,?4,?5)"
+	" ON CONFLICT DO NOTHING")
+BT_SQL_ROW(TOKEN_GET, "s", 0,
+	"SELECT name,role,services FROM tokens WHERE hash=?1 AND revoked_at IS NULL")
+BT_SQL_ROW(TOKENS, "", 0,
+	"SELECT name,role,services,created_at,revoked_at FROM tokens ORDER BY created_at LIMIT "
+	"1000")
+BT_SQL_ROW(TOKEN_REVOKE, "si", BT_E_NOTFOUND,
+	"UPDATE tokens SET revoked_at=?2 WHERE name=?1 AND revoked_at IS NULL")
+BT_SQL_ROW(
+	SESSION_ADD, "ssi", 0, "INSERT INTO sessions(hash,token_hash,expires_at) VALUES(?1,?2,?3)")
+BT_SQL_ROW(SESSION_GET, "si", 0, "SELECT token_hash FROM sessions WHERE hash=?1 AND expires_at>?2")
+BT_SQL_ROW(SESSION_END, "s", 0, "DELETE FROM sessions WHERE hash=?1")
+BT_SQL_ROW(SESSION_FORGET, "i", 0, "DELETE FROM sessions WHERE expires_at<?1")
+/* artifacts, audit */
+BT_SQL_ROW(ARTIFACT_ADD, "sisi", 0,
+	"INSERT INTO artifacts(digest,size,file_name,created_at) VALUES(?1,?2,?3,?4)"
+	" ON CONFLICT(digest) DO UPDATE SET created_at=?4")
+BT_SQL_ROW(ARTIFACT_GET, "s", 0, "SELECT digest,size,file_name FROM artifacts WHERE digest=?1")
+BT_SQL_ROW(ARTIFACTS_UNUSED, "i", 0,
+	"SELECT digest FROM artifacts a WHERE created_at<?1 AND NOT EXISTS(SELECT 1 FROM releases r"
+	" WHERE r.digest=a.digest AND (r.state<>'bad' OR r.created_at>=?1)) LIMIT 100")
+BT_SQL_ROW(ARTIFACT_FORGET, "s", 0, "DELETE FROM artifacts WHERE digest=?1")
+BT_SQL_ROW(AUDIT_ADD, "isss", 0, "INSERT INTO audit(wall_ms,who,what,detail) VALUES(?1,?2,?3,?4)")
+BT_SQL_ROW(AUDIT, "i", 0, "SELECT id,wall_ms,who,what,detail FROM audit ORDER BY id DESC LIMIT ?1")
