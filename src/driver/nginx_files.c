@@ -1,0 +1,188 @@
+/* The durable side of a change, on a thread: state.json first, then the file that nginx reads; and
+ * back. What a step could not write stays `pending` on disk, so that it is tried again. */
+#include "driver/nginx_step.h"
+
+#include "base/fs.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define FILE_MAX (1u << 20)
+
+/* NULL where there is none. */
+static int read_text(const char *path, char **ret, struct bt_err *err)
+{
+	size_t n = 0;
+	char *text = NULL;
+	int r = bt_fs_read(path, FILE_MAX, &text, &n, err);
+	if (r == -ENOENT) {
+		bt_err_clear(err);
+		*ret = NULL;
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	if (strlen(text) != n) {
+		free(text);
+		return bt_err_set(
+			err, BT_E_REFUSED, "%s holds NUL bytes: it is no nginx file", path);
+	}
+	*ret = text;
+	return 0;
+}
+
+static int save_state(const struct bt_nginx_apply *op, struct bt_err *err)
+{
+	const struct bt_nginx_state *s = op->want;
+	if (!s->has_confirmed && !s->has_pending) {
+		if (unlink(op->site->state_path) < 0 && errno != ENOENT)
+			return bt_err_errno(err, errno, "remove %s", op->site->state_path);
+		return bt_fs_fsync_parent(op->site->state_path, err);
+	}
+	BT_FREE char *text = bt_nginx_state_dump(s);
+	return bt_fs_write_atomic(op->site->state_path, text, strlen(text), 0600, err);
+}
+
+static int make_dirs(const struct bt_nginx_apply *op, struct bt_err *err)
+{
+	/* 0711: nginx's workers, of another user, reach their temporary files */
+	int r = bt_fs_mkdirs(op->site->dir, 0711, err);
+	if (r < 0 || !op->want->managed)
+		return r;
+	BT_FREE char *logs = bt_asprintf("%s/logs", op->want->prefix);
+	BT_FREE char *temp = bt_asprintf("%s/tmp", op->want->prefix);
+	r = bt_fs_mkdirs(op->want->prefix, 0711, err);
+	if (r == 0)
+		r = bt_fs_mkdirs(logs, 0755, err);
+	return r == 0 ? bt_fs_mkdirs(temp, 0711, err) : r;
+}
+
+/* A crash in mid-write leaves the aside file, which a user's `include` of a whole directory would
+ * read. */
+static void remove_leftovers(const char *file)
+{
+	BT_FREE char *dir = bt_strdup(file);
+	char *slash = strrchr(dir, '/');
+	if (!slash || slash == dir)
+		return;
+	*slash = 0;
+	BT_FREE char *start = bt_asprintf("%s.tmp.", slash + 1);
+	DIR *d = opendir(dir);
+	for (struct dirent *e; d && (e = readdir(d));)
+		if (bt_str_starts(e->d_name, start))
+			unlinkat(dirfd(d), e->d_name, 0);
+	if (d)
+		closedir(d);
+}
+
+static int write_one(struct bt_nginx_apply *op, struct bt_err *err)
+{
+	struct bt_nginx_state *w = op->want;
+	BT_FREE char *prior = NULL;
+	int r = make_dirs(op, err);
+	if (r == 0)
+		r = read_text(w->file, &prior, err);
+	if (r < 0)
+		return r;
+	remove_leftovers(w->file);
+	w->prior = bt_arena_strdup(w->arena, prior);
+	w->has_pending = true;
+	r = save_state(op, err);
+	if (r < 0)
+		return r;
+	bt_nginx_step("state");
+	r = bt_fs_write_atomic(w->file, w->pending.text, strlen(w->pending.text), 0644, err);
+	if (r == 0)
+		bt_nginx_step("file");
+	return r;
+}
+
+int bt_nginx_files_write(struct bt_nginx_batch *b, struct bt_err *err)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		int r = write_one(b->ops[i], err);
+		if (r < 0)
+			return bt_err_wrap(err, "nginx");
+	}
+	return 0;
+}
+
+static int restore_one(struct bt_nginx_apply *op, struct bt_err *err)
+{
+	struct bt_nginx_state *w = op->want;
+	BT_FREE char *now = NULL;
+	int r = read_text(w->file, &now, err);
+	if (r < 0)
+		return r;
+	if (bt_streq(now, w->prior))
+		return 0;
+	if (now && !bt_streq(now, w->pending.text))
+		return 0; /* somebody else wrote it meanwhile: theirs */
+	if (w->prior)
+		return bt_fs_write_atomic(w->file, w->prior, strlen(w->prior), 0644, err);
+	if (unlink(w->file) < 0 && errno != ENOENT)
+		return bt_err_errno(err, errno, "remove %s", w->file);
+	return bt_fs_fsync_parent(w->file, err);
+}
+
+int bt_nginx_files_restore(struct bt_nginx_batch *b, struct bt_err *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < b->n; i++) {
+		struct bt_err e = {0};
+		if (b->ops[i]->want->has_pending && restore_one(b->ops[i], &e) < 0 && r == 0) {
+			*err = e;
+			r = e.code;
+		}
+	}
+	bt_nginx_step("restored");
+	return r;
+}
+
+int bt_nginx_files_clear(struct bt_nginx_batch *b, struct bt_err *err)
+{
+	int r = 0;
+	for (size_t i = 0; i < b->n && r == 0; i++) {
+		b->ops[i]->want->has_pending = false;
+		r = save_state(b->ops[i], err);
+		if (r < 0)
+			b->ops[i]->want->has_pending = true;
+	}
+	return r;
+}
+
+int bt_nginx_files_commit(struct bt_nginx_batch *b, struct bt_err *err)
+{
+	for (size_t i = 0; i < b->n; i++) {
+		struct bt_nginx_state *w = b->ops[i]->want;
+		struct bt_nginx_target was = w->confirmed;
+		bool had = w->has_confirmed;
+		w->confirmed = w->pending;
+		w->has_confirmed = true;
+		w->has_pending = false;
+		int r = save_state(b->ops[i], err);
+		if (r < 0) { /* the file stays pending on disk, and so it does here */
+			w->confirmed = was;
+			w->has_confirmed = had;
+			w->has_pending = true;
+			return r;
+		}
+	}
+	bt_nginx_step("committed");
+	return 0;
+}
+
+/* RECOVER: what did the crash leave? */
+int bt_nginx_files_judge(struct bt_nginx_batch *b, struct bt_err *err)
+{
+	struct bt_nginx_state *w = b->ops[0]->want;
+	BT_FREE char *now = NULL;
+	int r = read_text(w->file, &now, err);
+	if (r < 0)
+		return r;
+	remove_leftovers(w->file);
+	b->backwards = !bt_streq(now, w->pending.text);
+	return 0;
+}

@@ -1,0 +1,19 @@
+/* Who listens on a TCP port of this host (of the agent's network namespace). */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct bt_listener {
+	pid_t pid; /* 0: not to be seen (another user's process, another pid namespace) */
+	uid_t uid;
+	char name[32];
+};
+/* All of them, at most max (IPv4 and IPv6, any address): 0: the port is free. `hint` is looked at
+ * first: when it holds the sockets, no other process is looked for; 0: none. */
+size_t bt_port_listeners(uint16_t port, pid_t hint, struct bt_listener *ret, size_t max);
+/* "java (pid 812)", or "a process of user 33"; returns buf. */
+const char *bt_listener_describe(const struct bt_listener *l, char *buf, size_t n);
+/* Whether anybody listens on the port, and who, into buf ("" when free). */
+bool bt_process_find_listener(uint16_t port, char *buf, size_t n);

@@ -1,0 +1,5 @@
+/* The runtimes' rows. */
+#pragma once
+#include "driver/driver.h"
+
+extern const struct bt_runtime_ops bt_runtime_process;
