@@ -1,0 +1,52 @@
+/* What the agent knows without its server: every service it was told of, and what should run and
+ * be served on this host. Kept in services/<name>.json and desired/<name>.json (0600: it holds the
+ * secrets of the slots, which a restart of an old release needs), so that an agent that starts
+ * while the server is away knows what to look at and what to keep. */
+#pragma once
+#include "agent/ledger_file.h"
+#include "agent/redact.h"
+#include "config/config.h"
+#include <jansson.h>
+
+struct bt_wanted_slot {
+	char *slot;
+	uint16_t port;
+	uint32_t release;
+	bool run;	 /* should run; false: was stopped on purpose */
+	json_t *secrets; /* object name → value; NULL: none */
+};
+struct bt_wanted_balancer {
+	char *name;
+	uint64_t generation; /* highest accepted */
+};
+struct bt_known_service {
+	char *name;
+	struct bt_config *config; /* NULL: only desired state is known */
+	const struct bt_service *service;
+	char *text; /* canonical JSON */
+	struct bt_wanted_slot *slots;
+	size_t n_slots;
+	struct bt_wanted_balancer *balancers;
+	size_t n_balancers;
+};
+
+struct bt_known;
+/* Reads both directories (making them); a file that cannot be read is BT_E_CORRUPT. Writes go by
+ * the ledger's thread, so they are on disk before any ledger entry appended after them.
+ * on_failed: a write failed (it is tried again with the next change). */
+int bt_known_load(const char *state_dir, struct bt_ledger_file *ledger, struct bt_redact *redact,
+	void (*on_failed)(const struct bt_err *err), struct bt_known **ret, struct bt_err *err);
+struct bt_known *bt_known_free(struct bt_known *k); /* NULL is fine; returns NULL */
+
+size_t bt_known_count(const struct bt_known *k);
+const struct bt_known_service *bt_known_at(const struct bt_known *k, size_t i);
+const struct bt_known_service *bt_known_find(const struct bt_known *k, const char *name);
+/* Canonical JSON of a service, from a command. */
+int bt_known_learn(struct bt_known *k, const json_t *service, struct bt_err *err);
+/* secrets NULL: as they were. */
+void bt_known_want_slot(struct bt_known *k, const char *service, const char *slot, uint16_t port,
+	uint32_t release, bool run, json_t *secrets);
+void bt_known_want_balancer(
+	struct bt_known *k, const char *service, const char *name, uint64_t generation);
+const struct bt_wanted_slot *bt_known_slot(
+	const struct bt_known *k, const char *service, const char *slot);

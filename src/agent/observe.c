@@ -1,0 +1,222 @@
+#include "agent/observe.h"
+
+#include "base/fs.h"
+#include "base/json.h"
+#include "driver/nginx_proc.h"
+#include "model/world.h"
+
+#include <stdio.h>
+#include <string.h>
+
+struct asked { /* one running instance */
+	struct bt_observing *o;
+	size_t i;
+	struct bt_op *op;
+};
+
+struct bt_observing {
+	const struct bt_exec_env *env;
+	struct bt_arena *arena;
+	struct bt_config *config;
+	const struct bt_service *service;
+	struct bt_seen_host seen;
+	struct bt_seen_instance *instances;
+	struct bt_seen_balancer *balancer;
+	struct asked *asked;
+	struct bt_op *balancer_op;
+	size_t pending;
+	struct event *fire;
+	void (*done)(void *arg, json_t *seen);
+	void *arg;
+};
+
+static bool here(const struct bt_service *s, const char *host)
+{
+	for (size_t i = 0; i < s->n_hosts; i++)
+		if (bt_streq(s->hosts[i], host))
+			return true;
+	return false;
+}
+
+static void fire(evutil_socket_t fd, short what, void *arg)
+{
+	struct bt_observing *o = arg;
+	(void)fd;
+	(void)what;
+	void (*done)(void *, json_t *) = o->done;
+	void *done_arg = o->arg;
+	BT_JSON json_t *j = bt_seen_host_to_json(&o->seen);
+	bt_observe_cancel(o); /* frees it; nothing is running any more */
+	done(done_arg, j);
+}
+
+static void one_less(struct bt_observing *o)
+{
+	struct timeval now = {0, 0};
+	if (--o->pending == 0)
+		evtimer_add(o->fire, &now);
+}
+
+static void on_identity(void *arg, int result, const char *body, const struct bt_err *err)
+{
+	struct asked *a = arg;
+	(void)err; /* no answer is an answer: the identity stays unknown */
+	a->op = NULL;
+	if (result >= 0)
+		a->o->instances[a->i].identity = bt_arena_strdup(a->o->arena, body);
+	one_less(a->o);
+}
+
+static void ask_identity(struct bt_observing *o, size_t i)
+{
+	const struct bt_service *s = o->service;
+	struct asked *a = &o->asked[i];
+	if (!s->identity.path || o->instances[i].state != BT_RUN_RUNNING)
+		return;
+	BT_STR struct bt_str url = {0};
+	bt_str_addf(&url, "%s://127.0.0.1:%d%s",
+		s->health.kind == BT_HEALTH_HTTPS ? "https" : "http", o->instances[i].port,
+		s->identity.path);
+	*a = (struct asked){o, i, NULL};
+	o->pending++;
+	a->op = o->env->drivers->identity_ask(
+		o->env->driver, bt_str_get(&url), NULL, on_identity, a);
+}
+
+static int see_instances(struct bt_observing *o, bool identity, struct bt_err *err)
+{
+	const struct bt_service *s = o->service;
+	const struct bt_runtime_ops *rt = o->env->drivers->runtime(s->run.as);
+	if (!rt || !here(s, o->env->driver->host))
+		return 0;
+	o->instances = BT_ARENA_ARRAY(o->arena, struct bt_seen_instance, s->run.n_slots + 1);
+	o->asked = BT_ARENA_ARRAY(o->arena, struct asked, s->run.n_slots + 1);
+	for (size_t i = 0; i < s->run.n_slots; i++) {
+		struct bt_instance_ref ref = {s->name, s->run.slots[i].name, s->run.slots[i].port};
+		int r = rt->observe(&ref, o->arena, &o->instances[i], err);
+		if (r < 0)
+			return r;
+		if (identity)
+			ask_identity(o, i);
+	}
+	o->seen.instances = o->instances;
+	o->seen.n_instances = s->run.n_slots;
+	return 0;
+}
+
+static void on_balancer(
+	void *arg, int result, const struct bt_seen_balancer *seen, const struct bt_err *err)
+{
+	struct bt_observing *o = arg;
+	struct bt_seen_balancer *b = o->balancer;
+	o->balancer_op = NULL;
+	if (result < 0) {
+		b->trouble = bt_arena_strdup(o->arena, err ? err->text : "cannot be observed");
+	} else {
+		const char *name = b->name;
+		*b = *seen;
+		b->name = name;
+		b->identity = bt_arena_strdup(o->arena, seen->identity);
+		b->trouble = bt_arena_strdup(o->arena, seen->trouble);
+		struct bt_seen_member *m =
+			BT_ARENA_ARRAY(o->arena, struct bt_seen_member, seen->n_members + 1);
+		for (size_t i = 0; i < seen->n_members; i++) {
+			m[i] = seen->members[i];
+			m[i].address = bt_arena_strdup(o->arena, m[i].address);
+		}
+		b->members = m;
+	}
+	o->seen.balancers = b;
+	o->seen.n_balancers = 1;
+	one_less(o);
+}
+
+static void see_balancer(struct bt_observing *o)
+{
+	const struct bt_service *s = o->service;
+	const struct bt_balancer_ops *ops = o->env->drivers->balancer(s);
+	if (!ops || !s->nginx || !bt_streq(s->nginx->on, o->env->driver->host))
+		return;
+	o->balancer = BT_ARENA_NEW(o->arena, struct bt_seen_balancer);
+	o->balancer->name = bt_arena_printf(o->arena, "nginx/%s", s->name);
+	o->pending++;
+	o->balancer_op = ops->observe(o->balancer->name, s, on_balancer, o);
+}
+
+static void see_host(struct bt_observing *o)
+{
+	uint32_t *ids = NULL;
+	o->seen.host = o->env->driver->host;
+	o->seen.address = o->env->address;
+	o->seen.agent_version = o->env->agent_version;
+	o->seen.can_bind_low = bt_nginx_can_bind_low(80);
+	bt_fs_free_bytes(o->env->driver->state_dir, &o->seen.free_bytes, NULL);
+	o->seen.n_releases =
+		o->env->drivers->release_list(o->env->driver, o->service->name, o->arena, &ids);
+	o->seen.releases = ids;
+}
+
+int bt_observe_start(const struct bt_exec_env *env, const json_t *service, bool identity,
+	void (*done)(void *arg, json_t *seen), void *arg, struct bt_observing **ret,
+	struct bt_err *err)
+{
+	struct bt_config *c = NULL;
+	int r = bt_config_service_from_json(service, &c, err);
+	if (r < 0)
+		return r;
+	struct bt_observing *o = bt_calloc(1, sizeof *o);
+	*o = (struct bt_observing){.env = env,
+		.arena = bt_arena_new(),
+		.config = c,
+		.service = &c->services[0],
+		.done = done,
+		.arg = arg,
+		.pending = 1};
+	o->fire = evtimer_new(env->driver->base, fire, o);
+	see_host(o);
+	r = see_instances(o, identity, err);
+	if (r < 0) {
+		bt_observe_cancel(o);
+		return r;
+	}
+	see_balancer(o);
+	one_less(o);
+	*ret = o;
+	return 0;
+}
+
+struct bt_observing *bt_observe_cancel(struct bt_observing *o)
+{
+	if (!o)
+		return NULL;
+	for (size_t i = 0; o->asked && i < o->service->run.n_slots; i++)
+		bt_op_cancel(o->asked[i].op);
+	bt_op_cancel(o->balancer_op);
+	event_free(o->fire);
+	bt_config_free(o->config);
+	bt_arena_free(o->arena);
+	free(o);
+	return NULL;
+}
+
+uint64_t bt_observe_pulse(const struct bt_exec_env *env)
+{
+	uint64_t h = 1469598103934665603u;
+	BT_ARENA struct bt_arena *a = bt_arena_new();
+	for (size_t k = 0; k < bt_known_count(env->known); k++) {
+		const struct bt_service *s = bt_known_at(env->known, k)->service;
+		const struct bt_runtime_ops *rt = s ? env->drivers->runtime(s->run.as) : NULL;
+		for (size_t i = 0; rt && here(s, env->driver->host) && i < s->run.n_slots; i++) {
+			struct bt_instance_ref ref = {
+				s->name, s->run.slots[i].name, s->run.slots[i].port};
+			struct bt_seen_instance seen = {0};
+			if (rt->observe(&ref, a, &seen, NULL) < 0)
+				continue;
+			uint64_t facts[] = {k, i, (uint64_t)seen.state, seen.release,
+				(uint64_t)seen.pid, (uint64_t)seen.restarts};
+			for (size_t f = 0; f < BT_ARRAY_LEN(facts); f++)
+				h = (h ^ facts[f]) * 1099511628211u;
+		}
+	}
+	return h;
+}

@@ -1,0 +1,43 @@
+/* The functions behind the rows of the task table (tasks.c). */
+#pragma once
+#include "agent/job.h"
+
+int bt_task_start_check(struct bt_job *j, struct bt_err *err);
+void bt_task_slot_prior(struct bt_job *j);
+void bt_task_start_go(struct bt_job *j);
+void bt_task_start_undo(struct bt_job *j);
+bool bt_task_start_there(struct bt_job *j);
+
+int bt_task_stop_check(struct bt_job *j, struct bt_err *err);
+void bt_task_stop_go(struct bt_job *j);
+void bt_task_stop_undo(struct bt_job *j);
+bool bt_task_stop_there(struct bt_job *j);
+
+int bt_task_health_check(struct bt_job *j, struct bt_err *err);
+void bt_task_health_go(struct bt_job *j);
+void bt_task_bake_instance(struct bt_job *j);
+
+int bt_task_component_check(struct bt_job *j, struct bt_err *err);
+void bt_task_component_prior(struct bt_job *j);
+void bt_task_component_go(struct bt_job *j);
+void bt_task_component_undo(struct bt_job *j);
+bool bt_task_component_there(struct bt_job *j);
+
+int bt_task_prune_check(struct bt_job *j, struct bt_err *err);
+void bt_task_prune_go(struct bt_job *j);
+
+int bt_task_backend_check(struct bt_job *j, struct bt_err *err);
+void bt_task_backend_go(struct bt_job *j);
+
+int bt_task_switch_check(struct bt_job *j, struct bt_err *err);
+void bt_task_switch_prior(struct bt_job *j);
+void bt_task_switch_go(struct bt_job *j);
+
+int bt_task_drain_check(struct bt_job *j, struct bt_err *err);
+void bt_task_drain_go(struct bt_job *j);
+
+int bt_task_bake_check(struct bt_job *j, struct bt_err *err);
+void bt_task_bake_go(struct bt_job *j);
+
+int bt_task_observe_check(struct bt_job *j, struct bt_err *err);
+void bt_task_observe_go(struct bt_job *j);

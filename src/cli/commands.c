@@ -1,0 +1,326 @@
+#include "cli/cli.h"
+
+/* One row a command. Options come before or after the arguments; a switch has no value. */
+
+const struct bt_exit_info bt_exit_table[] = {
+	{BT_EXIT_OK, "done; for `deploy` and `rollback`: the release serves"},
+	{BT_EXIT_FAILED,
+		"failed, and nothing is left half done: rolled back, refused, or not begun"},
+	{BT_EXIT_USAGE, "the command line, `baton.yaml`, the artifact or the token does not hold"},
+	{BT_EXIT_STUCK,
+		"failed and NOT rolled back: a person is needed (`baton show ID` says where)"},
+	{BT_EXIT_LEASE, "another deployment of the service is running"},
+	{BT_EXIT_UNREACHABLE, "the server does not answer"},
+	{BT_EXIT_INTERRUPTED, "interrupted (SIGINT, SIGTERM); what was begun is rolled back"},
+};
+const size_t bt_exit_table_len = BT_ARRAY_LEN(bt_exit_table);
+
+#define OPTIONS(name, ...) static const struct bt_cli_option name[] = {__VA_ARGS__}
+#define EXAMPLES(name, ...) static const char *const name[] = {__VA_ARGS__}
+#define WITH_OPTIONS(o) .options = o, .n_options = BT_ARRAY_LEN(o)
+#define WITH_EXAMPLES(e) .examples = e, .n_examples = BT_ARRAY_LEN(e)
+
+#define JSON_OPTION                                                                                \
+	{                                                                                          \
+		"json", 0, NULL, "print JSON for programs"                                         \
+	}
+#define FILE_OPTION                                                                                \
+	{                                                                                          \
+		"file", 'f', "FILE",                                                               \
+			"the config (default: baton.yaml); may be given several times"             \
+	}
+#define DIR_OPTION                                                                                 \
+	{                                                                                          \
+		"dir", 0, "DIR",                                                                   \
+			"the state directory (default: BATON_DIR, /var/lib/baton as root, else "   \
+			"~/.local/state/baton)"                                                    \
+	}
+
+const struct bt_cli_option bt_cli_client_options[] = {
+	{"server", 's', "URL", "the server (default: BATON_SERVER)"},
+	{"token", 0, "TOKEN", "the access token (default: BATON_TOKEN, which `ps` does not show)"},
+	{"cacert", 0, "FILE", "trust only this certificate authority (default: BATON_CACERT)"},
+	{"config", 0, "FILE",
+		"JSON with url, token and cacert (default: ~/.config/baton/client.json, then what "
+		"a local `baton up` wrote)"},
+	DIR_OPTION,
+};
+const size_t bt_cli_client_options_len = BT_ARRAY_LEN(bt_cli_client_options);
+
+OPTIONS(up_options, DIR_OPTION,
+	{"listen", 0, "ADDR:PORT", "where the API listens (default: 127.0.0.1:7070)"},
+	{"agent-listen", 0, "ADDR:PORT",
+		"where agents of other hosts connect (default: 127.0.0.1:7071)"});
+EXAMPLES(up_examples, "baton up", "baton up --dir /tmp/try --listen 127.0.0.1:8070");
+#define NAME_OPTION                                                                                \
+	{                                                                                          \
+		"name", 0, "NAME",                                                                 \
+			"a DNS name or IP address of this server; may be given several times"      \
+	}
+OPTIONS(server_init_options, DIR_OPTION, NAME_OPTION);
+EXAMPLES(server_init_examples, "baton server init --name deploy.example.com");
+OPTIONS(server_run_options, DIR_OPTION,
+	{"listen", 0, "ADDR:PORT", "where people connect (default: 127.0.0.1:7070)"},
+	{"agent-listen", 0, "ADDR:PORT", "where agents connect (default: 0.0.0.0:7071)"},
+	{"cert", 0, "FILE", "TLS certificate for people; without one only loopback is served"},
+	{"key", 0, "FILE", "its key"}, NAME_OPTION);
+EXAMPLES(server_run_examples,
+	"baton server run --listen 0.0.0.0:7070 --cert deploy.pem --key deploy.key");
+OPTIONS(agent_run_options, DIR_OPTION,
+	{"own-machine", 0, NULL, "allow the caller's own user and paths, as `baton up` does"},
+	{"server", 0, "URL", "the agents' address of the server (default: as joined)"},
+	{"policy", 0, "FILE", "what tasks may do on this host (default: /etc/baton/policy.yaml)"});
+OPTIONS(agent_join_options, DIR_OPTION,
+	{"token", 0, "TOKEN",
+		"from `baton join-token HOST`; works once (default: BATON_JOIN_TOKEN)"},
+	{"host", 0, "NAME", "the host's name, as in the token (default: this machine's)"},
+	{"address", 0, "ADDR", "how other hosts reach this one (default: its way to the server)"});
+EXAMPLES(agent_join_examples, "baton agent join https://deploy.example.com:7071 --token btj_…");
+OPTIONS(lint_options, FILE_OPTION,
+	{"print", 0, NULL, "print the config with every default filled in"});
+EXAMPLES(lint_examples, "baton lint", "baton lint --print -f shop.yaml -f api.yaml");
+OPTIONS(plan_options, FILE_OPTION, {"artifact", 'a', "FILE", "plan for this artifact"},
+	{"version", 'v', "NAME", "name of the release to plan for (default: next)"}, JSON_OPTION);
+EXAMPLES(plan_examples, "baton plan", "baton plan shop --json");
+OPTIONS(deploy_options,
+	{"artifact", 'a', "FILE", "what to deploy (default: `artifact` in the config)"},
+	{"version", 'v', "NAME", "how people will call this release, such as a git tag"},
+	FILE_OPTION, {"yes", 'y', NULL, "do not ask on a terminal"},
+	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
+	{"json", 0, NULL, "one event a line, as JSON"},
+	{"build-url", 0, "URL", "noted with the deployment (default: BUILD_URL)"},
+	{"commit", 0, "ID", "noted with the deployment (default: GIT_COMMIT)"});
+EXAMPLES(deploy_examples, "baton deploy shop --artifact build/libs/shop.jar --version 1.4.2",
+	"baton deploy -v \"$GIT_COMMIT\" --json   # the only service in baton.yaml");
+OPTIONS(json_only, JSON_OPTION);
+OPTIONS(history_options, {"limit", 'n', "N", "how many (default: 20)"}, JSON_OPTION);
+OPTIONS(logs_options, {"follow", 'f', NULL, "go on as lines are written"},
+	{"lines", 'n', "N", "how many of the last lines of each instance (default: 100)"},
+	{"slot", 0, "SLOT", "only this slot"}, {"host", 0, "HOST", "only this host"});
+EXAMPLES(logs_examples, "baton logs -f shop", "baton logs shop --slot green --lines 20");
+OPTIONS(hosts_options, {"remove", 0, "HOST", "revoke the certificate of this host"}, JSON_OPTION);
+OPTIONS(rollback_options,
+	{"to", 0, "RELEASE", "version or number (default: the good one before the live one)"},
+	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
+	{"json", 0, NULL, "one event a line, as JSON"});
+EXAMPLES(rollback_examples, "baton rollback shop", "baton rollback shop --to 1.4.1");
+OPTIONS(token_options, {"role", 0, "ROLE", "viewer, deployer or admin (default: deployer)"},
+	{"service", 0, "SERVICE", "only for this service; may be given several times"},
+	JSON_OPTION);
+EXAMPLES(token_examples, "baton token jenkins --role deployer --service shop");
+OPTIONS(join_token_options, {"ttl", 0, "TIME", "how long it may be used (default: 15m)"},
+	JSON_OPTION);
+OPTIONS(help_options, {"markdown", 0, NULL, "all of it, as docs/cli.md"},
+	{"bash", 0, NULL, "a completion script for bash"});
+
+#define OPERATE_ARGS "DEPLOYMENT|SERVICE"
+
+const struct bt_cli_command bt_cli_commands[] = {
+	{.name = "up",
+		.args = "",
+		.summary = "Run server and local agent on this machine.",
+		.details =
+			"Needs no set-up: the first start makes the state directory, a certificate "
+			"authority and a token. Stopping it (Ctrl-C, SIGTERM) leaves the deployed "
+			"apps and nginx running, and the next start takes them over again.",
+		WITH_OPTIONS(up_options),
+		WITH_EXAMPLES(up_examples),
+		.exits = "0 1 2",
+		.run = bt_cmd_up},
+	{.name = "lint",
+		.args = "[FILE…]",
+		.max_args = BT_CLI_MAX_ARGS,
+		.summary = "Check baton.yaml: every problem, with file, line and column.",
+		WITH_OPTIONS(lint_options),
+		WITH_EXAMPLES(lint_examples),
+		.exits = "0 2",
+		.run = bt_cmd_lint},
+	{.name = "plan",
+		.args = "[SERVICE]",
+		.max_args = 1,
+		.summary = "Show every step that a deployment would take now, and why.",
+		.details = "Nothing is touched.",
+		WITH_OPTIONS(plan_options),
+		WITH_EXAMPLES(plan_examples),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_plan},
+	{.name = "deploy",
+		.args = "[SERVICE]",
+		.max_args = 1,
+		.summary = "Deploy a release and stay until it serves, or is rolled back.",
+		.details = "Uploads the artifact (in parts that resume; the same bytes are not "
+			   "sent twice), "
+			   "starts the deployment on the server and shows what it does: a line a "
+			   "lane on a "
+			   "terminal, a line an event elsewhere (NO_COLOR is honoured).\n"
+			   "The deployment runs on the server. A client that dies changes nothing; "
+			   "after "
+			   "a restart of the server the client goes on where it was. Ctrl-C or "
+			   "SIGTERM asks "
+			   "the server to abort and roll back, and waits for it; a second one "
+			   "leaves at "
+			   "once.\n"
+			   "Values of `run.secrets` are taken from the environment.",
+		WITH_OPTIONS(deploy_options),
+		WITH_EXAMPLES(deploy_examples),
+		.client = true,
+		.exits = "0 1 2 3 4 5 130",
+		.run = bt_cmd_deploy},
+	{.name = "status",
+		.args = "[SERVICE]",
+		.max_args = 1,
+		.summary = "Show what serves, where, and since when.",
+		WITH_OPTIONS(json_only),
+		.client = true,
+		.exits = "0 2 5",
+		.run = bt_cmd_status},
+	{.name = "history",
+		.args = "[SERVICE]",
+		.max_args = 1,
+		.summary = "List deployments, the newest first.",
+		WITH_OPTIONS(history_options),
+		.client = true,
+		.exits = "0 2 5",
+		.run = bt_cmd_history},
+	{.name = "show",
+		.args = "DEPLOYMENT",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Replay a deployment with the logs of its tasks.",
+		.details = "A deployment that still runs is followed to its end.",
+		WITH_OPTIONS(json_only),
+		.client = true,
+		.exits = "0 1 2 3 5",
+		.run = bt_cmd_show},
+	{.name = "logs",
+		.args = "SERVICE",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Print what the instances of a service wrote.",
+		WITH_OPTIONS(logs_options),
+		WITH_EXAMPLES(logs_examples),
+		.client = true,
+		.exits = "0 2 5",
+		.run = bt_cmd_logs},
+	{.name = "releases",
+		.args = "SERVICE",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "List the releases of a service: new, good or bad.",
+		WITH_OPTIONS(json_only),
+		.client = true,
+		.exits = "0 2 5",
+		.run = bt_cmd_releases},
+	{.name = "rollback",
+		.args = "SERVICE",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Go back to a release that was good.",
+		.details = "Where the old instance is still warm this is one switch.",
+		WITH_OPTIONS(rollback_options),
+		WITH_EXAMPLES(rollback_examples),
+		.client = true,
+		.exits = "0 1 2 3 4 5 130",
+		.run = bt_cmd_rollback},
+	{.name = "pause",
+		.args = OPERATE_ARGS,
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Let running steps finish and start no new one.",
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_operate},
+	{.name = "resume",
+		.args = OPERATE_ARGS,
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Go on after a pause.",
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_operate},
+	{.name = "abort",
+		.args = OPERATE_ARGS,
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Stop a deployment and roll it back.",
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_operate},
+	{.name = "promote",
+		.args = OPERATE_ARGS,
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "End the bake now: the new release is good.",
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_operate},
+	{.name = "hosts",
+		.args = "",
+		.summary = "List hosts and their agents.",
+		WITH_OPTIONS(hosts_options),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_hosts},
+	{.name = "token",
+		.args = "NAME",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Make an access token; it is shown once.",
+		WITH_OPTIONS(token_options),
+		WITH_EXAMPLES(token_examples),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_token},
+	{.name = "join-token",
+		.args = "HOST",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Make a single-use token with which a host's agent joins.",
+		WITH_OPTIONS(join_token_options),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_join_token},
+	{.name = "server init",
+		.args = "",
+		.summary = "Make a server's state directory, its CA and the first admin token.",
+		WITH_OPTIONS(server_init_options),
+		WITH_EXAMPLES(server_init_examples),
+		.exits = "0 1 2",
+		.run = bt_cmd_server_init},
+	{.name = "server run",
+		.args = "",
+		.summary = "Run the server.",
+		WITH_OPTIONS(server_run_options),
+		WITH_EXAMPLES(server_run_examples),
+		.exits = "0 1 2",
+		.run = bt_cmd_server_run},
+	{.name = "agent join",
+		.args = "URL",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Get this host's certificate from the server.",
+		WITH_OPTIONS(agent_join_options),
+		WITH_EXAMPLES(agent_join_examples),
+		.exits = "0 1 2 5",
+		.run = bt_cmd_agent_join},
+	{.name = "agent run",
+		.args = "",
+		.summary = "Run this host's agent.",
+		WITH_OPTIONS(agent_run_options),
+		.exits = "0 1 2",
+		.run = bt_cmd_agent_run},
+	{.name = "version",
+		.args = "",
+		.summary = "Print the version.",
+		.exits = "0",
+		.run = bt_cmd_version},
+	{.name = "help",
+		.args = "[COMMAND]",
+		.max_args = 2,
+		.summary = "Explain a command.",
+		WITH_OPTIONS(help_options),
+		.exits = "0 2",
+		.run = bt_cmd_help},
+};
+const size_t bt_cli_commands_len = BT_ARRAY_LEN(bt_cli_commands);

@@ -1,0 +1,197 @@
+#include "cli/files.h"
+#include "cli/follow.h"
+#include "cli/upload.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Nothing is on the server before the POST; from then on a signal means abort. */
+
+struct deploy {
+	struct bt_cli *cli;
+	const struct bt_service *service;
+	const char *version;
+	struct bt_artifact artifact;
+	struct bt_client *client;
+	struct bt_view *view;
+	json_t *body;
+};
+
+static void add_by(json_t *body, const struct bt_cli *cli)
+{
+	static const struct {
+		const char *option, *env, *key;
+	} table[] = {{"build-url", "BUILD_URL", "build_url"}, {"commit", "GIT_COMMIT", "commit"}};
+	json_t *by = json_object();
+	for (size_t i = 0; i < BT_ARRAY_LEN(table); i++) {
+		const char *value = bt_cli_get(cli, table[i].option);
+		if (!value)
+			value = getenv(table[i].env);
+		if (value && *value)
+			json_object_set_new(by, table[i].key, json_string(value));
+	}
+	json_object_set_new(body, "by", by);
+}
+
+static int make_body(struct deploy *d, struct bt_err *err)
+{
+	json_t *secrets = NULL;
+	int r = bt_files_secrets(d->service, &secrets, err);
+	if (r < 0)
+		return r;
+	d->body = json_pack("{s:s, s:o, s:s, s:{s:s, s:I, s:s}, s:o}", "service", d->service->name,
+		"config", bt_config_service_to_json(d->service), "version", d->version, "artifact",
+		"digest", d->artifact.digest, "size", (json_int_t)d->artifact.size, "file_name",
+		d->artifact.file_name, "env_secrets", secrets);
+	if (!d->body)
+		return bt_err_set(
+			err, BT_E_CONFIG, "version, file name and secrets must be UTF-8 text");
+	add_by(d->body, d->cli);
+	return 0;
+}
+
+/* On a terminal a person sees the plan first. 1: they said no. */
+static int ask(struct deploy *d, struct bt_err *err)
+{
+	if (bt_cli_has(d->cli, "yes") || bt_cli_has(d->cli, "json") || !isatty(STDIN_FILENO) ||
+		!isatty(STDOUT_FILENO))
+		return 0;
+	BT_JSON json_t *answer = NULL;
+	int r = bt_client_post(d->client, "/v1/plan", d->body, &answer, err);
+	if (r < 0)
+		return r;
+	const char *text = json_string_value(json_object_get(answer, "text"));
+	printf("%s\nDeploy %s %s? [Y/n] ", text ? text : "", d->service->name, d->version);
+	fflush(stdout);
+	char line[16] = "";
+	if (!fgets(line, sizeof line, stdin))
+		return 1;
+	return line[0] == 'n' || line[0] == 'N';
+}
+
+static int begin(struct deploy *d, int64_t *ret_id, struct bt_err *err)
+{
+	BT_JSON json_t *answer = NULL;
+	d->client->leave_at = 0; /* an answer must be known before we leave */
+	int r = bt_client_post(d->client, "/v1/deployments", d->body, &answer, err);
+	if (r == 0)
+		r = bt_json_int(answer, "id", 0, INT64_MAX, ret_id, err);
+	if (r == BT_E_LEASE)
+		return bt_err_wrap(err, "service %s", d->service->name);
+	return r;
+}
+
+static int detach(const struct bt_cli *cli, int64_t id, const char *what)
+{
+	if (bt_cli_has(cli, "json"))
+		printf("{\"deployment\":%" PRId64 "}\n", id);
+	else
+		printf("deployment %" PRId64 " of %s runs on the server: `baton show %" PRId64
+		       "` follows it\n",
+			id, what, id);
+	return 0;
+}
+
+static int run(struct deploy *d, struct bt_err *err)
+{
+	int64_t id = 0;
+	BT_FREE char *what = bt_asprintf("%s %s", d->service->name, d->version);
+	bt_client_catch_signals(d->client);
+	d->client->leave_at = 1;
+	int r = bt_upload(d->client, &d->artifact, d->view, err);
+	if (r == 0)
+		r = begin(d, &id, err);
+	if (r < 0)
+		return r;
+	if (bt_cli_has(d->cli, "detach") && !d->client->signals)
+		return detach(d->cli, id, what);
+	BT_FREE char *title = bt_asprintf("%s · deployment %" PRId64, what, id);
+	bt_view_title(d->view, title);
+	bt_view_note(d->view, "deployment %" PRId64 " of %s", id, what);
+	return bt_follow(&(struct bt_follow){.client = d->client,
+				 .view = d->view,
+				 .id = id,
+				 .what = what,
+				 .may_abort = true},
+		err);
+}
+
+static int prepare(struct deploy *d, struct bt_err *err)
+{
+	d->version = bt_cli_get(d->cli, "version");
+	if (!d->version || !*d->version)
+		return bt_err_set(err, BT_E_CONFIG,
+			"say what this release is called: --version NAME, such as a git tag");
+	int r = bt_files_artifact(d->cli, d->service, &d->artifact, err);
+	if (r == 0)
+		r = make_body(d, err);
+	if (r == 0)
+		r = bt_client_open(d->cli, &d->client, err);
+	return r;
+}
+
+int bt_cmd_deploy(struct bt_cli *cli, struct bt_err *err)
+{
+	struct deploy d = {.cli = cli};
+	struct bt_config *c = NULL;
+	int r = bt_files_config(cli, &c, err);
+	if (r == 0)
+		r = bt_files_service(c, bt_cli_arg(cli, 0), &d.service, err);
+	if (r == 0)
+		r = prepare(&d, err);
+	if (r == 0)
+		r = ask(&d, err);
+	if (r == 1) {
+		puts("nothing was changed");
+	} else if (r == 0) {
+		d.view = bt_view_new(bt_view_choose(bt_cli_has(cli, "json")));
+		r = run(&d, err);
+		bt_view_free(d.view);
+	}
+	if (r == -EINTR) {
+		fputs("baton: interrupted; nothing was changed\n", stderr);
+		r = BT_EXIT_INTERRUPTED;
+	}
+	bt_client_free(d.client);
+	json_decref(d.body);
+	bt_artifact_done(&d.artifact);
+	bt_config_free(c);
+	return r;
+}
+
+int bt_cmd_rollback(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	BT_JSON json_t *answer = NULL;
+	int64_t id = 0;
+	const char *to = bt_cli_get(cli, "to"), *version = NULL;
+	BT_FREE char *service = bt_url_escape(cli->args[0]);
+	BT_FREE char *path = bt_asprintf("/v1/services/%s/rollback", service);
+	BT_JSON json_t *body = json_pack("{s:s?}", "to", to);
+	int r = bt_client_open(cli, &c, err);
+	if (r < 0)
+		return r;
+	bt_client_catch_signals(c);
+	r = bt_client_post(c, path, body, &answer, err);
+	if (r == 0)
+		r = bt_json_int(answer, "id", 0, INT64_MAX, &id, err);
+	if (r < 0)
+		return bt_err_wrap(err, "roll back %s", cli->args[0]);
+	bt_json_str_opt(json_object_get(answer, "release"), "version", &version, NULL);
+	BT_FREE char *what = bt_asprintf("%s %s", cli->args[0], version ? version : to ? to : "");
+	if (bt_cli_has(cli, "detach") && !c->signals)
+		return detach(cli, id, what);
+	struct bt_view *v = bt_view_new(bt_view_choose(bt_cli_has(cli, "json")));
+	BT_FREE char *title = bt_asprintf("%s · deployment %" PRId64, what, id);
+	bt_view_title(v, title);
+	bt_view_note(v, "deployment %" PRId64 ": back to %s", id, what);
+	r = bt_follow(
+		&(struct bt_follow){
+			.client = c, .view = v, .id = id, .what = what, .may_abort = true},
+		err);
+	bt_view_free(v);
+	return r;
+}

@@ -1,0 +1,190 @@
+#include "cli/files.h"
+
+#include "base/fs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char *lookup(void *arg, const char *name)
+{
+	(void)arg;
+	return getenv(name);
+}
+
+/* 1: the file has problems, which were printed. */
+static int parse_file(
+	const char *path, struct bt_config **ret, size_t *problems, struct bt_err *err)
+{
+	BT_FREE char *text = NULL;
+	size_t n = 0;
+	int r = bt_fs_read(path, 1 << 20, &text, &n, err);
+	if (r == -ENOENT)
+		return bt_err_set(err, BT_E_CONFIG,
+			"%s: no such file; name the config with --file, or write a baton.yaml "
+			"(docs/config.md)",
+			path);
+	if (r < 0)
+		return bt_err_set(err, BT_E_CONFIG, "%s: %s", path,
+			r == BT_E_REFUSED ? "larger than 1 MiB" : strerror(-r));
+	struct bt_config_problems found = {0};
+	r = bt_config_parse(text, n, path, lookup, NULL, ret, &found, err);
+	for (size_t i = 0; i < found.n; i++)
+		fprintf(stderr, "%s\n", found.items[i].line);
+	*problems += found.n;
+	if (r < 0 && found.n)
+		r = 1;
+	bt_config_problems_done(&found);
+	return r;
+}
+
+static int merge(
+	struct bt_config **all, struct bt_config *one, size_t *problems, struct bt_err *err)
+{
+	if (!*all) {
+		*all = one;
+		return 0;
+	}
+	struct bt_config_problems found = {0};
+	int r = bt_config_merge(*all, one, &found, err);
+	for (size_t i = 0; i < found.n; i++)
+		fprintf(stderr, "%s\n", found.items[i].line);
+	*problems += found.n;
+	if (r < 0 && found.n)
+		r = 1;
+	bt_config_problems_done(&found);
+	return r;
+}
+
+static size_t named_files(const struct bt_cli *cli, const char *files[static BT_CLI_MAX_SET * 2])
+{
+	size_t n = 0;
+	for (size_t i = 0; i < cli->n_set; i++)
+		if (bt_streq(cli->set[i].option->name, "file"))
+			files[n++] = cli->set[i].value;
+	if (bt_streq(cli->command->name, "lint"))
+		for (size_t i = 0; i < cli->n_args; i++)
+			files[n++] = cli->args[i];
+	if (!n)
+		files[n++] = "baton.yaml";
+	return n;
+}
+
+int bt_files_config(const struct bt_cli *cli, struct bt_config **ret, struct bt_err *err)
+{
+	const char *files[BT_CLI_MAX_SET * 2];
+	size_t n = named_files(cli, files), problems = 0;
+	struct bt_config *all = NULL;
+	int r = 0;
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		struct bt_config *one = NULL;
+		r = parse_file(files[i], &one, &problems, err);
+		if (r == 0)
+			r = merge(&all, one, &problems, err);
+	}
+	if (r >= 0 && problems)
+		r = bt_err_set(err, BT_E_CONFIG, "%zu problem%s in %s%s", problems,
+			problems == 1 ? "" : "s", files[0], n > 1 ? " and others" : "");
+	if (r < 0) {
+		bt_config_free(all);
+		return r;
+	}
+	*ret = all;
+	return 0;
+}
+
+int bt_files_service(const struct bt_config *c, const char *name, const struct bt_service **ret,
+	struct bt_err *err)
+{
+	const struct bt_service *s = bt_config_find(c, name);
+	if (s) {
+		*ret = s;
+		return 0;
+	}
+	BT_STR struct bt_str names = {0};
+	for (size_t i = 0; i < c->n_services; i++)
+		bt_str_addf(&names, "%s%s", i ? ", " : "", c->services[i].name);
+	return name ? bt_err_set(err, BT_E_CONFIG, "no service '%s' in the config, which has: %s",
+			      name, bt_str_get(&names))
+		    : bt_err_set(err, BT_E_CONFIG, "say which service: %s", bt_str_get(&names));
+}
+
+int bt_files_secrets(const struct bt_service *s, json_t **ret, struct bt_err *err)
+{
+	BT_JSON json_t *values = json_object();
+	BT_STR struct bt_str missing = {0};
+	for (size_t i = 0; i < s->run.n_secrets; i++) {
+		const char *name = s->run.secrets[i], *value = getenv(name);
+		if (value)
+			json_object_set_new(values, name, json_string(value));
+		else
+			bt_str_addf(&missing, "%s%s", missing.len ? ", " : "", name);
+	}
+	if (missing.len)
+		return bt_err_set(err, BT_E_CONFIG,
+			"service %s: run.secrets are not in the environment: %s", s->name,
+			missing.data);
+	*ret = BT_STEAL(values);
+	return 0;
+}
+
+void bt_artifact_done(struct bt_artifact *a)
+{
+	free(a->path);
+	a->path = NULL;
+}
+
+/* The config names it relative to itself, the command line relative to where one stands. */
+static char *artifact_path(const struct bt_cli *cli, const struct bt_service *s)
+{
+	const char *given = bt_cli_get(cli, "artifact");
+	if (given || !s->artifact)
+		return bt_strdup(given);
+	const char *slash = s->file ? strrchr(s->file, '/') : NULL;
+	if (s->artifact[0] == '/' || !slash)
+		return bt_strdup(s->artifact);
+	return bt_asprintf("%.*s%s", (int)(slash + 1 - s->file), s->file, s->artifact);
+}
+
+static int check_artifact(const char *path, struct bt_err *err)
+{
+	struct stat st;
+	if (stat(path, &st) < 0)
+		return bt_err_set(err, BT_E_CONFIG, "artifact %s: %s", path, strerror(errno));
+	if (S_ISDIR(st.st_mode))
+		return bt_err_set(err, BT_E_CONFIG,
+			"artifact %s is a directory: pack it first (tar -C %s -czf app.tar.gz .)",
+			path, path);
+	if (!S_ISREG(st.st_mode))
+		return bt_err_set(err, BT_E_CONFIG, "artifact %s is not a file", path);
+	if (st.st_size == 0)
+		return bt_err_set(err, BT_E_CONFIG, "artifact %s is empty", path);
+	if (access(path, R_OK) < 0)
+		return bt_err_set(err, BT_E_CONFIG, "artifact %s: %s", path, strerror(errno));
+	return 0;
+}
+
+int bt_files_artifact(const struct bt_cli *cli, const struct bt_service *s, struct bt_artifact *ret,
+	struct bt_err *err)
+{
+	struct bt_artifact a = {.path = artifact_path(cli, s)};
+	int r = a.path ? check_artifact(a.path, err)
+		       : bt_err_set(err, BT_E_CONFIG,
+				 "service %s: say what to deploy with --artifact FILE, or "
+				 "`artifact:` in "
+				 "the config",
+				 s->name);
+	if (r == 0)
+		r = bt_fs_sha256(a.path, a.digest, &a.size, err);
+	if (r < 0) {
+		bt_artifact_done(&a);
+		return r;
+	}
+	const char *slash = strrchr(a.path, '/');
+	a.file_name = slash ? slash + 1 : a.path;
+	*ret = a;
+	return 0;
+}

@@ -1,0 +1,25 @@
+/* What the client reads from the caller's disk: baton.yaml, the artifact, secrets. */
+#pragma once
+#include "base/json.h"
+#include "cli/cli.h"
+#include "config/config.h"
+
+/* The files of --file (or args, for lint), or ./baton.yaml. Every problem goes to standard error, a
+ * line each; then BT_E_CONFIG with their number. */
+int bt_files_config(const struct bt_cli *cli, struct bt_config **ret, struct bt_err *err);
+/* The service that the first argument names, or the only one. */
+int bt_files_service(const struct bt_config *c, const char *name, const struct bt_service **ret,
+	struct bt_err *err);
+/* Values of run.secrets from the environment; BT_E_CONFIG names all that are missing. */
+int bt_files_secrets(const struct bt_service *s, json_t **ret, struct bt_err *err);
+
+struct bt_artifact {
+	char *path;
+	const char *file_name; /* in path */
+	int64_t size;
+	char digest[65];
+};
+void bt_artifact_done(struct bt_artifact *a);
+/* Found and checked: a readable file that is not empty; then hashed. */
+int bt_files_artifact(const struct bt_cli *cli, const struct bt_service *s, struct bt_artifact *ret,
+	struct bt_err *err);

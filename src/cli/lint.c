@@ -1,0 +1,81 @@
+#include "cli/client.h"
+#include "cli/files.h"
+
+#include <stdio.h>
+#include <string.h>
+
+int bt_cmd_lint(struct bt_cli *cli, struct bt_err *err)
+{
+	struct bt_config *c = NULL;
+	int r = bt_files_config(cli, &c, err);
+	if (r < 0)
+		return r;
+	if (bt_cli_has(cli, "print")) {
+		BT_STR struct bt_str out = {0};
+		bt_config_print(c, &out);
+		fputs(bt_str_get(&out), stdout);
+	} else {
+		printf("no problems: ");
+		for (size_t i = 0; i < c->n_services; i++)
+			printf("%s%s", i ? ", " : "", c->services[i].name);
+		puts("");
+	}
+	bt_config_free(c);
+	return 0;
+}
+
+/* A plan needs no artifact: without one, a release that has no bytes yet is planned for. */
+static int request(
+	const struct bt_cli *cli, const struct bt_service *s, json_t **ret, struct bt_err *err)
+{
+	const char *version = bt_cli_get(cli, "version");
+	BT_JSON json_t *j = json_pack("{s:s, s:o, s:s}", "service", s->name, "config",
+		bt_config_service_to_json(s), "version", version ? version : "next");
+	if (bt_cli_has(cli, "artifact")) {
+		struct bt_artifact a;
+		int r = bt_files_artifact(cli, s, &a, err);
+		if (r < 0)
+			return r;
+		json_object_set_new(j, "artifact",
+			json_pack("{s:s, s:I, s:s}", "digest", a.digest, "size", (json_int_t)a.size,
+				"file_name", a.file_name));
+		bt_artifact_done(&a);
+	}
+	*ret = BT_STEAL(j);
+	return 0;
+}
+
+static int plan(struct bt_cli *cli, const struct bt_service *s, struct bt_err *err)
+{
+	BT_JSON json_t *body = NULL;
+	BT_JSON json_t *answer = NULL;
+	BT_CLIENT struct bt_client *client = NULL;
+	int r = request(cli, s, &body, err);
+	if (r == 0)
+		r = bt_client_open(cli, &client, err);
+	if (r == 0)
+		r = bt_client_post(client, "/v1/plan", body, &answer, err);
+	if (r < 0)
+		return r;
+	if (bt_cli_has(cli, "json")) {
+		BT_FREE char *text = json_dumps(json_object_get(answer, "plan"), JSON_INDENT(2));
+		puts(text ? text : "null");
+	} else {
+		const char *text = json_string_value(json_object_get(answer, "text"));
+		fputs(text ? text : "", stdout);
+	}
+	return 0;
+}
+
+int bt_cmd_plan(struct bt_cli *cli, struct bt_err *err)
+{
+	struct bt_config *c = NULL;
+	const struct bt_service *s = NULL;
+	int r = bt_files_config(cli, &c, err);
+	if (r == 0)
+		r = bt_files_service(c, bt_cli_arg(cli, 0), &s, err);
+	if (r == 0)
+		r = plan(cli, s, err);
+	bt_config_free(c);
+	return r;
+}

@@ -1,0 +1,437 @@
+/* Commands that ask once and print: a table for people, the server's own JSON for programs. */
+#include "base/clock.h"
+#include "cli/client.h"
+#include "cli/follow.h"
+#include "cli/table.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+static const char *text_of(const json_t *j, const char *key)
+{
+	const char *s = json_string_value(json_object_get(j, key));
+	return s ? s : "";
+}
+
+static void number_of(const json_t *j, const char *key, char buf[static 32])
+{
+	const json_t *n = json_object_get(j, key);
+	snprintf(buf, 32, "%s", "");
+	if (json_is_integer(n))
+		snprintf(buf, 32, "%" JSON_INTEGER_FORMAT, json_integer_value(n));
+}
+
+/* RFC 3339 or milliseconds since 1970 → "2026-11-21 12:00:01" in local time. */
+static void time_of(const json_t *j, const char *key, char buf[static 32])
+{
+	const json_t *t = json_object_get(j, key);
+	struct tm utc = {0}, local;
+	time_t seconds = 0;
+	snprintf(buf, 32, "%s", "");
+	if (json_is_integer(t))
+		seconds = (time_t)(json_integer_value(t) / 1000);
+	else if (json_is_string(t) && strptime(json_string_value(t), "%Y-%m-%dT%H:%M:%S", &utc))
+		seconds = timegm(&utc);
+	if (seconds <= 0)
+		return;
+	localtime_r(&seconds, &local);
+	strftime(buf, 32, "%Y-%m-%d %H:%M:%S", &local);
+}
+
+static int get(struct bt_cli *cli, struct bt_client **c, const char *path, json_t **ret,
+	struct bt_err *err)
+{
+	int r = bt_client_open(cli, c, err);
+	return r < 0 ? r : bt_client_get(*c, path, ret, err);
+}
+
+/* 1: printed as JSON, nothing else is to do. */
+static int as_json(const struct bt_cli *cli, const json_t *j)
+{
+	if (!bt_cli_has(cli, "json"))
+		return 0;
+	BT_FREE char *text = bt_json_dump(j);
+	puts(text);
+	return 1;
+}
+
+static void join(const json_t *list, struct bt_str *out)
+{
+	size_t i;
+	json_t *one;
+	json_array_foreach (list, i, one) {
+		const char *text =
+			json_is_string(one) ? json_string_value(one) : text_of(one, "name");
+		bt_str_addf(out, "%s%s", i ? "," : "", text);
+	}
+}
+
+static void service_row(struct bt_table *t, const json_t *s)
+{
+	BT_STR struct bt_str hosts = {0};
+	join(json_object_get(s, "hosts"), &hosts);
+	BT_TABLE_ROW(t, text_of(s, "name"), text_of(json_object_get(s, "release"), "version"),
+		text_of(s, "phase"), text_of(s, "live_slot"), bt_str_get(&hosts));
+}
+
+/* What runs in the slots of one service, host by host. */
+static void print_world(const json_t *service)
+{
+	BT_TABLE struct bt_table t = {0};
+	BT_TABLE_ROW(&t, "INSTANCE", "PORT", "STATE", "VERSION", "PID", "RESTARTS", "SINCE");
+	const json_t *hosts = json_object_get(json_object_get(service, "world"), "hosts");
+	size_t i, k;
+	json_t *host, *instance;
+	json_array_foreach (hosts, i, host) {
+		json_array_foreach (json_object_get(host, "instances"), k, instance) {
+			char port[32], pid[32], restarts[32], since[32];
+			number_of(instance, "port", port);
+			number_of(instance, "pid", pid);
+			number_of(instance, "restarts", restarts);
+			time_of(instance, "since_wall_ms", since);
+			BT_FREE char *name = bt_asprintf(
+				"%s/%s", text_of(host, "host"), text_of(instance, "slot"));
+			BT_TABLE_ROW(&t, name, port, text_of(instance, "state"),
+				text_of(instance, "version"), bt_streq(pid, "0") ? "" : pid,
+				restarts, since);
+		}
+	}
+	bt_table_print(&t);
+	const char *why = text_of(json_object_get(service, "live"), "why");
+	if (*why)
+		printf("%s\n", why);
+}
+
+int bt_cmd_status(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	BT_JSON json_t *j = NULL;
+	BT_FREE char *name = cli->n_args ? bt_url_escape(cli->args[0]) : NULL;
+	BT_FREE char *path = bt_asprintf("/v1/services%s%s", name ? "/" : "", name ? name : "");
+	int r = get(cli, &c, path, &j, err);
+	if (r < 0 || as_json(cli, j))
+		return r;
+	BT_TABLE struct bt_table t = {0};
+	BT_TABLE_ROW(&t, "SERVICE", "VERSION", "STATE", "LIVE", "HOSTS");
+	const json_t *list = json_object_get(j, "services");
+	if (!list)
+		service_row(&t, j);
+	size_t i;
+	json_t *s;
+	json_array_foreach (list, i, s)
+		service_row(&t, s);
+	if (t.n_rows == 1) {
+		puts("no services yet: `baton deploy` makes the first");
+		return 0;
+	}
+	bt_table_print(&t);
+	if (!list) {
+		puts("");
+		print_world(j);
+	}
+	return 0;
+}
+
+int bt_cmd_history(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	BT_JSON json_t *j = NULL;
+	const char *limit = bt_cli_get(cli, "limit");
+	int64_t n = 20;
+	if (limit && bt_int_parse(limit, 1, 1000, &n, err) < 0)
+		return bt_err_wrap(err, "--limit");
+	BT_FREE char *name = bt_url_escape(cli->n_args ? cli->args[0] : "");
+	BT_FREE char *path = bt_asprintf(
+		"/v1/deployments?limit=%" PRId64 "%s%s", n, *name ? "&service=" : "", name);
+	int r = get(cli, &c, path, &j, err);
+	if (r < 0 || as_json(cli, j))
+		return r;
+	BT_TABLE struct bt_table t = {0};
+	BT_TABLE_ROW(&t, "ID", "SERVICE", "VERSION", "FROM", "STARTED", "STATE", "REASON");
+	size_t i;
+	json_t *d;
+	json_array_foreach (json_object_get(j, "deployments"), i, d) {
+		char id[32], started[32];
+		number_of(d, "id", id);
+		time_of(d, "started_at", started);
+		const char *end = text_of(d, "end");
+		BT_TABLE_ROW(&t, id, text_of(d, "service"), text_of(d, "version"),
+			text_of(d, "old_version"), started,
+			*end && !bt_streq(end, "none") ? end : text_of(d, "phase"),
+			text_of(d, "reason"));
+	}
+	if (t.n_rows == 1)
+		puts("no deployments yet");
+	else
+		bt_table_print(&t);
+	return 0;
+}
+
+int bt_cmd_releases(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	BT_JSON json_t *j = NULL;
+	BT_FREE char *name = bt_url_escape(cli->args[0]);
+	BT_FREE char *path = bt_asprintf("/v1/services/%s/releases", name);
+	int r = get(cli, &c, path, &j, err);
+	if (r < 0 || as_json(cli, j))
+		return r;
+	BT_TABLE struct bt_table t = {0};
+	BT_TABLE_ROW(&t, "ID", "VERSION", "STATE", "SIZE", "CREATED", "SHA-256");
+	size_t i;
+	json_t *one;
+	json_array_foreach (json_object_get(j, "releases"), i, one) {
+		char id[32], created[32], size[32];
+		number_of(one, "id", id);
+		time_of(one, "created_at", created);
+		bt_size_format(json_integer_value(json_object_get(one, "size")), size);
+		BT_FREE char *digest = bt_strndup(text_of(one, "digest"), 12);
+		BT_TABLE_ROW(&t, id, text_of(one, "version"), text_of(one, "state"), size, created,
+			digest);
+	}
+	bt_table_print(&t);
+	return 0;
+}
+
+static int remove_host(struct bt_cli *cli, const char *host, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	BT_ANSWER struct bt_client_answer a = {0};
+	BT_FREE char *name = bt_url_escape(host);
+	BT_FREE char *path = bt_asprintf("/v1/hosts/%s", name);
+	int r = bt_client_open(cli, &c, err);
+	if (r == 0)
+		r = bt_client_do(c, &(struct bt_client_call){.method = "DELETE", .path = path},
+			NULL, &a, err);
+	if (r == 0)
+		printf("host %s may not connect any more; its apps go on running\n", host);
+	return r;
+}
+
+int bt_cmd_hosts(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	BT_JSON json_t *j = NULL;
+	const char *gone = bt_cli_get(cli, "remove");
+	if (gone)
+		return remove_host(cli, gone, err);
+	int r = get(cli, &c, "/v1/hosts", &j, err);
+	if (r < 0 || as_json(cli, j))
+		return r;
+	BT_TABLE struct bt_table t = {0};
+	BT_TABLE_ROW(&t, "HOST", "ADDRESS", "AGENT", "CONNECTED", "LAST SEEN", "FREE");
+	size_t i;
+	json_t *h;
+	json_array_foreach (json_object_get(j, "hosts"), i, h) {
+		char seen[32], size[32] = "";
+		time_of(h, "last_seen_at", seen);
+		int64_t free_bytes = json_integer_value(json_object_get(h, "free_bytes"));
+		if (free_bytes > 0)
+			snprintf(size, sizeof size, "%.1f GiB", (double)free_bytes / (1 << 30));
+		BT_TABLE_ROW(&t, text_of(h, "name"), text_of(h, "address"),
+			text_of(h, "agent_version"),
+			json_is_true(json_object_get(h, "connected")) ? "yes" : "NO", seen, size);
+	}
+	if (t.n_rows == 1)
+		puts("no hosts yet: `baton join-token HOST`, then `baton agent join` there");
+	else
+		bt_table_print(&t);
+	return 0;
+}
+
+int bt_cmd_token(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	BT_JSON json_t *answer = NULL;
+	const char *role = bt_cli_get(cli, "role");
+	BT_JSON json_t *body = json_pack("{s:s, s:s, s:[]}", "name", cli->args[0], "role",
+		role ? role : "deployer", "services");
+	for (size_t i = 0; i < cli->n_set; i++)
+		if (bt_streq(cli->set[i].option->name, "service"))
+			json_array_append_new(
+				json_object_get(body, "services"), json_string(cli->set[i].value));
+	int r = bt_client_open(cli, &c, err);
+	if (r == 0)
+		r = bt_client_post(c, "/v1/tokens", body, &answer, err);
+	if (r == 0 && !as_json(cli, answer))
+		puts(text_of(answer, "token"));
+	return r;
+}
+
+int bt_cmd_join_token(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	BT_JSON json_t *answer = NULL;
+	const char *ttl = bt_cli_get(cli, "ttl");
+	BT_JSON json_t *body =
+		json_pack("{s:s, s:s}", "host", cli->args[0], "ttl", ttl ? ttl : "15m");
+	int r = bt_client_open(cli, &c, err);
+	if (r == 0)
+		r = bt_client_post(c, "/v1/join-tokens", body, &answer, err);
+	if (r < 0 || as_json(cli, answer))
+		return r;
+	puts(text_of(answer, "token"));
+	fprintf(stderr, "on %s: baton agent join https://SERVER:AGENT_PORT --token …\n",
+		cli->args[0]);
+	return 0;
+}
+
+/* A service stands for its newest deployment. */
+static int find_deployment(struct bt_client *c, const char *word, int64_t *ret, struct bt_err *err)
+{
+	if (bt_int_parse(word, 1, INT64_MAX, ret, NULL) == 0)
+		return 0;
+	BT_JSON json_t *j = NULL;
+	BT_FREE char *name = bt_url_escape(word);
+	BT_FREE char *path = bt_asprintf("/v1/deployments?limit=1&service=%s", name);
+	int r = bt_client_get(c, path, &j, err);
+	if (r < 0)
+		return r;
+	const json_t *d = json_array_get(json_object_get(j, "deployments"), 0);
+	if (!d)
+		return bt_err_set(err, BT_E_NOTFOUND,
+			"'%s' is no deployment's number, and no service "
+			"with a deployment",
+			word);
+	return bt_json_int(d, "id", 1, INT64_MAX, ret, err);
+}
+
+int bt_cmd_operate(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	int64_t id = 0;
+	int r = bt_client_open(cli, &c, err);
+	if (r == 0)
+		r = find_deployment(c, cli->args[0], &id, err);
+	BT_FREE char *path = bt_asprintf("/v1/deployments/%" PRId64 "/%s", id, cli->command->name);
+	if (r == 0)
+		r = bt_client_post(c, path, NULL, NULL, err);
+	if (r < 0)
+		return bt_err_wrap(err, "%s %s", cli->command->name, cli->args[0]);
+	printf("deployment %" PRId64 ": the server was asked to %s; `baton show %" PRId64
+	       "` follows it\n",
+		id, cli->command->name, id);
+	return 0;
+}
+
+struct printer {
+	bool done;
+	int status;
+	struct bt_str body; /* of an error */
+	struct bt_err err;
+};
+
+static void on_headers(void *arg, int status)
+{
+	((struct printer *)arg)->status = status;
+}
+
+static bool on_text(void *arg, const void *data, size_t n)
+{
+	struct printer *p = arg;
+	if (p->status != 200) {
+		bt_str_addn(&p->body, data, n < 65536 ? n : 65536);
+		return p->body.len < 65536;
+	}
+	return fwrite(data, 1, n, stdout) == n && fflush(stdout) == 0;
+}
+
+static void on_printed(void *arg, const struct bt_http_response *r, const struct bt_err *err)
+{
+	struct printer *p = arg;
+	p->done = true;
+	if (!p->status)
+		p->status = r->status;
+	if (r->status == 0)
+		p->err = *err;
+}
+
+/* A text of any length, to stdout as it comes. */
+static int print_text(struct bt_client *c, const char *path, struct bt_err *err)
+{
+	struct printer p = {0};
+	BT_FREE char *url = NULL;
+	BT_FREE char *auth = NULL;
+	BT_JSON json_t *body = NULL;
+	struct bt_http_header headers[1];
+	struct bt_http_request rq;
+	bt_client_request(c, "GET", path, headers, &url, &auth, &rq);
+	rq.on_data = on_text;
+	rq.on_headers = on_headers;
+	bt_http_start(c->http, &rq, on_printed, &p);
+	while (!p.done)
+		event_base_loop(c->base, EVLOOP_ONCE);
+	int r = 0;
+	if (p.status >= 400) {
+		if (p.body.len)
+			bt_json_parse(p.body.data, p.body.len, p.body.len, &body, NULL);
+		r = bt_client_error(p.status, body, err);
+	} else if (p.err.code && !ferror(stdout)) {
+		*err = p.err;
+		r = bt_err_wrap(err, "server %s", c->url);
+	}
+	bt_str_done(&p.body);
+	return r;
+}
+
+int bt_cmd_logs(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	const char *lines = bt_cli_get(cli, "lines");
+	int64_t n = 100;
+	if (lines && bt_int_parse(lines, 0, 100000, &n, err) < 0)
+		return bt_err_wrap(err, "--lines");
+	int r = bt_client_open(cli, &c, err);
+	if (r < 0)
+		return r;
+	BT_STR struct bt_str path = {0};
+	BT_FREE char *name = bt_url_escape(cli->args[0]);
+	bt_str_addf(&path, "/v1/services/%s/logs?lines=%" PRId64, name, n);
+	if (bt_cli_has(cli, "follow"))
+		bt_str_add(&path, "&follow=1");
+	static const char *const filters[] = {"slot", "host"};
+	for (size_t i = 0; i < BT_ARRAY_LEN(filters); i++) {
+		const char *value = bt_cli_get(cli, filters[i]);
+		BT_FREE char *escaped = value ? bt_url_escape(value) : NULL;
+		if (escaped)
+			bt_str_addf(&path, "&%s=%s", filters[i], escaped);
+	}
+	return print_text(c, path.data, err);
+}
+
+int bt_cmd_show(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	BT_JSON json_t *d = NULL;
+	int64_t id = 0;
+	int r = bt_client_open(cli, &c, err);
+	if (r == 0)
+		r = find_deployment(c, cli->args[0], &id, err);
+	BT_FREE char *path = bt_asprintf("/v1/deployments/%" PRId64, id);
+	if (r == 0)
+		r = bt_client_get(c, path, &d, err);
+	if (r < 0)
+		return r;
+	bool json = bt_cli_has(cli, "json");
+	BT_FREE char *what = bt_asprintf("%s %s", text_of(d, "service"), text_of(d, "version"));
+	char started[32];
+	time_of(d, "started_at", started);
+	const char *old = text_of(d, "old_version");
+	if (!json)
+		printf("deployment %" PRId64 " of %s%s%s, %s, begun %s\n", id, what,
+			*old ? " over " : "", old, text_of(d, "strategy"), started);
+	bt_client_catch_signals(c);
+	struct bt_view *v = bt_view_new(json ? BT_VIEW_JSON : BT_VIEW_PLAIN);
+	r = bt_follow(&(struct bt_follow){.client = c, .view = v, .id = id, .what = what}, err);
+	bt_view_free(v);
+	if (r >= 0 && !json && r != BT_EXIT_INTERRUPTED) {
+		BT_FREE char *log = bt_asprintf("/v1/deployments/%" PRId64 "/log", id);
+		puts("\nlogs of the tasks:");
+		int printed = print_text(c, log, err);
+		if (printed < 0)
+			return printed;
+	}
+	return r;
+}

@@ -1,0 +1,120 @@
+/* `server` and `agent`: the other roles of the same binary, in the foreground. */
+#include "agent/agent.h"
+#include "base/log.h"
+#include "cli/cli.h"
+#include "server/server.h"
+
+#include <signal.h>
+#include <stdio.h>
+
+static size_t names_of(const struct bt_cli *cli, const char *names[static BT_CLI_MAX_SET])
+{
+	size_t n = 0;
+	for (size_t i = 0; i < cli->n_set; i++)
+		if (bt_streq(cli->set[i].option->name, "name"))
+			names[n++] = cli->set[i].value;
+	return n;
+}
+
+int bt_cmd_server_init(struct bt_cli *cli, struct bt_err *err)
+{
+	const char *names[BT_CLI_MAX_SET];
+	BT_FREE char *dir = bt_cli_state_dir(cli);
+	BT_FREE char *token = NULL;
+	struct bt_server_spec spec = {.state_dir = dir, .names = names};
+	spec.n_names = names_of(cli, names);
+	int r = bt_server_init(&spec, &token, err);
+	if (r < 0)
+		return r;
+	fprintf(stderr,
+		"%s is set up. The first admin token, shown only now; keep it, and use it as "
+		"BATON_TOKEN:\n",
+		dir);
+	puts(token);
+	fprintf(stderr, "next: baton server run --dir %s\n", dir);
+	return 0;
+}
+
+static void on_stop(evutil_socket_t number, short what, void *arg)
+{
+	(void)number;
+	(void)what;
+	event_base_loopbreak(arg);
+}
+
+int bt_cmd_server_run(struct bt_cli *cli, struct bt_err *err)
+{
+	const char *names[BT_CLI_MAX_SET];
+	BT_FREE char *dir = bt_cli_state_dir(cli);
+	struct bt_server_spec spec = {.state_dir = dir,
+		.names = names,
+		.listen = bt_cli_get(cli, "listen"),
+		.agents_listen = bt_cli_get(cli, "agent-listen"),
+		.tls_cert = bt_cli_get(cli, "cert"),
+		.tls_key = bt_cli_get(cli, "key")};
+	spec.n_names = names_of(cli, names);
+	if (!bt_server_initialised(dir))
+		return bt_err_set(err, BT_E_CONFIG,
+			"%s is not set up yet: baton server init --dir %s", dir, dir);
+	struct event_base *base = event_base_new();
+	struct event *term = evsignal_new(base, SIGTERM, on_stop, base);
+	struct event *intr = evsignal_new(base, SIGINT, on_stop, base);
+	evsignal_add(term, NULL);
+	evsignal_add(intr, NULL);
+	struct bt_server *server = NULL;
+	int r = bt_server_run(base, &spec, &server, err);
+	if (r == 0) {
+		bt_log(NULL, BT_LOG_INFO,
+			"baton " BATON_VERSION " serves people at %s, agents at %s",
+			bt_server_url(server), bt_server_agents_url(server));
+		event_base_dispatch(base);
+		bt_log(NULL, BT_LOG_INFO, "stopping; runs go on where they are at the next start");
+	}
+	bt_server_free(server);
+	event_free(term);
+	event_free(intr);
+	/* libevent lets go of a connection in its loop when a callback was on its way */
+	event_base_loop(base, EVLOOP_NONBLOCK);
+	event_base_free(base);
+	return r;
+}
+
+static char *agent_dir(const struct bt_cli *cli)
+{
+	if (bt_cli_has(cli, "dir") || getenv("BATON_DIR"))
+		return bt_cli_state_dir(cli);
+	BT_FREE char *dir = bt_cli_state_dir(cli);
+	return bt_asprintf("%s-agent", dir);
+}
+
+int bt_cmd_agent_run(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_FREE char *dir = agent_dir(cli);
+	if (!bt_agent_is_joined(dir))
+		return bt_err_set(err, BT_E_CONFIG,
+			"%s has no certificate yet: baton agent join URL --token T --dir %s", dir,
+			dir);
+	return bt_agent_main(&(struct bt_agent_spec){.state_dir = dir,
+				     .server_url = bt_cli_get(cli, "server"),
+				     .policy_file = bt_cli_get(cli, "policy"),
+				     .own_machine = bt_cli_has(cli, "own-machine")},
+		err);
+}
+
+int bt_cmd_agent_join(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_FREE char *dir = agent_dir(cli);
+	const char *token = bt_cli_get(cli, "token");
+	if (!token)
+		token = getenv("BATON_JOIN_TOKEN");
+	if (!token || !*token)
+		return bt_err_set(err, BT_E_CONFIG,
+			"a join token is needed: --token T (an admin makes one with `baton "
+			"join-token HOST`)");
+	int r = bt_agent_join(
+		cli->args[0], token, dir, bt_cli_get(cli, "host"), bt_cli_get(cli, "address"), err);
+	if (r < 0)
+		return r;
+	printf("joined; next: baton agent run --dir %s\n", dir);
+	return 0;
+}

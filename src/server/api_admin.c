@@ -1,0 +1,314 @@
+/* Health, metrics, hosts, tokens, sessions, audit. */
+#include "base/clock.h"
+#include "net/pki.h"
+#include "server/api.h"
+
+#include <string.h>
+
+#define SESSION_MS ((int64_t)12 * 3600 * 1000)
+#define JOIN_TTL_MS 900000
+#define JOIN_TTL_MAX ((int64_t)7 * 86400000)
+
+void bt_api_health(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	if (bt_store_number(s->store, 0, BT_SQL_ALIVE) != 1) {
+		bt_api_error(x, BT_E_STORE, "the store does not answer");
+		return;
+	}
+	bt_http_reply_json(x, 200,
+		json_pack("{s:s, s:s, s:s}", "status", "ok", "version", BATON_VERSION, "store_id",
+			bt_store_id(s->store)));
+}
+
+void bt_api_metrics(struct bt_http_exchange *x, void *arg)
+{
+	BT_STR struct bt_str out = {0};
+	bt_metrics_print(arg, &out);
+	bt_http_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", out.data, out.len);
+}
+
+/* ---- hosts ------------------------------------------------------------------------------- */
+
+static json_t *instances_of(const struct bt_host *h, const struct bt_who *who)
+{
+	json_t *list = json_array(), *entry, *one;
+	const char *service;
+	size_t i;
+	json_object_foreach (h->seen, service, entry) {
+		const json_t *seen = json_object_get(entry, "seen");
+		if (!bt_who_sees(who, service))
+			continue;
+		json_array_foreach (json_object_get(seen, "instances"), i, one) {
+			json_t *copy = json_copy(one);
+			json_object_set_new(copy, "service", json_string(service));
+			json_array_append_new(list, copy);
+		}
+	}
+	return list;
+}
+
+void bt_api_hosts(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	json_t *list = json_array();
+	for (const struct bt_host *h = s->hosts; h; h = h->next) {
+		if (h->revoked)
+			continue;
+		json_t *j = json_pack("{s:s, s:s?, s:s?, s:I, s:b, s:I, s:o}", "name", h->name,
+			"address", h->address, "agent_version", h->agent_version, "protocol",
+			(json_int_t)h->protocol, "connected", (int)bt_host_connected(h),
+			"free_bytes", (json_int_t)h->free_bytes, "instances",
+			instances_of(h, bt_who(x)));
+		bt_api_set_time(j, "last_seen_at", h->poll ? bt_clock_wall_ms() : h->seen_wall_ms);
+		json_array_insert_new(list, 0, j);
+	}
+	bt_http_reply_json(x, 200, json_pack("{s:o}", "hosts", list));
+}
+
+/* A change and its answer: what is answered once it is durable. */
+struct change {
+	struct bt_http_exchange *x;
+	struct bt_host *remove;
+	json_t *answer;
+	int status;
+	const char *what;
+};
+
+static void on_changed(void *arg, const struct bt_txn *t, int result, const struct bt_err *err)
+{
+	struct change *c = arg;
+	(void)t;
+	if (result == BT_E_NOTFOUND || result == BT_E_EXISTS)
+		bt_api_error(c->x, result, "%s: %s", c->what, err->text);
+	else if (result < 0)
+		bt_http_reply_error(c->x, err);
+	else
+		bt_http_reply_json(c->x, c->status, BT_STEAL(c->answer));
+	if (result == 0 && c->remove) {
+		c->remove->revoked = true;
+		bt_host_disconnect(c->remove);
+	}
+	json_decref(c->answer);
+	free(c);
+}
+
+static struct change *change_new(
+	struct bt_http_exchange *x, int status, json_t *answer, const char *what)
+{
+	struct change *c = bt_calloc(1, sizeof *c);
+	*c = (struct change){x, NULL, answer, status, what};
+	return c;
+}
+
+void bt_api_host_remove(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	const char *name = bt_http_param(x, "host");
+	struct bt_host *h = bt_host_find(s, name);
+	if (!h || h->revoked) {
+		bt_api_error(x, BT_E_NOTFOUND, "no host '%.80s'", name);
+		return;
+	}
+	struct change *c = change_new(x, 200, json_pack("{s:s}", "removed", h->name), "host");
+	c->remove = h;
+	struct bt_txn *t = bt_txn_new();
+	bt_txn_add(t, BT_SQL_HOST_REVOKE, h->name, bt_clock_wall_ms());
+	bt_txn_add(t, BT_SQL_CERT_DROP_ALL, h->name, bt_clock_wall_ms());
+	bt_server_audit(t, bt_who(x)->name, "remove host", h->name);
+	bt_store_commit(s->store, t, on_changed, c);
+}
+
+void bt_api_join_token(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	BT_JSON json_t *body = bt_api_body(x);
+	const char *host = NULL, *ttl = NULL;
+	char hash[65], fingerprint[65];
+	int64_t ms = JOIN_TTL_MS;
+	struct bt_err err;
+	if (!body)
+		return;
+	BT_FREE char *ca = bt_server_path(s, "pki/ca.pem");
+	int r = bt_json_str(body, "host", &host, &err);
+	if (r == 0)
+		r = bt_json_str_opt(body, "ttl", &ttl, &err);
+	if (r == 0 && !bt_name_valid(host))
+		r = bt_err_set(&err, BT_E_CONFIG,
+			"host '%.80s': expected letters, digits, '.', '_', '-'", host);
+	if (r == 0 && ttl)
+		r = bt_duration_parse(ttl, &ms, &err);
+	if (r == 0 && (ms <= 0 || ms > JOIN_TTL_MAX))
+		r = bt_err_set(&err, BT_E_CONFIG, "ttl '%s': expected up to 7d", ttl);
+	if (r == 0)
+		r = bt_pki_fingerprint(ca, fingerprint, &err);
+	if (r < 0) {
+		bt_http_reply_error(x, &err);
+		return;
+	}
+	BT_FREE char *token = bt_token_new("btj_");
+	BT_FREE char *text = bt_asprintf("%s.%s", token, fingerprint);
+	bt_token_hash(token, hash);
+	struct bt_txn *t = bt_txn_new();
+	bt_txn_add(t, BT_SQL_JOIN_ADD, hash, host, bt_clock_wall_ms() + ms);
+	bt_server_audit(t, bt_who(x)->name, "join token", host);
+	json_t *answer = json_pack("{s:s, s:s}", "token", text, "host", host);
+	bt_api_set_time(answer, "expires_at", bt_clock_wall_ms() + ms);
+	bt_store_commit(s->store, t, on_changed, change_new(x, 201, answer, "join token"));
+}
+
+/* ---- tokens ------------------------------------------------------------------------------ */
+
+void bt_api_tokens(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	struct bt_err err;
+	json_t *rows = NULL, *row;
+	size_t i;
+	if (bt_store_select(s->store, &rows, &err, BT_SQL_TOKENS) < 0) {
+		bt_http_reply_error(x, &err);
+		return;
+	}
+	json_array_foreach (rows, i, row) {
+		const char *services = json_string_value(json_object_get(row, "services"));
+		json_t *list = services ? json_loads(services, 0, NULL) : NULL;
+		if (list)
+			json_object_set_new(row, "services", list);
+		bt_api_set_time(
+			row, "created_at", json_integer_value(json_object_get(row, "created_at")));
+		bt_api_set_time(
+			row, "revoked_at", json_integer_value(json_object_get(row, "revoked_at")));
+	}
+	bt_http_reply_json(x, 200, json_pack("{s:o}", "tokens", rows));
+}
+
+static int read_scope(const json_t *body, char **ret, struct bt_err *err)
+{
+	json_t *services = json_object_get(body, "services"), *one;
+	size_t i;
+	if (services && !json_is_array(services))
+		return bt_err_set(err, BT_E_CONFIG, "services: expected a list of names");
+	json_array_foreach (services, i, one)
+		if (!json_is_string(one) || !bt_name_valid(json_string_value(one)))
+			return bt_err_set(err, BT_E_CONFIG, "services[%zu]: expected a name", i);
+	*ret = json_array_size(services) ? bt_json_dump(services) : NULL;
+	return 0;
+}
+
+void bt_api_token_add(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	BT_JSON json_t *body = bt_api_body(x);
+	BT_FREE char *scope = NULL;
+	const char *name = NULL, *role = NULL;
+	char hash[65];
+	struct bt_err err;
+	if (!body)
+		return;
+	int r = bt_json_str(body, "name", &name, &err);
+	if (r == 0)
+		r = bt_json_str(body, "role", &role, &err);
+	if (r == 0 && !bt_name_valid(name))
+		r = bt_err_set(&err, BT_E_CONFIG,
+			"name '%.80s': expected letters, digits, '.', '_', '-'", name);
+	if (r == 0)
+		r = bt_role_parse(role, &err);
+	if (r >= 0)
+		r = read_scope(body, &scope, &err);
+	if (r < 0) {
+		bt_http_reply_error(x, &err);
+		return;
+	}
+	BT_FREE char *token = bt_token_new("bt_");
+	bt_token_hash(token, hash);
+	struct bt_txn *t = bt_txn_new();
+	bt_txn_add(t, BT_SQL_TOKEN_ADD, hash, name, role, scope, bt_clock_wall_ms());
+	bt_server_audit(t, bt_who(x)->name, "token", name);
+	bt_store_commit(s->store, t, on_changed,
+		change_new(x, 201, json_pack("{s:s, s:s}", "token", token, "name", name),
+			"a token of that name"));
+}
+
+void bt_api_token_revoke(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	const char *name = bt_http_param(x, "name");
+	struct bt_txn *t = bt_txn_new();
+	bt_txn_add(t, BT_SQL_TOKEN_REVOKE, name, bt_clock_wall_ms());
+	bt_server_audit(t, bt_who(x)->name, "revoke token", name);
+	bt_store_commit(s->store, t, on_changed,
+		change_new(x, 200, json_pack("{s:s}", "revoked", name), "token of that name"));
+}
+
+/* ---- the page's session ------------------------------------------------------------------ */
+
+void bt_api_session(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	BT_JSON json_t *body = bt_api_body(x);
+	BT_JSON json_t *rows = NULL;
+	const char *token = NULL;
+	char token_hash[65], hash[65];
+	struct bt_err err;
+	if (!body)
+		return;
+	int r = bt_json_str(body, "token", &token, &err);
+	if (r == 0) {
+		bt_token_hash(token, token_hash);
+		r = bt_store_select(s->store, &rows, &err, BT_SQL_TOKEN_GET, token_hash);
+	}
+	if (r == 0 && json_array_size(rows) == 0)
+		r = bt_err_set(&err, BT_E_AUTH, "this token is not known here, or was revoked");
+	if (r < 0) {
+		bt_http_reply_error(x, &err);
+		return;
+	}
+	BT_FREE char *session = bt_token_new("bts_");
+	BT_FREE char *cookie =
+		bt_asprintf("baton_session=%s; HttpOnly; SameSite=Strict; Path=/; Max-Age=%lld%s",
+			session, (long long)(SESSION_MS / 1000), s->plain ? "" : "; Secure");
+	bt_token_hash(session, hash);
+	struct bt_txn *t = bt_txn_new();
+	bt_txn_add(t, BT_SQL_SESSION_ADD, hash, token_hash, bt_clock_wall_ms() + SESSION_MS);
+	bt_http_reply_header(x, "Set-Cookie", cookie);
+	json_t *answer = json_object();
+	json_object_set(answer, "name", json_object_get(json_array_get(rows, 0), "name"));
+	json_object_set(answer, "role", json_object_get(json_array_get(rows, 0), "role"));
+	bt_store_commit(s->store, t, on_changed, change_new(x, 201, answer, "session"));
+}
+
+void bt_api_session_end(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	char hash[65] = "";
+	const char *at = bt_http_request_header(x, "Cookie");
+	at = at ? strstr(at, "baton_session=") : NULL;
+	if (at) {
+		at += strlen("baton_session=");
+		BT_FREE char *session = bt_strndup(at, strcspn(at, "; "));
+		bt_token_hash(session, hash);
+	}
+	struct bt_txn *t = bt_txn_new();
+	bt_txn_add(t, BT_SQL_SESSION_END, hash);
+	bt_http_reply_header(
+		x, "Set-Cookie", "baton_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0");
+	bt_store_commit(s->store, t, on_changed, change_new(x, 200, json_object(), "session"));
+}
+
+void bt_api_audit(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	struct bt_err err;
+	json_t *rows = NULL, *row;
+	size_t i;
+	if (bt_store_select(s->store, &rows, &err, BT_SQL_AUDIT,
+		    bt_api_query_int(x, "limit", 1, 10000, 100)) < 0) {
+		bt_http_reply_error(x, &err);
+		return;
+	}
+	json_array_foreach (rows, i, row) {
+		bt_api_set_time(row, "at", json_integer_value(json_object_get(row, "wall_ms")));
+		json_object_del(row, "wall_ms");
+	}
+	bt_http_reply_json(x, 200, json_pack("{s:o}", "audit", rows));
+}

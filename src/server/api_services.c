@@ -1,0 +1,134 @@
+/* Services and their releases. */
+#include "base/clock.h"
+#include "server/api.h"
+
+#include <string.h>
+
+struct bt_svc *bt_api_find_service(struct bt_server *s, struct bt_http_exchange *x)
+{
+	const char *name = bt_http_param(x, "service");
+	struct bt_svc *svc = bt_server_service(s, name);
+	if (svc && svc->config && bt_who_sees(bt_who(x), name))
+		return svc;
+	bt_api_error(x, BT_E_NOTFOUND,
+		"no service '%.80s' here: it comes with its first deployment", name);
+	return NULL;
+}
+
+static const struct bt_running *run_of(struct bt_server *s, const char *service)
+{
+	for (int64_t id = s->next_deployment - 1; id > 0 && id > s->next_deployment - 1000; id--) {
+		const struct bt_running *r = bt_run_find(s, (uint64_t)id);
+		if (r && bt_streq(bt_run_service(r), service) &&
+			bt_engine_phase(bt_run_engine(r)) != BT_PHASE_ENDED)
+			return r;
+	}
+	return NULL;
+}
+
+static json_t *summary(struct bt_server *s, struct bt_svc *svc, struct bt_world *w,
+	const struct bt_service *service, bool full)
+{
+	json_t *j = json_pack("{s:s}", "name", svc->name);
+	struct bt_release *rel = NULL;
+	if (svc->live && bt_release_load(s, svc->live, &rel, NULL) == 0)
+		json_object_set_new(j, "release",
+			json_pack("{s:i, s:s}", "id", (int)rel->id, "version", rel->version));
+	bt_release_free(rel);
+	const struct bt_running *run = run_of(s, svc->name);
+	json_object_set_new(j, "phase",
+		json_string(run ? bt_phase_name(bt_engine_phase(bt_run_engine(run))) : "idle"));
+	const char **hosts = NULL;
+	size_t n = service ? bt_service_hosts(service, &hosts) : 0;
+	json_t *list = json_array();
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, json_string(hosts[i]));
+	free(hosts);
+	json_object_set_new(j, "hosts", list);
+	BT_STR struct bt_str why = {0};
+	struct bt_err err = {0};
+	int slot = -1;
+	int r = service && w ? bt_plan_live_slot(service, w, &slot, &why, &err) : -1;
+	const char *name = r == 0 && slot >= 0 ? service->run.slots[slot].name : NULL;
+	if (name)
+		json_object_set_new(j, "live_slot", json_string(name));
+	if (full) {
+		json_object_set_new(j, "live",
+			json_pack("{s:s?, s:s}", "slot", name, "why",
+				r == 0 ? bt_str_get(&why) : err.text));
+		json_object_set(j, "config", svc->config);
+		if (w)
+			json_object_set_new(j, "world", bt_world_to_json(w));
+	}
+	return j;
+}
+
+static json_t *service_json(struct bt_server *s, struct bt_svc *svc, bool full)
+{
+	struct bt_config *config = NULL;
+	const struct bt_service *service = NULL;
+	if (bt_config_service_from_json(svc->config, &config, NULL) == 0)
+		service = &config->services[0];
+	struct bt_world *w = service ? bt_world_last_seen(s, service) : NULL;
+	json_t *j = summary(s, svc, w, service, full);
+	bt_world_free(w);
+	bt_config_free(config);
+	return j;
+}
+
+void bt_api_services(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	json_t *list = json_array();
+	for (struct bt_svc *svc = s->services; svc; svc = svc->next)
+		if (svc->config && bt_who_sees(bt_who(x), svc->name))
+			json_array_append_new(list, service_json(s, svc, false));
+	bt_http_reply_json(x, 200, json_pack("{s:o}", "services", list));
+}
+
+void bt_api_service(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_svc *svc = bt_api_find_service(arg, x);
+	if (svc)
+		bt_http_reply_json(x, 200, service_json(arg, svc, true));
+}
+
+void bt_api_releases(struct bt_http_exchange *x, void *arg)
+{
+	struct bt_server *s = arg;
+	struct bt_svc *svc = bt_api_find_service(s, x);
+	struct bt_err err;
+	json_t *rows = NULL, *row;
+	size_t i;
+	if (!svc)
+		return;
+	if (bt_store_select(s->store, &rows, &err, BT_SQL_RELEASES_OF, svc->name) < 0) {
+		bt_http_reply_error(x, &err);
+		return;
+	}
+	json_array_foreach (rows, i, row) {
+		bt_api_set_time(
+			row, "created_at", json_integer_value(json_object_get(row, "created_at")));
+		json_object_del(row, "config_hash");
+		json_object_set_new(row, "live",
+			json_boolean(json_integer_value(json_object_get(row, "id")) == svc->live));
+	}
+	bt_http_reply_json(x, 200, json_pack("{s:o}", "releases", rows));
+}
+
+void bt_api_service_rollback(struct bt_http_exchange *x, void *arg)
+{
+	BT_JSON json_t *body = NULL;
+	size_t n;
+	struct bt_err err;
+	const char *to = NULL, *service = bt_http_param(x, "service");
+	(void)bt_http_body(x, &n);
+	if (n && !(body = bt_api_body(x)))
+		return;
+	if (bt_who_may(bt_who(x), service, &err) < 0 ||
+		(body && bt_json_str_opt(body, "to", &to, &err) < 0)) {
+		bt_http_reply_error(x, &err);
+		return;
+	}
+	bt_planning_rollback(arg, x, service, to);
+}

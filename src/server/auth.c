@@ -1,0 +1,173 @@
+/* People come with a bearer token or the page's cookie, agents with a certificate.
+ *
+ * Tokens are 256 random bits and stored as SHA-256, so looking one up by its hash gives a guesser
+ * nothing to measure. The cookie is a random session of its own that stands for a token; requests
+ * that carry an Origin must come from this very host, also on loopback, where any page in the
+ * browser could reach us. An agent's serial is looked up on each request: removing its host shuts
+ * it out at once. */
+#include "server/auth.h"
+
+#include "base/clock.h"
+#include "net/pki.h"
+#include "server/hosts.h"
+
+#include <string.h>
+
+#define COOKIE "baton_session="
+
+static void who_free(void *arg)
+{
+	struct bt_who *w = arg;
+	free(w->name);
+	json_decref(w->services);
+	free(w);
+}
+
+const struct bt_who *bt_who(const struct bt_http_exchange *x)
+{
+	return bt_http_identity(x);
+}
+
+int bt_role_parse(const char *text, struct bt_err *err)
+{
+	static const struct {
+		const char *name;
+		int role;
+	} roles[] = {{"viewer", BT_AUTH_VIEWER}, {"deployer", BT_AUTH_DEPLOYER},
+		{"admin", BT_AUTH_ADMIN}};
+	for (size_t i = 0; text && i < BT_ARRAY_LEN(roles); i++)
+		if (strcmp(roles[i].name, text) == 0)
+			return roles[i].role;
+	return bt_err_set(err, BT_E_CONFIG, "role '%s': expected viewer, deployer or admin",
+		text ? text : "");
+}
+
+bool bt_who_sees(const struct bt_who *w, const char *service)
+{
+	size_t i;
+	json_t *one;
+	if (!w || !w->services)
+		return w != NULL;
+	json_array_foreach (w->services, i, one)
+		if (bt_streq(json_string_value(one), service))
+			return true;
+	return false;
+}
+
+int bt_who_may(const struct bt_who *w, const char *service, struct bt_err *err)
+{
+	if (bt_who_sees(w, service))
+		return 0;
+	return bt_err_set(err, BT_E_REFUSED, "the token '%s' does not cover the service %s",
+		w ? w->name : "?", service);
+}
+
+/* The hash of the token that the request stands for, or an empty text. */
+static void token_hash(struct bt_server *s, const struct bt_http_exchange *x, char hash[static 65])
+{
+	const char *bearer = bt_http_request_header(x, "Authorization");
+	const char *cookies = bt_http_request_header(x, "Cookie");
+	hash[0] = '\0';
+	if (bearer && strncasecmp(bearer, "Bearer ", 7) == 0) {
+		bt_token_hash(bearer + 7, hash);
+		return;
+	}
+	for (const char *c = cookies; c; c = strchr(c, ';')) {
+		c += strspn(c, "; ");
+		if (!bt_str_starts(c, COOKIE)) {
+			if (!*c)
+				return;
+			continue;
+		}
+		c += strlen(COOKIE);
+		BT_FREE char *session = bt_strndup(c, strcspn(c, "; "));
+		char session_hash[65];
+		bt_token_hash(session, session_hash);
+		BT_JSON json_t *rows = NULL;
+		if (bt_store_select(s->store, &rows, NULL, BT_SQL_SESSION_GET, session_hash,
+			    bt_clock_wall_ms()) == 0) {
+			const char *h = json_string_value(
+				json_object_get(json_array_get(rows, 0), "token_hash"));
+			if (h && strlen(h) == 64)
+				memcpy(hash, h, 65);
+		}
+		return;
+	}
+}
+
+static int check_origin(const struct bt_http_exchange *x, struct bt_err *err)
+{
+	const char *origin = bt_http_request_header(x, "Origin");
+	const char *host = bt_http_request_header(x, "Host");
+	const char *at = origin ? strstr(origin, "://") : NULL;
+	if (!origin || (at && host && strcasecmp(at + 3, host) == 0))
+		return 0;
+	bt_err_set(err, BT_E_REFUSED, "a page of %s may not call this server", origin);
+	return 403;
+}
+
+int bt_auth_people(struct bt_http_exchange *x, enum bt_auth need, void *arg, struct bt_err *err)
+{
+	struct bt_server *s = arg;
+	char hash[65];
+	BT_JSON json_t *rows = NULL;
+	int r = check_origin(x, err);
+	if (r || need == BT_AUTH_NONE)
+		return r;
+	token_hash(s, x, hash);
+	if (!hash[0]) {
+		bt_err_set(err, BT_E_AUTH, "no token: send 'Authorization: Bearer …', or log in");
+		return 401;
+	}
+	if (bt_store_select(s->store, &rows, err, BT_SQL_TOKEN_GET, hash) < 0)
+		return 503;
+	json_t *row = json_array_get(rows, 0);
+	if (!row) {
+		bt_err_set(err, BT_E_AUTH, "this token is not known here, or was revoked");
+		return 401;
+	}
+	int role = bt_role_parse(json_string_value(json_object_get(row, "role")), NULL);
+	const char *name = json_string_value(json_object_get(row, "name"));
+	if (need == BT_AUTH_AGENT || role < (int)need) {
+		bt_err_set(
+			err, BT_E_REFUSED, "the role of the token '%s' is too low for this", name);
+		return 403;
+	}
+	struct bt_who *w = bt_calloc(1, sizeof *w);
+	w->name = bt_strdup(name);
+	w->role = role;
+	const char *services = json_string_value(json_object_get(row, "services"));
+	w->services = services ? json_loads(services, 0, NULL) : NULL;
+	bt_http_set_identity(x, w, who_free);
+	return 0;
+}
+
+int bt_auth_agent(struct bt_http_exchange *x, enum bt_auth need, void *arg, struct bt_err *err)
+{
+	struct bt_server *s = arg;
+	const char *cn = bt_http_peer_cn(x), *serial = bt_http_peer_serial(x);
+	BT_JSON json_t *rows = NULL;
+	if (need == BT_AUTH_NONE)
+		return 0;
+	if (!cn || !serial) {
+		bt_err_set(err, BT_E_AUTH, "a client certificate is needed: join first");
+		return 401;
+	}
+	if (bt_store_select(s->store, &rows, err, BT_SQL_CERT_GET, serial) < 0)
+		return 503;
+	const json_t *row = json_array_get(rows, 0);
+	const json_t *drop_at = json_object_get(row, "drop_at");
+	struct bt_host *h = bt_host_find(s, cn);
+	if (!row || !h || h->revoked ||
+		!bt_streq(json_string_value(json_object_get(row, "host")), cn) ||
+		(drop_at && json_integer_value(drop_at) <= bt_clock_wall_ms())) {
+		bt_err_set(err, BT_E_REFUSED, "the certificate of %s is revoked: join again", cn);
+		return 403;
+	}
+	struct bt_who *w = bt_calloc(1, sizeof *w);
+	w->name = bt_strdup(cn);
+	w->role = BT_AUTH_AGENT;
+	w->host = h;
+	bt_http_set_identity(x, w, who_free);
+	return 0;
+}

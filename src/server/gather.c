@@ -1,0 +1,203 @@
+/* The world of one service, from its hosts' own mouths. */
+#include "base/clock.h"
+#include "server/hosts.h"
+
+#include <string.h>
+
+struct part {
+	struct bt_gather *gather;
+	struct bt_host *host;
+	struct bt_ask *ask;
+	char *trouble;
+};
+
+struct bt_gather {
+	struct bt_server *server;
+	char *service;
+	struct part *parts;
+	size_t n, waiting;
+	struct event *finish;
+	void (*done)(void *, struct bt_world *, const struct bt_err *);
+	void *arg;
+	struct bt_err err;
+};
+
+size_t bt_service_hosts(const struct bt_service *service, const char ***ret)
+{
+	size_t n = 0;
+	const char **list = bt_calloc(service->n_hosts + 1, sizeof *list);
+	for (size_t i = 0; i < service->n_hosts; i++) {
+		size_t k = 0;
+		while (k < n && strcmp(list[k], service->hosts[i]) != 0)
+			k++;
+		if (k == n)
+			list[n++] = service->hosts[i];
+	}
+	const char *on = service->nginx ? service->nginx->on : NULL;
+	for (size_t k = 0; on && k < n; k++)
+		if (strcmp(list[k], on) == 0)
+			on = NULL;
+	if (on)
+		list[n++] = on;
+	*ret = list;
+	return n;
+}
+
+/* What one host saw, with generations raised to what was ever handed out or reported: an agent that
+ * accepted one and did not confirm it would refuse the same number again. */
+static json_t *seen_copy(const struct bt_host *h, const char *service)
+{
+	int64_t at;
+	json_t *seen = json_deep_copy(bt_host_seen(h, service, &at));
+	size_t i;
+	json_t *b;
+	json_array_foreach (json_object_get(seen, "balancers"), i, b) {
+		const char *name = json_string_value(json_object_get(b, "name"));
+		json_int_t known =
+			json_integer_value(name ? json_object_get(h->generations, name) : NULL);
+		if (known > json_integer_value(json_object_get(b, "generation")))
+			json_object_set_new(b, "generation", json_integer(known));
+	}
+	if (seen)
+		json_object_set_new(seen, "host", json_string(h->name));
+	return seen;
+}
+
+static int build_world(struct bt_server *s, const char *service, const char *const *hosts, size_t n,
+	struct bt_world **ret, struct bt_err *err)
+{
+	BT_JSON json_t *j = json_pack("{s:i, s:[]}", "version", BT_WORLD_VERSION, "hosts");
+	for (size_t i = 0; i < n; i++) {
+		struct bt_host *h = bt_host_find(s, hosts[i]);
+		json_t *seen = h ? seen_copy(h, service) : NULL;
+		if (seen)
+			json_array_append_new(json_object_get(j, "hosts"), seen);
+	}
+	return bt_world_from_json(j, ret, err);
+}
+
+struct bt_world *bt_world_last_seen(struct bt_server *s, const struct bt_service *service)
+{
+	const char **hosts = NULL;
+	struct bt_world *w = NULL;
+	size_t n = bt_service_hosts(service, &hosts);
+	if (build_world(s, service->name, hosts, n, &w, NULL) < 0)
+		w = NULL;
+	free(hosts);
+	return w;
+}
+
+static void free_gather(struct bt_gather *g)
+{
+	for (size_t i = 0; i < g->n; i++)
+		free(g->parts[i].trouble);
+	if (g->finish)
+		event_free(g->finish);
+	free(g->parts);
+	free(g->service);
+	free(g);
+}
+
+static void on_finish(evutil_socket_t fd, short what, void *arg)
+{
+	struct bt_gather *g = arg;
+	BT_STR struct bt_str why = {0};
+	struct bt_world *w = NULL;
+	(void)fd;
+	(void)what;
+	for (size_t i = 0; i < g->n; i++)
+		if (g->parts[i].trouble)
+			bt_str_addf(&why, "%s%s", why.len ? "; " : "", g->parts[i].trouble);
+	struct bt_err *err = &g->err;
+	if (why.len) {
+		bt_err_set(err, BT_E_UNREACHABLE, "%s", bt_str_get(&why));
+	} else {
+		const char **hosts = bt_calloc(g->n + 1, sizeof *hosts);
+		for (size_t i = 0; i < g->n; i++)
+			hosts[i] = g->parts[i].host->name;
+		if (build_world(g->server, g->service, hosts, g->n, &w, err) < 0)
+			w = NULL;
+		free(hosts);
+	}
+	void (*done)(void *, struct bt_world *, const struct bt_err *) = g->done;
+	void *a = g->arg;
+	struct bt_err copy = *err;
+	free_gather(g);
+	done(a, w, w ? NULL : &copy);
+}
+
+static void part_done(struct part *p)
+{
+	struct timeval now = {0, 0};
+	p->ask = NULL;
+	if (--p->gather->waiting == 0)
+		event_add(p->gather->finish, &now);
+}
+
+static void on_answer(void *arg, const json_t *answer, bool end, const struct bt_err *err)
+{
+	struct part *p = arg;
+	json_t *seen = json_object_get(answer, "observation");
+	if (json_is_object(seen))
+		bt_host_saw(p->host, p->gather->service, seen);
+	else if (end)
+		p->trouble =
+			err ? bt_strdup(err->text)
+			    : bt_asprintf("host %s answered without an observation", p->host->name);
+	if (end)
+		part_done(p);
+}
+
+static json_t *question(const struct bt_service *service, const json_t *json, const char *host)
+{
+	json_t *balancers = json_array();
+	if (service->nginx && bt_streq(service->nginx->on, host)) {
+		BT_FREE char *name = bt_asprintf("nginx/%s", service->name);
+		json_array_append_new(balancers, json_string(name));
+	}
+	return json_pack(
+		"{s:s, s:O, s:o}", "kind", "observe", "service", json, "balancers", balancers);
+}
+
+struct bt_gather *bt_gather_start(struct bt_server *s, const struct bt_service *service,
+	const json_t *service_json, int64_t not_before,
+	void (*done)(void *arg, struct bt_world *world, const struct bt_err *err), void *arg)
+{
+	const char **hosts = NULL;
+	struct bt_gather *g = bt_calloc(1, sizeof *g);
+	g->server = s;
+	g->service = bt_strdup(service->name);
+	g->done = done;
+	g->arg = arg;
+	g->n = bt_service_hosts(service, &hosts);
+	g->parts = bt_calloc(g->n + 1, sizeof *g->parts);
+	g->finish = evtimer_new(s->base, on_finish, g);
+	g->waiting = g->n + 1;
+	for (size_t i = 0; i < g->n; i++) {
+		struct part *p = &g->parts[i];
+		int64_t at = 0;
+		p->gather = g;
+		p->host = bt_host_add(s, hosts[i]);
+		bool fresh = bt_host_seen(p->host, service->name, &at) && at >= not_before;
+		if (fresh)
+			g->waiting--;
+		else
+			p->ask = bt_ask_start(p->host, question(service, service_json, hosts[i]),
+				BT_GATHER_MS, on_answer, p);
+	}
+	free(hosts);
+	struct timeval now = {0, 0};
+	if (--g->waiting == 0)
+		event_add(g->finish, &now);
+	return g;
+}
+
+struct bt_gather *bt_gather_cancel(struct bt_gather *g)
+{
+	if (!g)
+		return NULL;
+	for (size_t i = 0; i < g->n; i++)
+		bt_ask_cancel(g->parts[i].ask);
+	free_gather(g);
+	return NULL;
+}

@@ -1,0 +1,434 @@
+/* From a wish to a running deployment. Everything that can be refused without asking a host is
+ * refused first; then every host of the service says what it sees now; then the plan is made from
+ * that, and only a plan that holds becomes rows, a lease and first commands (run_start.c). */
+#include "server/planning.h"
+
+#include "base/clock.h"
+
+#include <openssl/evp.h>
+#include <string.h>
+
+struct bt_wish {
+	struct bt_wish *next;
+	struct bt_server *server;
+	struct bt_gather *gather;
+	struct bt_http_exchange *x; /* NULL: nobody waits, or the peer left */
+	bool preview, new_release;
+	int (*make)(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
+	struct bt_release *release;
+	struct bt_config *config;
+	char hash[65], *by, *holder;
+	unsigned char *sealed;
+	size_t n_sealed;
+	struct bt_svc *retire; /* its warm slot */
+};
+
+static void on_close(void *arg)
+{
+	struct bt_wish *w = arg;
+	w->x = NULL; /* a client that leaves changes nothing: what it asked for goes on */
+}
+
+static struct bt_wish *wish_new(struct bt_server *s, struct bt_http_exchange *x)
+{
+	struct bt_wish *w = bt_calloc(1, sizeof *w);
+	w->server = s;
+	w->x = x;
+	w->next = s->wishes;
+	s->wishes = w;
+	return w;
+}
+
+static void wish_free(struct bt_wish *w)
+{
+	for (struct bt_wish **p = &w->server->wishes; *p; p = &(*p)->next)
+		if (*p == w) {
+			*p = w->next;
+			break;
+		}
+	bt_gather_cancel(w->gather);
+	bt_release_free(w->release);
+	bt_config_free(w->config);
+	free(w->by);
+	free(w->holder);
+	free(w->sealed);
+	free(w);
+}
+
+static void refuse(struct bt_wish *w, const struct bt_err *err)
+{
+	if (w->x)
+		bt_http_reply_error(w->x, err);
+	else
+		bt_log(NULL, BT_LOG_WARN, "service=%s not started: %s",
+			w->release ? w->release->service : "?", err->text);
+	wish_free(w);
+}
+
+/* ---- checks before any host is asked ----------------------------------------------------- */
+
+static int check_hosts(struct bt_server *s, const struct bt_service *service, struct bt_err *err)
+{
+	const char **hosts = NULL;
+	int r = 0;
+	size_t n = bt_service_hosts(service, &hosts);
+	for (size_t i = 0; i < n && r == 0; i++) {
+		const struct bt_host *h = bt_host_find(s, hosts[i]);
+		if (!h || h->revoked)
+			r = bt_err_set(err, BT_E_CONFIG,
+				"host '%s' is not known here: join its agent first (baton hosts "
+				"lists the known ones)",
+				hosts[i]);
+		else if (!bt_host_connected(h))
+			r = bt_err_set(err, BT_E_UNREACHABLE,
+				"host %s is not connected: is its agent running?", hosts[i]);
+	}
+	free(hosts);
+	return r;
+}
+
+static int check_secrets(const struct bt_service *service, const json_t *given, struct bt_err *err)
+{
+	const char *name;
+	json_t *value;
+	for (size_t i = 0; i < service->run.n_secrets; i++)
+		if (!json_is_string(json_object_get(given, service->run.secrets[i])))
+			return bt_err_set(err, BT_E_CONFIG,
+				"secret %s of service %s has no value: set it in the environment "
+				"of "
+				"the caller",
+				service->run.secrets[i], service->name);
+	json_object_foreach ((json_t *)given, name, value) {
+		bool declared = false;
+		for (size_t i = 0; i < service->run.n_secrets; i++)
+			declared = declared || bt_streq(service->run.secrets[i], name);
+		if (!declared)
+			return bt_err_set(err, BT_E_CONFIG,
+				"secret %s is not declared in run.secrets of service %s", name,
+				service->name);
+	}
+	return 0;
+}
+
+static int read_artifact(struct bt_wish *w, const json_t *body, struct bt_err *err)
+{
+	json_t *artifact = NULL;
+	const char *digest = NULL, *file_name = "artifact";
+	if (w->preview && !json_object_get(body, "artifact"))
+		return 0; /* a plan needs no bytes */
+	int r = bt_json_object(body, "artifact", &artifact, err);
+	if (r == 0)
+		r = bt_json_str(artifact, "digest", &digest, err);
+	if (r == 0)
+		r = bt_json_str_opt(artifact, "file_name", &file_name, err);
+	if (r < 0)
+		return r;
+	if (strlen(digest) != 64 || strspn(digest, "0123456789abcdef") != 64)
+		return bt_err_set(err, BT_E_PROTOCOL, "artifact.digest: expected 64 hex digits");
+	if (!*file_name || *file_name == '.' || strchr(file_name, '/') || strlen(file_name) > 255)
+		return bt_err_set(err, BT_E_PROTOCOL, "artifact.file_name: expected a plain name");
+	BT_JSON json_t *rows = NULL;
+	r = bt_store_select(w->server->store, &rows, err, BT_SQL_ARTIFACT_GET, digest);
+	if (r < 0)
+		return r;
+	const json_t *row = json_array_get(rows, 0);
+	if (!row && !w->preview)
+		return bt_err_set(err, BT_E_NOTFOUND,
+			"artifact %.12s… is not here (yet): upload it first", digest);
+	w->release->digest = bt_strdup(digest);
+	w->release->file_name = bt_strdup(file_name);
+	w->release->size = row ? json_integer_value(json_object_get(row, "size"))
+			       : json_integer_value(json_object_get(artifact, "size"));
+	return 0;
+}
+
+/* Config and secrets of a release, under the server's key, so that the hash tells nobody a guessed
+ * secret. */
+static void hash_config(struct bt_wish *w, const char *config, const char *secrets)
+{
+	unsigned char md[32];
+	unsigned int n = 0;
+	EVP_MD_CTX *c = EVP_MD_CTX_new();
+	EVP_DigestInit_ex(c, EVP_sha256(), NULL);
+	EVP_DigestUpdate(c, w->server->key, BT_KEY_BYTES);
+	EVP_DigestUpdate(c, config, strlen(config) + 1);
+	EVP_DigestUpdate(c, secrets, strlen(secrets));
+	EVP_DigestFinal_ex(c, md, &n);
+	EVP_MD_CTX_free(c);
+	bt_hex(md, sizeof md, w->hash);
+}
+
+/* The same version means the same artifact. With the same config and secrets it is the same
+ * release; with others it becomes a release of its own under that version. */
+static int choose_release(struct bt_wish *w, const json_t *secrets, struct bt_err *err)
+{
+	struct bt_release *rel = w->release;
+	BT_JSON json_t *rows = NULL;
+	BT_FREE char *config = bt_json_dump(rel->config);
+	char *text = bt_json_dump(secrets);
+	hash_config(w, config, text);
+	int r = 0;
+	if (json_object_size(secrets) > 0)
+		r = bt_secrets_seal(w->server->key, text, &w->sealed, &w->n_sealed, err);
+	explicit_bzero(text, strlen(text));
+	free(text);
+	if (r == 0)
+		r = bt_store_select(w->server->store, &rows, err, BT_SQL_RELEASE_BY_VERSION,
+			rel->service, rel->version);
+	if (r < 0)
+		return r;
+	const json_t *row = json_array_get(rows, 0);
+	const char *digest = json_string_value(json_object_get(row, "digest"));
+	if (row && rel->digest && !bt_streq(digest, rel->digest))
+		return bt_err_set(err, BT_E_EXISTS,
+			"version %s of %s exists with another artifact (%.12s…): a release never "
+			"changes, choose another version",
+			rel->version, rel->service, digest);
+	if (row && bt_streq(json_string_value(json_object_get(row, "config_hash")), w->hash)) {
+		rel->id = (uint32_t)json_integer_value(json_object_get(row, "id"));
+		return 0;
+	}
+	w->new_release = true;
+	rel->id = (uint32_t)(w->preview ? w->server->next_release : w->server->next_release++);
+	if (w->n_sealed) {
+		rel->sealed = bt_malloc(2 * w->n_sealed + 1);
+		bt_hex(w->sealed, w->n_sealed, rel->sealed);
+	}
+	return 0;
+}
+
+static void read_by(struct bt_wish *w, const json_t *by)
+{
+	const struct bt_who *who = w->x ? bt_who(w->x) : NULL;
+	json_t *j = json_is_object(by) ? json_deep_copy(by) : json_object();
+	w->holder = bt_strdup(who ? who->name : "baton");
+	json_object_set_new(j, "name", json_string(w->holder));
+	w->by = bt_json_dump(j);
+	json_decref(j);
+}
+
+static int read_body(struct bt_wish *w, const json_t *body, struct bt_err *err)
+{
+	const char *service = NULL, *version = NULL;
+	json_t *config = NULL, *secrets = json_object_get(body, "env_secrets");
+	int r = bt_json_str(body, "service", &service, err);
+	if (r == 0)
+		r = bt_who_may(bt_who(w->x), service, err);
+	if (r == 0)
+		r = bt_json_str(body, "version", &version, err);
+	if (r == 0)
+		r = bt_json_object(body, "config", &config, err);
+	if (r == 0)
+		r = bt_config_service_from_json(config, &w->config, err);
+	if (r < 0)
+		return r;
+	const struct bt_service *svc = &w->config->services[0];
+	if (!bt_streq(svc->name, service))
+		return bt_err_set(err, BT_E_CONFIG, "service %s comes with the config of %s",
+			service, svc->name);
+	if (!bt_name_valid(version))
+		return bt_err_set(err, BT_E_CONFIG,
+			"version '%.80s': expected letters, digits, '.', '_', '-', at most %d",
+			version, BT_NAME_MAX);
+	if (secrets && !json_is_object(secrets))
+		return bt_err_set(err, BT_E_PROTOCOL, "env_secrets: expected an object");
+	w->release = bt_calloc(1, sizeof *w->release);
+	w->release->service = bt_strdup(service);
+	w->release->version = bt_strdup(version);
+	w->release->config = json_incref(config);
+	BT_JSON json_t *none = json_object();
+	secrets = secrets ? secrets : none;
+	r = read_artifact(w, body, err);
+	if (r == 0 && !(w->preview && json_object_size(secrets) == 0))
+		r = check_secrets(svc, secrets, err);
+	if (r == 0 && !w->preview)
+		r = bt_run_lease_free(w->server, service, err);
+	if (r == 0)
+		r = check_hosts(w->server, svc, err);
+	if (r == 0)
+		r = choose_release(w, secrets, err);
+	read_by(w, json_object_get(body, "by"));
+	return r;
+}
+
+/* ---- with the world ---------------------------------------------------------------------- */
+
+static void on_started(void *arg, uint64_t id, int result, const struct bt_err *err)
+{
+	struct bt_wish *w = arg;
+	if (result < 0) {
+		refuse(w, err);
+		return;
+	}
+	if (w->x)
+		bt_http_reply_json(w->x, 201,
+			json_pack("{s:I, s:s, s:{s:i, s:s}}", "id", (json_int_t)id, "service",
+				w->release->service, "release", "id", (int)w->release->id,
+				"version", w->release->version));
+	wish_free(w);
+}
+
+static void show(struct bt_wish *w, struct bt_plan *p)
+{
+	BT_STR struct bt_str text = {0};
+	bt_plan_print(p, &text);
+	if (w->x)
+		bt_http_reply_json(w->x, 200,
+			json_pack("{s:o, s:s}", "plan", bt_plan_to_json(p), "text",
+				bt_str_get(&text)));
+	bt_plan_free(p);
+	wish_free(w);
+}
+
+static void nothing_warm(struct bt_wish *w)
+{
+	struct bt_txn *t = bt_txn_new();
+	w->retire->retire_at = 0;
+	bt_txn_add(t, BT_SQL_SERVICE_RETIRE_AT, w->retire->name, (int64_t)0);
+	bt_store_commit(w->server->store, t, NULL, NULL);
+	wish_free(w);
+}
+
+static void begin(struct bt_wish *w, struct bt_plan *p)
+{
+	struct bt_err err;
+	struct bt_run_start spec = {
+		.release = w->release,
+		.new_release = w->new_release,
+		.config_hash = w->hash,
+		.by = w->by,
+		.holder = w->holder,
+		.sealed = w->sealed,
+		.n_sealed = w->n_sealed,
+		.plan = p,
+	};
+	if (bt_run_start(w->server, &spec, on_started, w, &err) < 0)
+		refuse(w, &err);
+}
+
+static void on_world(void *arg, struct bt_world *world, const struct bt_err *err)
+{
+	struct bt_wish *w = arg;
+	struct bt_plan *plan = NULL;
+	struct bt_err why;
+	BT_ARENA struct bt_arena *a = bt_arena_new();
+	struct bt_plan_release *known = NULL;
+	const struct bt_release *rel = w->release;
+	w->gather = NULL;
+	if (!world) {
+		refuse(w, err);
+		return;
+	}
+	struct bt_plan_request rq = {
+		.service = &w->config->services[0],
+		.world = world,
+		.release = {rel->id, rel->version, rel->digest},
+		.first_task_id = 1,
+	};
+	rq.n_known = bt_release_known(w->server, rel->service, a, &known);
+	rq.known = known;
+	int r = w->make(&rq, &plan, &why);
+	bt_world_free(world);
+	if (r < 0) {
+		refuse(w, &why);
+	} else if (w->preview) {
+		show(w, plan);
+	} else if (plan->n_stages == 0 && w->retire) {
+		bt_plan_free(plan);
+		nothing_warm(w);
+	} else if (plan->n_stages == 0) {
+		bt_plan_free(plan);
+		bt_err_set(&why, BT_E_REFUSED, "%s %s serves already: there is nothing to do",
+			rel->service, rel->version);
+		refuse(w, &why);
+	} else {
+		begin(w, plan);
+	}
+}
+
+static void gather(struct bt_wish *w)
+{
+	if (w->x)
+		bt_http_on_close(w->x, on_close, w);
+	w->gather = bt_gather_start(w->server, &w->config->services[0], w->release->config,
+		bt_clock_boot_ms(), on_world, w);
+}
+
+void bt_planning_deploy(
+	struct bt_server *s, struct bt_http_exchange *x, const json_t *body, bool preview)
+{
+	struct bt_wish *w = wish_new(s, x);
+	struct bt_err err;
+	w->preview = preview;
+	w->make = bt_plan_deploy;
+	if (read_body(w, body, &err) < 0) {
+		refuse(w, &err);
+		return;
+	}
+	gather(w);
+}
+
+/* ---- a release that is known ------------------------------------------------------------- */
+
+static int load(struct bt_wish *w, uint32_t id, struct bt_err *err)
+{
+	int r = bt_release_load(w->server, id, &w->release, err);
+	if (r == 0)
+		r = bt_config_service_from_json(w->release->config, &w->config, err);
+	if (r == 0)
+		r = bt_run_lease_free(w->server, w->release->service, err);
+	if (r == 0)
+		r = check_hosts(w->server, &w->config->services[0], err);
+	return r;
+}
+
+void bt_planning_rollback(
+	struct bt_server *s, struct bt_http_exchange *x, const char *service, const char *to)
+{
+	struct bt_wish *w = wish_new(s, x);
+	struct bt_err err;
+	const struct bt_svc *svc = bt_server_service(s, service);
+	w->make = bt_plan_rollback;
+	read_by(w, NULL);
+	uint32_t id = !svc ? 0
+		      : to ? bt_release_find_text(s, service, to)
+			   : bt_release_previous(s, service, svc->live);
+	int r = 0;
+	if (!svc)
+		r = bt_err_set(&err, BT_E_NOTFOUND, "no service '%s' here", service);
+	else if (!id && to)
+		r = bt_err_set(&err, BT_E_NOTFOUND, "no release '%s' of %s", to, service);
+	else if (!id)
+		r = bt_err_set(&err, BT_E_NOTFOUND, "%s has no earlier good release", service);
+	else
+		r = load(w, id, &err);
+	if (r < 0) {
+		refuse(w, &err);
+		return;
+	}
+	gather(w);
+}
+
+void bt_planning_retire(struct bt_server *s, struct bt_svc *svc)
+{
+	struct bt_wish *w = wish_new(s, NULL);
+	struct bt_err err;
+	w->make = bt_plan_retire;
+	w->retire = svc;
+	read_by(w, NULL);
+	if (!svc->live || load(w, svc->live, &err) < 0) {
+		if (!svc->live)
+			bt_err_set(&err, BT_E_NOTFOUND, "%s has no live release", svc->name);
+		refuse(w, &err);
+		return;
+	}
+	gather(w);
+}
+
+void bt_planning_free(struct bt_server *s)
+{
+	struct bt_err err;
+	bt_err_set(&err, BT_E_STORE, "the server is stopping");
+	while (s->wishes)
+		refuse(s->wishes, &err);
+}

@@ -1,0 +1,15 @@
+/* From a wish to a running deployment: check, gather what the hosts see, plan, start. */
+#pragma once
+#include "server/auth.h"
+#include "server/run.h"
+
+/* POST /v1/deployments (preview false) and POST /v1/plan; answers x. body is borrowed. */
+void bt_planning_deploy(
+	struct bt_server *s, struct bt_http_exchange *x, const json_t *body, bool preview);
+/* POST /v1/services/{service}/rollback; to: version or number, NULL: the one before. */
+void bt_planning_rollback(
+	struct bt_server *s, struct bt_http_exchange *x, const char *service, const char *to);
+/* At the end: who waits is told that the server stops. */
+void bt_planning_free(struct bt_server *s);
+/* Stops a warm slot whose time has passed. */
+void bt_planning_retire(struct bt_server *s, struct bt_svc *svc);

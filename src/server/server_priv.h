@@ -1,0 +1,125 @@
+/* What the files of this folder share. Everything here runs on the loop's thread; only store
+ * transactions, hashing and file work run beside it. */
+#pragma once
+#include "base/json.h"
+#include "base/log.h"
+#include "base/loop.h"
+#include "base/str.h"
+#include "config/config.h"
+#include "dispatch/outbox.h"
+#include "engine/engine.h"
+#include "journal/store.h"
+#include "model/world.h"
+#include "net/http_server.h"
+#include "server/server.h"
+
+#define BT_KEY_BYTES 32
+#define BT_AGENT_LOST_MS 15000	/* without contact: the engine is told */
+#define BT_GATHER_MS 15000	/* hosts' time to say what they see */
+#define BT_TASK_LOG_MAX 65536	/* of one result */
+#define BT_STREAM_BEHIND 262144 /* a reader further behind is cut off */
+#define BT_CERT_DAYS 90
+
+struct bt_svc { /* a service that was deployed at least once */
+	struct bt_svc *next;
+	char *name;
+	json_t *config;	   /* canonical, of the last deployment */
+	uint32_t live;	   /* release; 0 none */
+	int64_t retire_at; /* wall; 0: nothing is kept warm */
+	uint64_t token;	   /* highest fencing token handed out or reported */
+};
+
+struct bt_server {
+	struct event_base *base;
+	char *state_dir, *url, *agents_url;
+	char **names; /* DNS names and IPs of this server */
+	size_t n_names;
+	int lock_fd;
+	bool stopping; /* nothing new begins */
+	bool plain;    /* people's listener has no TLS */
+	struct bt_store *store;
+	struct bt_work *work;
+	struct bt_http_server *people, *agents;
+	unsigned char key[BT_KEY_BYTES];
+	int64_t next_cursor, next_deployment, next_release;
+	int64_t started_boot_ms;
+	struct bt_svc *services;
+	struct bt_release *fresh;	/* releases.c */
+	struct bt_host *hosts;		/* hosts.c */
+	struct bt_ask *asks;		/* asks.c */
+	struct bt_running *runs;	/* runner.c */
+	struct bt_wish *wishes;		/* planning.c */
+	struct bt_reading *readings;	/* api_logs.c */
+	struct bt_sub *subs;		/* stream.c */
+	struct bt_upload *uploads;	/* api_artifacts.c */
+	struct bt_metric_task *metrics; /* metrics.c */
+	struct event *tick;		/* housekeeping.c */
+	int64_t n_ticks, n_records;
+	int n_starting; /* runs whose first transaction is on its way */
+};
+
+/* server.c */
+char *bt_server_path(const struct bt_server *s, const char *name); /* state_dir/name */
+/* Writes state_dir/path, with the directory it needs, beside the loop; takes over the text. */
+void bt_server_write_later(struct bt_server *s, const char *path, char *text);
+/* The same, and done(arg) on the loop when it is there; not called once the server stops. */
+void bt_server_write_then(
+	struct bt_server *s, const char *path, char *text, void (*done)(void *arg), void *arg);
+struct bt_svc *bt_server_service(struct bt_server *s, const char *name); /* NULL: unknown */
+struct bt_svc *bt_server_service_add(struct bt_server *s, const char *name);
+void bt_server_audit(struct bt_txn *t, const char *who, const char *what, const char *detail);
+
+/* secrets.c: values for run.secrets, AES-256-GCM under the key file. */
+int bt_secrets_make_key(const char *path, struct bt_err *err);
+int bt_secrets_load_key(const char *path, unsigned char key[BT_KEY_BYTES], struct bt_err *err);
+/* The caller frees *ret. nonce ‖ ciphertext ‖ tag. */
+int bt_secrets_seal(const unsigned char *key, const char *text, unsigned char **ret, size_t *ret_n,
+	struct bt_err *err);
+/* BT_E_CORRUPT when it was not sealed with this key. */
+int bt_secrets_open(const unsigned char *key, const char *hex, char **ret_text, struct bt_err *err);
+
+/* releases.c */
+struct bt_release {
+	uint32_t id;
+	char *service, *version, *digest, *file_name, *state;
+	int64_t size;
+	json_t *config; /* canonical service */
+	char *sealed;	/* secrets, hex; NULL: none */
+	struct bt_release *next;
+};
+int bt_release_load(struct bt_server *s, uint32_t id, struct bt_release **ret, struct bt_err *err);
+struct bt_release *bt_release_free(struct bt_release *r);
+/* One whose row is still on its way to the store is known from here. */
+void bt_release_remember(struct bt_server *s, const struct bt_release *r);
+/* name → value of its secrets; a new reference; an empty object where it has none. */
+int bt_release_secrets(
+	struct bt_server *s, const struct bt_release *r, json_t **ret, struct bt_err *err);
+/* The release of a service by number or version; 0: none. */
+uint32_t bt_release_find_text(struct bt_server *s, const char *service, const char *text);
+/* Where a rollback without a name goes: what was live before `live`, else the newest other good
+ * one; 0: nowhere. */
+uint32_t bt_release_previous(struct bt_server *s, const char *service, uint32_t live);
+/* id → version, digest of every release of the service, into the arena. */
+size_t bt_release_known(
+	struct bt_server *s, const char *service, struct bt_arena *a, struct bt_plan_release **ret);
+
+/* api.c */
+extern const struct bt_route_row bt_people_routes[];
+extern const size_t bt_people_routes_n;
+extern const struct bt_route_row bt_agent_routes[];
+extern const size_t bt_agent_routes_n;
+/* The body as a JSON object; answers 400 itself and returns NULL when it is none. */
+json_t *bt_api_body(struct bt_http_exchange *x);
+void bt_api_error(struct bt_http_exchange *x, int code, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+int64_t bt_api_query_int(const struct bt_http_exchange *x, const char *name, int64_t min,
+	int64_t max, int64_t otherwise);
+char *bt_api_time(int64_t wall_ms); /* RFC 3339; the caller frees */
+void bt_api_set_time(json_t *o, const char *key, int64_t wall_ms);
+
+/* housekeeping.c */
+int bt_housekeeping_start(struct bt_server *s, struct bt_err *err);
+/* metrics.c */
+void bt_metrics_task(struct bt_server *s, const char *task, int64_t ms, bool drain);
+void bt_metrics_free(struct bt_server *s);
+void bt_metrics_print(struct bt_server *s, struct bt_str *out);
