@@ -1,0 +1,278 @@
+/* What must hold. */
+#include "sim.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+void violated(struct sim *s, const char *fmt, ...)
+{
+	if (s->failed)
+		return;
+	s->failed = true;
+	va_list ap;
+	va_start(ap, fmt);
+	int n = snprintf(s->why, sizeof s->why, "at %.3f s: ", (double)s->now_ms / 1000);
+	vsnprintf(s->why + n, sizeof s->why - (size_t)n, fmt, ap);
+	va_end(ap);
+	trace(s, "VIOLATED: %s", s->why);
+}
+
+static int64_t count(const struct sim *s, const bool *in)
+{
+	int64_t n = 0;
+	for (uint16_t i = 0; i < s->n_inst; i++)
+		n += in[i];
+	return n;
+}
+
+static int64_t smallest(int64_t a, int64_t b, int64_t c)
+{
+	int64_t m = a < b ? a : b;
+	return m < c ? m : c;
+}
+
+/* Never fewer in rotation than the minimum; where there were fewer before, never fewer still; and
+ * an undo may go back to what was there when the plan was made. */
+void check_pool_change(struct sim *s, const bool *was)
+{
+	int64_t before = count(s, was), after = count(s, s->balancer.in);
+	int64_t min = smallest(s->min_in_rotation, before, s->n_in_at_plan);
+	if (after < min)
+		violated(s, "%lld in rotation, at least %lld had to stay", (long long)after,
+			(long long)min);
+}
+
+void check_stop(struct sim *s, uint16_t i)
+{
+	const struct inst *in = &s->inst[i];
+	if (in->app != APP_HEALTHY)
+		return;
+	if (s->balancer.exists && s->balancer.in[i])
+		violated(s, "%s is stopped in rotation", world_name(s, i));
+	else if (in->busy_until_ms > s->now_ms && !in->cut_allowed)
+		violated(s, "%s is stopped with requests that last %lld ms more", world_name(s, i),
+			(long long)(in->busy_until_ms - s->now_ms));
+}
+
+void check_agent_start(struct sim *s, uint16_t h)
+{
+	const struct agent *a = &s->agents[h];
+	for (size_t i = 0; i < s->store.n_rows; i++) {
+		const struct row *r = s->store.rows[i];
+		if (r->host != h || !r->committed || r->settled || r->seq == 0 ||
+			r->seq > bt_ledger_cursor(a->ledger))
+			continue;
+		if (bt_ledger_offer(a->ledger, "app", &r->c.key, r->c.token) == BT_LEDGER_NEW)
+			violated(s, "command %llu lies before the cursor and was never accepted",
+				(unsigned long long)r->seq);
+	}
+}
+
+static bool starts_with_any(const char *text, const char *const *words, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (bt_str_starts(text, words[i]))
+			return true;
+	return false;
+}
+
+/* A run parks for one of these reasons, and no other. */
+static void check_park(struct sim *s, const char *why)
+{
+	static const char *const undoing[] = {"undo of ", "Drain on "};
+	static const char *const observing[] = {"Observe on "};
+	static const char *const planning[] = {"no rollback plan"};
+	static const char *const guards[] = {"not confirmed out", "min_in_rotation"};
+	bool listed = s->phase == BT_PHASE_ROLLING_BACK; /* a task that failed again and again */
+	if (s->phase == BT_PHASE_UNDOING || s->phase == BT_PHASE_RUNNING)
+		listed = starts_with_any(why, undoing, BT_ARRAY_LEN(undoing));
+	else if (s->phase == BT_PHASE_OBSERVING)
+		listed = starts_with_any(why, observing, BT_ARRAY_LEN(observing));
+	else if (s->phase == BT_PHASE_PLANNING)
+		listed = starts_with_any(why, planning, BT_ARRAY_LEN(planning));
+	for (size_t i = 0; i < BT_ARRAY_LEN(guards) && !s->bad_plan; i++)
+		listed = listed && !strstr(why, guards[i]);
+	if (!s->faulted)
+		violated(s, "parked though nothing went wrong: %s", why);
+	else if (!listed)
+		violated(s, "parked for no listed reason, in phase %s: %s", bt_phase_name(s->phase),
+			why);
+}
+
+void check_record(struct sim *s, const struct bt_record *r)
+{
+	if (r->kind == BT_RECORD_PHASE && r->phase == BT_PHASE_PARKED)
+		check_park(s, r->text);
+	if (r->kind == BT_RECORD_PHASE)
+		s->phase = r->phase;
+	if (r->kind == BT_RECORD_PLAN)
+		s->phase = BT_PHASE_RUNNING; /* a rollback plan's phase follows */
+	uint32_t id = r->command.key.task;
+	if (id >= MAX_TASKS)
+		violated(s, "task %u is more than the simulator follows", id);
+	else if (r->kind == BT_RECORD_SENT)
+		s->sent[id] = r->command.key;
+	else if (r->kind == BT_RECORD_RESULT && !bt_command_key_equal(&s->sent[id], &r->result.key))
+		violated(s, "a result of task %u counts that is not of its last attempt", id);
+}
+
+/* What the agent may forget, the server must not: it is durable, or nobody waits for it. */
+void check_acknowledged(struct sim *s, const struct bt_command_key *key)
+{
+	uint32_t attempt = 0;
+	if (key->deployment != s->deployment || bt_engine_phase(s->server.engine) == BT_PHASE_ENDED)
+		return;
+	enum bt_task_state state = bt_engine_task(s->server.engine, key->task, &attempt);
+	enum bt_task_state open = key->verb == BT_DO ? BT_TASK_SENT : BT_TASK_UNDO_SENT;
+	for (size_t i = s->store.n_records; state == open && attempt == key->attempt && i-- > 0;) {
+		const struct bt_record *r = &s->store.records[i].r;
+		if (r->kind == BT_RECORD_RESULT && bt_command_key_equal(&r->result.key, key))
+			return; /* durable, and another pool on its way decides */
+		if (i == 0)
+			violated(s, "a result of task %u is acknowledged and not durable",
+				key->task);
+	}
+}
+
+/* Whatever waits for a result leaves again with the new token. */
+static void check_resent(struct sim *s)
+{
+	struct bt_command *c;
+	size_t n = bt_engine_outstanding(s->server.engine, &c);
+	for (size_t i = 0; i < n; i++) {
+		bool found = false;
+		for (size_t k = s->store.n_rows; k-- > 0 && !found;)
+			found = s->store.rows[k]->c.token == bt_engine_token(s->server.engine) &&
+				bt_command_key_equal(&s->store.rows[k]->c.key, &c[i].key);
+		if (!found)
+			violated(s, "task %u was not sent again after a takeover", c[i].key.task);
+	}
+	free(c);
+}
+
+void check_server(struct sim *s)
+{
+	if (s->server.n_applied && s->store.n_records &&
+		s->store.records[s->store.n_records - 1].r.kind == BT_RECORD_TOKEN)
+		check_resent(s);
+	if (s->server.n_applied != s->store.n_records)
+		violated(s, "%zu records are applied, %zu are durable", s->server.n_applied,
+			s->store.n_records);
+}
+
+/* ── the end: the world is what the outcome says ── */
+
+static void check_rotation(struct sim *s)
+{
+	for (uint16_t i = 0; s->balancer.exists && i < s->n_inst; i++)
+		if (bt_engine_in_rotation(s->server.engine, i) != s->balancer.in[i])
+			violated(s, "the engine takes %s to be %s rotation, and it is not",
+				world_name(s, i), s->balancer.in[i] ? "out of" : "in");
+}
+
+static bool lives(const struct inst *i)
+{
+	return i->app == APP_HEALTHY || i->died;
+}
+
+static void check_done(struct sim *s, bool behind)
+{
+	if (s->purpose == BT_PLAN_RETIRE || behind)
+		return;
+	int64_t serving = 0;
+	for (uint16_t i = 0; i < s->n_inst; i++) {
+		const struct inst *in = &s->inst[i];
+		if (s->balancer.exists && s->balancer.in[i]) {
+			serving++;
+			if (!lives(in) || in->release != s->release)
+				violated(s, "done, and %s in rotation runs release %u (%d)",
+					world_name(s, i), in->release, (int)in->app);
+		} else if (s->balancer.exists && in->app != APP_ABSENT &&
+			   s->service.deploy.keep_warm_ms == 0 && s->purpose == BT_PLAN_DEPLOY &&
+			   s->at_start[i].app != APP_ABSENT && s->balancer_at_start.in[i]) {
+			violated(s, "done, and %s still runs release %u", world_name(s, i),
+				in->release);
+		}
+	}
+	if (s->balancer.exists && !serving)
+		violated(s, "done, and nothing is in rotation");
+}
+
+/* Undone step by step: everything is as it was. */
+static void check_as_before(struct sim *s)
+{
+	for (uint16_t i = 0; i < s->n_inst; i++) {
+		const struct inst *now = &s->inst[i], *was = &s->at_start[i];
+		if (s->balancer.in[i] != s->balancer_at_start.in[i])
+			violated(s, "undone, and %s is %s rotation", world_name(s, i),
+				s->balancer.in[i] ? "in" : "out of");
+		if ((now->app == APP_ABSENT) != (was->app == APP_ABSENT) ||
+			now->release != was->release)
+			violated(s, "undone, and %s runs release %u instead of %u",
+				world_name(s, i), now->release, was->release);
+	}
+}
+
+static void check_rolled_back(struct sim *s)
+{
+	int64_t now = 0, was = 0;
+	for (uint16_t i = 0; i < s->n_inst; i++) {
+		const struct inst *in = &s->inst[i];
+		was += s->balancer_at_start.in[i];
+		now += s->balancer.in[i];
+		bool own = in->release == s->at_start[i].release && s->at_start[i].app;
+		if (s->balancer.in[i] && in->release != s->target && !own)
+			violated(s, "rolled back, and %s in rotation runs release %u",
+				world_name(s, i), in->release);
+		if (s->balancer.in[i] && !lives(in))
+			violated(s, "rolled back, and %s in rotation does not serve",
+				world_name(s, i));
+		if (s->balancer.exists && !s->balancer.in[i] && in->app != APP_ABSENT && !own &&
+			in->release == s->release && s->purpose == BT_PLAN_DEPLOY)
+			violated(s, "rolled back, and %s still runs release %u", world_name(s, i),
+				in->release);
+	}
+	if (s->balancer.exists && now < was && s->target)
+		violated(s, "rolled back, and %lld are in rotation instead of %lld", (long long)now,
+			(long long)was);
+}
+
+void check_end(struct sim *s)
+{
+	enum bt_end end = bt_engine_end(s->server.engine);
+	bool behind = end == BT_END_DONE && strstr(bt_engine_reason(s->server.engine), "behind");
+	trace(s, "ended: %s %s", bt_end_name(end), bt_engine_reason(s->server.engine));
+	world_requests(s);
+	switch (end) {
+	case BT_END_DONE:
+		counters[behind ? C_END_DONE_BEHIND : C_END_DONE]++;
+		check_rotation(s);
+		check_done(s, behind);
+		break;
+	case BT_END_ROLLED_BACK:
+		counters[s->n_plans ? C_END_ROLLED_BACK_PLAN : C_END_ROLLED_BACK_UNDO]++;
+		check_rotation(s);
+		if (s->n_plans)
+			check_rolled_back(s);
+		else
+			check_as_before(s);
+		break;
+	case BT_END_REFUSED:
+		counters[C_END_REFUSED]++;
+		check_as_before(s);
+		break;
+	case BT_END_HALTED:
+		counters[C_END_HALTED]++;
+		check_rotation(s);
+		break;
+	default:
+		counters[C_END_PARKED]++;
+		if (!s->was_parked)
+			violated(s, "ended as parked without having been parked");
+		break;
+	}
+	if (!s->faulted && !s->bad_plan && !s->outsider && s->opt.crash_after < 0 && !s->aborted &&
+		end != BT_END_DONE)
+		violated(s, "nothing went wrong, and it ended as %s: %s", bt_end_name(end),
+			bt_engine_reason(s->server.engine));
+}

@@ -1,0 +1,214 @@
+/* Hosts, apps, a balancer, and requests.
+ *
+ * Requests flow without a gap: whenever the pool, or an app, is about to change, the moment before
+ * is when a request can still be sent where things stood. So instead of drawing arrivals, one
+ * request begins at every member of the pool just before each change (and at every effect of any
+ * kind), and lasts a random time; `busy_until_ms` is the end of the last one an instance holds.
+ * That meets every order of arrivals and changes that a stream of requests could meet. */
+#include "sim.h"
+
+#include <string.h>
+
+const char *world_name(struct sim *s, uint16_t inst)
+{
+	static char names[4][32];
+	static unsigned next;
+	char *text = names[next++ % 4];
+	snprintf(text, 32, "%s/%s", s->host_names[inst / s->n_slots],
+		s->slots[inst % s->n_slots].name);
+	return text;
+}
+
+static bool serves(const struct inst *i)
+{
+	return i->app == APP_HEALTHY;
+}
+
+void world_requests(struct sim *s)
+{
+	if (!s->balancer.exists)
+		return;
+	for (uint16_t i = 0; i < s->n_inst; i++) {
+		struct inst *in = &s->inst[i];
+		if (!s->balancer.in[i])
+			continue;
+		requests++;
+		if (!serves(in)) {
+			if (!in->died)
+				violated(s, "a request was sent to %s, where nothing serves",
+					world_name(s, i));
+			continue;
+		}
+		if (!(s->allowed & 1u << in->release))
+			violated(s, "a request was sent to %s, where release %u runs",
+				world_name(s, i), in->release);
+		int64_t lasts = chance(s, 900) ? between(s, 5, 400) : between(s, 400, 4000);
+		if (chance(s, s->odds.drain_slow))
+			lasts = between(s, 4000, 60000);
+		if (s->now_ms + lasts > in->busy_until_ms)
+			in->busy_until_ms = s->now_ms + lasts;
+	}
+}
+
+static bool may_fail(const struct sim *s, uint32_t release)
+{
+	return release == s->release || s->odds.old_bad;
+}
+
+void world_start(struct sim *s, uint16_t i, uint32_t release)
+{
+	struct inst *in = &s->inst[i];
+	world_requests(s);
+	bool bad = may_fail(s, release);
+	*in = (struct inst){.app = APP_STARTING,
+		.release = release,
+		.life = in->life + 1,
+		.since_ms = s->now_ms,
+		.healthy_ms = s->now_ms + between(s, 300, 3000),
+		.dies_ms = INT64_MAX};
+	if (bad && fault(s, s->odds.app_slow, C_FAULT_APP_SLOW))
+		in->healthy_ms = s->now_ms + between(s, 5000, 70000);
+	if ((bad && fault(s, s->odds.app_never, C_FAULT_APP_NEVER)) ||
+		(s->opt.bad_release && release == s->release)) {
+		in->healthy_ms = INT64_MAX;
+		s->faulted = true;
+	}
+	if (bad && fault(s, s->odds.app_dies, C_FAULT_APP_DIES))
+		in->dies_ms = s->now_ms + between(s, 500, 40000);
+	trace(s, "world: %s starts release %u, healthy at %.3f", world_name(s, i), release,
+		in->healthy_ms == INT64_MAX ? -1.0 : (double)in->healthy_ms / 1000);
+	if (in->healthy_ms < INT64_MAX)
+		at(s, in->healthy_ms, EV_APP, in->life, i, 0, NULL);
+	if (in->dies_ms < INT64_MAX)
+		at(s, in->dies_ms, EV_APP, in->life, i, 0, NULL);
+}
+
+void world_app(struct sim *s, uint16_t i, uint32_t life)
+{
+	struct inst *in = &s->inst[i];
+	if (in->life != life || in->app == APP_ABSENT)
+		return;
+	if (in->dies_ms <= s->now_ms && in->app != APP_DEAD) {
+		trace(s, "world: %s dies", world_name(s, i));
+		in->app = APP_DEAD;
+		in->died = true;
+		in->busy_until_ms = 0;
+		in->dies_ms = INT64_MAX;
+		if (fault(s, s->odds.app_revives, C_FAULT_APP_REVIVES)) {
+			in->healthy_ms = s->now_ms + between(s, 1000, 10000);
+			at(s, in->healthy_ms, EV_APP, life, i, 0, NULL);
+		}
+	} else if (in->healthy_ms <= s->now_ms && in->app != APP_HEALTHY &&
+		   (in->app == APP_STARTING || in->healthy_ms == s->now_ms)) {
+		trace(s, "world: %s is healthy", world_name(s, i));
+		in->app = APP_HEALTHY;
+	}
+}
+
+void world_stop(struct sim *s, uint16_t i)
+{
+	struct inst *in = &s->inst[i];
+	world_requests(s);
+	if (in->app == APP_ABSENT)
+		return;
+	check_stop(s, i);
+	trace(s, "world: %s stops release %u", world_name(s, i), in->release);
+	in->app = APP_ABSENT;
+	in->release = 0;
+	in->life++;
+	in->busy_until_ms = 0;
+}
+
+void world_pool(struct sim *s, const bool *in, uint64_t generation)
+{
+	bool was[MAX_INST];
+	world_requests(s);
+	memcpy(was, s->balancer.in, sizeof was);
+	memcpy(s->balancer.in, in, sizeof was);
+	s->balancer.generation = generation;
+	if (s->opt.verbose) {
+		char text[MAX_INST + 1] = {0};
+		for (uint16_t i = 0; i < s->n_inst; i++)
+			text[i] = in[i] ? '1' : '.';
+		trace(s, "world: pool %s, generation %llu", text, (unsigned long long)generation);
+	}
+	for (uint16_t i = 0; i < s->n_inst; i++)
+		if (in[i])
+			s->inst[i].cut_allowed = false;
+	check_pool_change(s, was);
+	world_requests(s);
+}
+
+void world_snapshot(const struct sim *s, uint16_t host, struct snapshot *ret)
+{
+	*ret = (struct snapshot){.there = true, .releases = s->disk[host]};
+	for (uint16_t k = 0; host < s->n_service_hosts && k < s->n_slots; k++)
+		ret->inst[k] = s->inst[host * s->n_slots + k];
+	if (s->balancer.exists && s->balancer.host == host)
+		ret->balancer = s->balancer;
+}
+
+static const char *address(struct sim *s, uint16_t host)
+{
+	static const char *const addresses[MAX_HOSTS] = {
+		"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"};
+	(void)s;
+	return addresses[host];
+}
+
+static void build_host(struct sim *s, struct bt_arena *a, uint16_t h, const struct snapshot *n,
+	struct bt_seen_host *ret)
+{
+	static const enum bt_run_state states[] = {
+		[APP_ABSENT] = BT_RUN_ABSENT,
+		[APP_STARTING] = BT_RUN_STARTING,
+		[APP_HEALTHY] = BT_RUN_RUNNING,
+		[APP_DEAD] = BT_RUN_CRASHING,
+	};
+	*ret = (struct bt_seen_host){.host = s->host_names[h], .address = address(s, h)};
+	if (h < s->n_service_hosts) {
+		struct bt_seen_instance *list =
+			BT_ARENA_ARRAY(a, struct bt_seen_instance, s->n_slots);
+		for (uint16_t k = 0; k < s->n_slots; k++) {
+			list[k].slot = s->slots[k].name;
+			list[k].port = s->slots[k].port;
+			list[k].state = states[n->inst[k].app];
+			list[k].release = n->inst[k].release;
+			list[k].since_wall_ms = n->inst[k].since_ms + 1000000;
+		}
+		ret->instances = list;
+		ret->n_instances = s->n_slots;
+	}
+	uint32_t *releases = BT_ARENA_ARRAY(a, uint32_t, 16);
+	for (uint32_t r = 1; r < 16; r++)
+		if (n->releases & 1u << r)
+			releases[ret->n_releases++] = r;
+	ret->releases = releases;
+	if (!n->balancer.exists)
+		return;
+	struct bt_seen_balancer *b = BT_ARENA_NEW(a, struct bt_seen_balancer);
+	struct bt_seen_member *m = BT_ARENA_ARRAY(a, struct bt_seen_member, s->n_inst);
+	for (uint16_t i = 0; i < s->n_inst; i++)
+		m[i] = (struct bt_seen_member){address(s, i / s->n_slots),
+			s->slots[i % s->n_slots].port, n->balancer.in[i]};
+	*b = (struct bt_seen_balancer){.name = "nginx/app",
+		.generation = n->balancer.generation,
+		.running = true,
+		.members = m,
+		.n_members = s->n_inst};
+	ret->balancers = b;
+	ret->n_balancers = 1;
+}
+
+struct bt_world *world_build(struct sim *s, const struct snapshot *seen)
+{
+	struct bt_arena *a = bt_arena_new();
+	struct bt_world *w = BT_ARENA_NEW(a, struct bt_world);
+	struct bt_seen_host *hosts = BT_ARENA_ARRAY(a, struct bt_seen_host, s->n_hosts);
+	w->arena = a;
+	w->hosts = hosts;
+	for (uint16_t h = 0; h < s->n_hosts; h++)
+		if (seen[h].there)
+			build_host(s, a, h, &seen[h], &hosts[w->n_hosts++]);
+	return w;
+}

@@ -1,0 +1,544 @@
+/* baton.yaml: what reads, what is refused with which words, and that what is printed reads back to
+ * the same, for the examples and for thousands of random services. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "base/fs.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "config/config.h"
+#include "config/keys.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *env(void *arg, const char *name)
+{
+	(void)arg;
+	if (bt_streq(name, "APP_HOME"))
+		return "/home/app";
+	if (bt_streq(name, "BUILD_NUMBER"))
+		return "17";
+	return bt_streq(name, "PORT") ? "9100" : NULL;
+}
+
+static struct bt_config *parse(const char *text)
+{
+	struct bt_config *c = NULL;
+	struct bt_config_problems problems = {0};
+	struct bt_err err = {0};
+	if (bt_config_parse(text, strlen(text), "baton.yaml", env, NULL, &c, &problems, &err) < 0) {
+		for (size_t i = 0; i < problems.n; i++)
+			print_message("%s\n", problems.items[i].line);
+		fail_msg("%s\nin:\n%s", err.text, text);
+	}
+	assert_int_equal(problems.n, 0);
+	return c;
+}
+
+/* The text is refused with exactly these lines. */
+static void refused(const char *text, const char *const *lines, size_t n)
+{
+	struct bt_config *c = NULL;
+	struct bt_config_problems problems = {0};
+	struct bt_err err = {0};
+	int r = bt_config_parse(text, strlen(text), "f", env, NULL, &c, &problems, &err);
+	bool same = problems.n == n;
+	for (size_t i = 0; same && i < n; i++)
+		same = bt_streq(problems.items[i].line, lines[i]);
+	if (!same) {
+		for (size_t i = 0; i < problems.n; i++)
+			print_message("%s\n", problems.items[i].line);
+		fail_msg("other problems than expected in:\n%s", text);
+	}
+	assert_int_equal(r, BT_E_CONFIG);
+	assert_null(c);
+	assert_string_equal(err.text, lines[0]);
+	bt_config_problems_done(&problems);
+}
+#define REFUSED(text, ...)                                                                         \
+	refused(text, (const char *const[]){__VA_ARGS__},                                          \
+		sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+
+#define MINIMAL "service: a\nrun:\n  command: ./a\n  slots: {x: 1001, y: 1002}\n"
+
+/* Printed as YAML and as JSON, it reads back to the same. */
+static void same_again(const struct bt_config *c)
+{
+	BT_STR struct bt_str text = {0}, again_text = {0};
+	bt_config_print(c, &text);
+	struct bt_config *again = parse(bt_str_get(&text));
+	assert_int_equal(again->n_services, c->n_services);
+	for (size_t i = 0; i < c->n_services; i++) {
+		BT_JSON json_t *x = bt_config_service_to_json(&c->services[i]);
+		BT_JSON json_t *y = bt_config_service_to_json(&again->services[i]);
+		if (!json_equal(x, y))
+			fail_msg("reads back differently:\n%s", bt_str_get(&text));
+		struct bt_config *from = NULL;
+		struct bt_err err = {0};
+		if (bt_config_service_from_json(x, &from, &err) < 0)
+			fail_msg("%s", err.text);
+		BT_JSON json_t *z = bt_config_service_to_json(&from->services[0]);
+		assert_true(json_equal(x, z));
+		bt_config_free(from);
+	}
+	bt_config_print(again, &again_text);
+	assert_string_equal(bt_str_get(&text), bt_str_get(&again_text));
+	bt_config_free(again);
+}
+
+static void check_golden(const char *name, const char *text)
+{
+	struct bt_err err = {0};
+	BT_FREE char *path = bt_asprintf("%s/config/%s", GOLDEN_DIR, name);
+	if (getenv("BATON_GOLDEN_UPDATE"))
+		assert_int_equal(bt_fs_write_atomic(path, text, strlen(text), 0644, &err), 0);
+	BT_FREE char *want = NULL;
+	if (bt_fs_read(path, 1 << 20, &want, NULL, &err) < 0)
+		fail_msg("%s", err.text);
+	if (!bt_streq(want, text))
+		fail_msg("%s differs:\n%s", path, text);
+}
+
+static void examples(void **state)
+{
+	(void)state;
+	static const char *const names[] = {"minimal", "blog", "webservice", "shop"};
+	for (size_t i = 0; i < BT_ARRAY_LEN(names); i++) {
+		struct bt_err err = {0};
+		BT_FREE char *path =
+			bt_asprintf("%s/../../examples/%s/baton.yaml", GOLDEN_DIR, names[i]);
+		BT_FREE char *text = NULL;
+		if (bt_fs_read(path, 1 << 20, &text, NULL, &err) < 0)
+			fail_msg("%s", err.text);
+		struct bt_config *c = parse(text);
+		same_again(c);
+		BT_STR struct bt_str print = {0};
+		bt_config_print(c, &print);
+		BT_FREE char *file = bt_asprintf("%s.yaml", names[i]);
+		check_golden(file, bt_str_get(&print));
+		bt_config_free(c);
+	}
+}
+
+/* Every example of docs/config.md reads. */
+static void documented(void **state)
+{
+	(void)state;
+	struct bt_err err = {0};
+	BT_FREE char *path = bt_asprintf("%s/../../docs/config.md", GOLDEN_DIR);
+	BT_FREE char *doc = NULL;
+	size_t n = 0;
+	if (bt_fs_read(path, 1 << 20, &doc, NULL, &err) < 0)
+		fail_msg("%s", err.text);
+	for (const char *at = doc; (at = strstr(at, "```yaml\n")); n++) {
+		at += strlen("```yaml\n");
+		const char *end = strstr(at, "```");
+		assert_non_null(end);
+		BT_FREE char *text = bt_strndup(at, (size_t)(end - at));
+		struct bt_config *c = parse(text);
+		same_again(c);
+		bt_config_free(c);
+		at = end + 3;
+	}
+	assert_true(n >= 3);
+}
+
+static void values(void **state)
+{
+	(void)state;
+	struct bt_config *c =
+		parse("env: [PORT]\n"
+		      "service: shop\n"
+		      "run:\n"
+		      "  command: >-\n    java -Da=\"b c\" 'd e'f \\ g '{\"port\": {port}}' \"\"\n"
+		      "  slots: {blue: '${PORT}', green: 9101}\n"
+		      "  env: {A: 'x$${B}', C: \"{port}\"}\n"
+		      "  stop: {signal: SIGINT, grace: 5s}\n"
+		      "deploy: {on_failure: {continue: 3}, bake_max_5xx: 2.5%, batch: 1}\n"
+		      "identity: /profile\n");
+	const struct bt_service *s = bt_config_find(c, NULL);
+	static const char *const argv[] = {
+		"java", "-Da=b c", "d ef", " g", "{\"port\": {port}}", ""};
+	assert_int_equal(s->run.n_command, BT_ARRAY_LEN(argv));
+	for (size_t i = 0; i < BT_ARRAY_LEN(argv); i++)
+		assert_string_equal(s->run.command[i], argv[i]);
+	assert_int_equal(s->run.slots[0].port, 9100);
+	assert_string_equal(s->run.env[0].value, "x${B}");
+	assert_int_equal(s->run.n_stop, 2);
+	assert_int_equal(s->run.stop[0].signal, SIGINT);
+	assert_int_equal(s->run.stop[0].wait_ms, 5000);
+	assert_int_equal(s->run.stop[1].signal, SIGKILL);
+	assert_int_equal(s->deploy.on_failure, BT_ON_FAILURE_CONTINUE);
+	assert_int_equal(s->deploy.continue_n, 3);
+	assert_true(s->deploy.bake_max_5xx > 0.0249 && s->deploy.bake_max_5xx < 0.0251);
+	assert_string_equal(s->hosts[0], "local");
+	assert_int_equal(s->health.kind, BT_HEALTH_TCP);
+	assert_string_equal(s->identity.path, "/profile");
+	assert_string_equal(s->identity.expect, "{slot}");
+	assert_null(s->nginx);
+	assert_int_equal(s->run.limits.nofile, -1);
+	assert_int_equal(s->deploy.min_in_rotation, -1);
+	assert_int_equal(s->line, 1);
+	assert_string_equal(s->file, "baton.yaml");
+	same_again(c);
+	bt_config_free(c);
+}
+
+static void several(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse(MINIMAL "---\n" /* and a second document */
+					    "service: b\nrun: {command: b, slots: {x: 1, y: 2}}\n");
+	assert_int_equal(c->n_services, 2);
+	assert_null(bt_config_find(c, NULL));
+	assert_int_equal(bt_config_find(c, "b")->line, 6);
+	assert_null(bt_config_find(c, "c"));
+	same_again(c);
+	struct bt_config *d = parse("services:\n"
+				    "  - {service: d, run: {command: d, slots: {x: 3, y: 4}}}\n"
+				    "  - {service: e, run: {command: e, slots: {x: 5, y: 6}}}\n");
+	struct bt_err err = {0};
+	assert_int_equal(bt_config_merge(c, d, NULL, &err), 0);
+	assert_int_equal(c->n_services, 4);
+	same_again(c);
+	struct bt_config_problems problems = {0};
+	d = parse("service: b\nrun: {command: b, slots: {x: 7, y: 1}}\n");
+	assert_int_equal(bt_config_merge(c, d, &problems, &err), BT_E_CONFIG);
+	assert_int_equal(problems.n, 2);
+	assert_string_equal(problems.items[0].line,
+		"baton.yaml:1:1: service b is defined twice, first in baton.yaml:6");
+	assert_string_equal(problems.items[1].line,
+		"baton.yaml:1:1: port 1 of b (y) on host local is taken by x of b");
+	assert_int_equal(c->n_services, 4);
+	bt_config_problems_done(&problems);
+	bt_config_free(c);
+	/* anchors share what services have in common */
+	c = parse("services:\n  a: {run: &r {command: x, slots: {x: 1, y: 2}}, hosts: [h1]}\n"
+		  "  b: {run: *r, hosts: [h2]}\n");
+	assert_int_equal(bt_config_find(c, "b")->run.slots[1].port, 2);
+	same_again(c);
+	bt_config_free(c);
+}
+
+static void problems(void **state)
+{
+	(void)state;
+	REFUSED("service: shop\nhelth: {http: /}\nrun:\n  comand: x\n  slots: {blue: 1}\n"
+		"deploy: {drain: 30, bake: -5s, keep: 0, strategy: bluegreen}\n",
+		"f:2:1: unknown key 'helth' (did you mean 'health'?)",
+		"f:4:3: unknown key 'comand' in run (did you mean 'command'?)",
+		"f:6:17: deploy.drain: expected a duration with a unit such as 500ms, 30s, 5m, 2h, "
+		"found '30'",
+		"f:6:27: deploy.bake: expected a duration with a unit such as 500ms, 30s, 5m, 2h, "
+		"found '-5s'",
+		"f:6:38: deploy.keep: expected a whole number from 1 to 1000, found '0'",
+		"f:6:51: deploy.strategy: expected blue-green, rolling or recreate, found "
+		"'bluegreen' (did you mean 'blue-green'?)",
+		"f:1:1: 'run.command' is missing: expected for example run.command: java -jar "
+		"{artifact} "
+		"--server.port={port}",
+		"f:5:10: run.slots: blue-green needs at least 2 slots, found 1 (or strategy: "
+		"rolling)");
+	REFUSED("service: a\nservice: b\nrun: {command: x, slots: {x: 1, y: 1}}\n",
+		"f:2:1: duplicate key 'service': it is on line 1 already",
+		"f:3:36: run.slots: slots x and y have the same port 1");
+	REFUSED("", "f:1:1: no service: expected a map that begins with 'service: NAME' or "
+		    "'services:'");
+	REFUSED("- a\n", "f:1:1: expected a map that begins with 'service: NAME' or 'services:', "
+			 "found a list");
+	REFUSED("service: [\n", "f:2:1: not valid YAML: did not find expected node content while "
+				"parsing a flow node");
+	REFUSED(MINIMAL "health: {http: /h, tcp: true}\n",
+		"f:5:25: health.tcp: only one of http, https, tcp and exec (another is on line 5)");
+	REFUSED(MINIMAL "health: {tcp: true, expect: {status: 200}}\n",
+		"f:5:29: health.expect: only with health.http or health.https");
+	REFUSED(MINIMAL "health: {http: /h, within: 1s, passes: 10}\n",
+		"f:5:28: health.within: too short for health.passes checks with health.every "
+		"between them");
+	REFUSED(MINIMAL "deploy:\n", "f:5:8: deploy: expected a map of its keys, found nothing");
+	REFUSED(MINIMAL "hosts: [a, a, ../b]\n", "f:5:12: hosts: 'a' is listed twice",
+		"f:5:15: hosts: expected a name of letters, digits, '.', '_' and '-', found "
+		"'../b'");
+	REFUSED("service: a\nrun: {command: 'x {prot}', slots: {x: 70000, y: 2}, env: {K: v, 1: "
+		"x}, secrets: [K]}\n",
+		"f:2:16: run.command: expected only the placeholders {artifact} {release} {port} "
+		"{slot} {host} ({{ writes a brace), found '{prot}'",
+		"f:2:39: run.slots: expected a whole number from 1 to 65535, found '70000'",
+		"f:2:65: run.env: expected a name such as JAVA_OPTS, found '1'",
+		"f:2:81: run.secrets: K is in run.env too: keep one of them");
+	REFUSED(MINIMAL "unpack: 'yes'\nrun2: 1\n",
+		"f:5:9: unpack: expected true or false, found 'yes'",
+		"f:6:1: unknown key 'run2' (did you mean 'run'?)");
+	REFUSED(MINIMAL "artifact: ${VERSION}.jar\n",
+		"f:5:11: ${VERSION} is not declared: put 'env: [VERSION]' at the top of the file, "
+		"or write $${VERSION} for the text");
+	REFUSED("env: [VERSION]\n" MINIMAL "artifact: ${VERSION}.jar\n",
+		"f:6:11: ${VERSION} is not set in the environment");
+	REFUSED(MINIMAL "deploy: {on_failure: continue}\n",
+		"f:5:22: deploy.on_failure: expected rollback, halt, or continue N (lanes that may "
+		"fail), found 'continue'");
+	REFUSED(MINIMAL "deploy: {batch: 120%, keep_warm: 5m, strategy: rolling, min_in_rotation: "
+			"2}\n",
+		"f:5:17: deploy.batch: expected instances at a time such as 2, or a share such as "
+		"50%, found '120%'",
+		"f:5:74: deploy.min_in_rotation: rolling with 2 instances allows at most 1",
+		"f:5:34: deploy.keep_warm: only with strategy: blue-green");
+}
+
+static void nginx_problems(void **state)
+{
+	(void)state;
+	REFUSED(MINIMAL "traffic: {nginx: {adopt: {form: service_url}, listen: 80}}\n",
+		"f:5:55: traffic.nginx.listen: not with adopt, where your own configuration says "
+		"it",
+		"f:5:26: traffic.nginx.adopt: include is missing: expected the absolute path of "
+		"the file that baton owns");
+	REFUSED(MINIMAL "traffic: {nginx: {listen: 1001, server_name: 'a; b', tls: {key: /k}}}\n",
+		"f:5:46: traffic.nginx.server_name: expected host names, with blanks between, "
+		"found "
+		"'a; b'",
+		"f:5:59: traffic.nginx.tls: expected both certificate and key",
+		"f:5:27: traffic.nginx.listen: port 1001 is that of slot x on host local");
+	REFUSED(MINIMAL "hosts: [h1, h2]\ntraffic: {nginx: {on: w, adopt: {include: /i, form: "
+			"service_port}}}\n",
+		"f:6:53: traffic.nginx.adopt.form: this form sends to one instance, and several "
+		"would serve: use form: upstream",
+		"f:6:53: traffic.nginx.adopt.form: a port alone means nginx's own host, and the "
+		"service runs on another: use form: service_url");
+	REFUSED(MINIMAL
+		"traffic: {nginx: {routes: [{path: /a, to: both}, {path: /a}, {pat: /}]}}\n",
+		"f:5:43: traffic.nginx.routes: expected one or all, found 'both'",
+		"f:5:57: traffic.nginx.routes: '/a' is routed twice",
+		"f:5:63: unknown key 'pat' in traffic.nginx.routes, expected path and to, such as "
+		"{path: /api, to: all} (did you mean 'path'?)",
+		"f:5:62: traffic.nginx.routes: expected path and to, such as {path: /api, to: "
+		"all}");
+	REFUSED("services:\n  a: {run: {command: x, slots: {x: 1, y: 2}}, traffic: {nginx: {}}}\n"
+		"  b: {run: {command: x, slots: {x: 2, y: 3}}, traffic: {nginx: {}}}\n"
+		"  c: 3\n",
+		"f:3:3: port 2 of b (x) on host local is taken by y of a",
+		"f:3:3: port 8080 of b (nginx) on host local is taken by nginx of a",
+		"f:4:6: a service: expected a map of its keys, found '3'");
+}
+
+static void hostile(void **state)
+{
+	(void)state;
+	REFUSED("a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
+		"c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\n"
+		"e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n",
+		"f:5:4: too large: at most 1000 keys, 10000 entries, and 100000 values with "
+		"aliases");
+	REFUSED("a: &a [*a]\n", "f:1:8: this alias names no anchor above it");
+	REFUSED("a: !!python/object x\n",
+		"f:1:4: tags such as 'tag:yaml.org,2002:python/object' "
+		"are not taken",
+		"f:1:1: unknown key 'a'",
+		"f:1:1: 'service' is missing: expected for example service: shop",
+		"f:1:1: 'run.command' is missing: expected for example run.command: java -jar "
+		"{artifact} "
+		"--server.port={port}",
+		"f:1:1: 'run.slots' is missing: expected for example run.slots: {blue: 8081, "
+		"green: "
+		"8082}");
+	BT_STR struct bt_str deep = {0};
+	for (int i = 0; i < 100; i++)
+		bt_str_add(&deep, "[");
+	REFUSED(bt_str_get(&deep), "f:1:33: nested deeper than 32");
+	bt_str_reset(&deep);
+	for (int i = 0; i < (1 << 20) + 1; i++)
+		bt_str_addc(&deep, '#');
+	REFUSED(bt_str_get(&deep), "f:1:1: a config of 1048577 bytes, at most 1 MiB is taken");
+	bt_str_reset(&deep);
+	bt_str_add(&deep, "service: [");
+	for (int i = 0; i < 1001; i++)
+		bt_str_addf(&deep, "%s*x", i ? "," : "&x y, ");
+	bt_str_add(&deep, "]");
+	struct bt_config *c = NULL;
+	struct bt_err err = {0};
+	assert_int_equal(
+		bt_config_parse(deep.data, deep.len, "f", NULL, NULL, &c, NULL, &err), BT_E_CONFIG);
+	assert_non_null(strstr(err.text, "more than 1000 aliases"));
+}
+
+static void placeholders(void **state)
+{
+	(void)state;
+	const struct bt_placeholders p = {"/r/app.jar", "v2", "blue", "was1", 8081};
+	BT_STR struct bt_str out = {0};
+	struct bt_err err = {0};
+	assert_int_equal(
+		bt_config_expand("{artifact}:{release}:{port}:{slot}:{host}", &p, &out, &err), 0);
+	assert_string_equal(bt_str_get(&out), "/r/app.jar:v2:8081:blue:was1");
+	bt_str_reset(&out);
+	assert_int_equal(bt_config_expand("{{port}} {\"a\":{}} {", &p, &out, &err), 0);
+	assert_string_equal(bt_str_get(&out), "{port}} {\"a\":{}} {");
+	assert_int_equal(bt_config_expand("{prot}", &p, &out, &err), BT_E_CONFIG);
+	assert_non_null(strstr(err.text, "{prot}"));
+}
+
+static void table(void **state)
+{
+	(void)state;
+	for (size_t i = 0; i < bt_n_keys; i++) {
+		const struct bt_key *k = &bt_keys[i];
+		assert_non_null(k->doc);
+		assert_true(!k->type || k->example);
+		assert_int_equal(bt_key_index(bt_key_path(k->path)), i);
+		const char *dot = strrchr(k->path, '.'); /* its group stands before it */
+		if (dot) {
+			BT_FREE char *group = bt_strndup(k->path, (size_t)(dot - k->path));
+			assert_true(bt_key_path(group) < k);
+			assert_null(bt_key_path(group)->type);
+		}
+	}
+	BT_STR struct bt_str keys = {0};
+	bt_config_keys_markdown(&keys);
+	struct bt_err err = {0};
+	BT_FREE char *path = bt_asprintf("%s/../../docs/config.md", GOLDEN_DIR);
+	BT_FREE char *doc = NULL;
+	if (bt_fs_read(path, 1 << 20, &doc, NULL, &err) < 0)
+		fail_msg("%s", err.text);
+	if (getenv("BATON_GOLDEN_UPDATE")) {
+		BT_STR struct bt_str all = {0};
+		char *begin = strstr(doc, "| key | type |"), *end = strstr(doc, "\n\n<!-- end -->");
+		assert_true(begin && end);
+		bt_str_addn(&all, doc, (size_t)(begin - doc));
+		bt_str_addn(&all, keys.data, keys.len - 1);
+		bt_str_add(&all, end);
+		assert_int_equal(bt_fs_write_atomic(path, all.data, all.len, 0644, &err), 0);
+	} else if (!strstr(doc, bt_str_get(&keys)))
+		fail_msg("docs/config.md is not what the key table says; run this test with "
+			 "BATON_GOLDEN_UPDATE=1");
+}
+
+/* ── random services: any value of any type at any key ── */
+
+static uint32_t seed;
+static uint32_t pick(uint32_t n)
+{
+	seed = seed * 1664525 + 1013904223;
+	return (seed >> 8) % n;
+}
+
+static json_t *random_text(void)
+{
+	static const char *const texts[] = {"a", "x y", "true", "null", "~", "123", "1e3", "${A}",
+		"$${A}", "a: b", "- a", "#c", "\"q\" 'r'", "\\", "line\nbreak\ttab", "한글",
+		"\xc2\x85\xe2\x80\xa8", "\xf0\x9f\x98\x80", "{{port}", "{slot}", "%", "0x1f", "",
+		" lead", "[a]", "&a", "*a", "!t", "|", ">", "@", "`"};
+	return json_string(texts[pick(BT_ARRAY_LEN(texts))]);
+}
+
+static json_t *random_value(const struct bt_key *k)
+{
+	char text[32];
+	if (k->type == &bt_type_duration)
+		return json_string(bt_duration_format(k->min + pick(100000) * 10, text));
+	if (k->type == &bt_type_size)
+		return json_sprintf("%lldk", (long long)(k->min / 1024 + pick(10000)));
+	if (k->type == &bt_type_count || k->type == &bt_type_number || k->type == &bt_type_port)
+		return json_integer(k->min + pick(500));
+	if (k->type == &bt_type_bool)
+		return json_boolean(pick(2));
+	if (k->type == &bt_type_share)
+		return json_sprintf("%u.%u%%", pick(100), pick(100));
+	if (k->type == &bt_type_enum)
+		return json_string(k->names->names[pick(2)].name ? k->names->names[pick(2)].name
+								 : k->names->names[0].name);
+	if (k->type == &bt_type_batch)
+		return pick(2) ? json_sprintf("%u%%", 1 + pick(100)) : json_integer(1 + pick(9));
+	if (k->type == &bt_type_failure)
+		return pick(2) ? json_string("halt") : json_sprintf("continue %u", 1 + pick(9));
+	if (k->type == &bt_type_map) {
+		json_t *o = json_object();
+		for (uint32_t i = pick(4); i > 0; i--) {
+			snprintf(text, sizeof text, "K%u", i);
+			json_object_set_new(o, text, random_text());
+		}
+		return o;
+	}
+	if (k->type == &bt_type_argv || k->type == &bt_type_health_exec) {
+		json_t *a = json_array();
+		json_array_append_new(a, json_string("prog"));
+		for (uint32_t i = pick(4); i > 0; i--)
+			json_array_append_new(a, random_text());
+		return a;
+	}
+	if (k->type == &bt_type_slots)
+		return json_pack("{s:i,s:i}", "blue", 1 + (int)pick(30000), "green.2",
+			30001 + (int)pick(30000));
+	if (k->type == &bt_type_text && !k->check)
+		return random_text();
+	return NULL;
+}
+
+/* Puts random values at random keys of a service that holds. */
+static json_t *random_service(void)
+{
+	json_t *root = json_object();
+	for (size_t i = 0; i < bt_n_keys; i++) {
+		const struct bt_key *k = &bt_keys[i];
+		json_t *at = root, *value = NULL;
+		if (!k->type || (!k->required && pick(8)))
+			continue;
+		value = random_value(k);
+		if (!value && k->required && k->type == &bt_type_text)
+			value = json_string("svc");
+		if (!value)
+			continue;
+		BT_FREE char *path = bt_strdup(k->path);
+		char *rest = path, *dot;
+		while ((dot = strchr(rest, '.'))) {
+			*dot = 0;
+			if (!json_object_get(at, rest))
+				json_object_set_new(at, rest, json_object());
+			at = json_object_get(at, rest);
+			rest = dot + 1;
+		}
+		json_object_set_new(at, rest, value);
+	}
+	return root;
+}
+
+static void random_services(void **state)
+{
+	(void)state;
+	size_t good = 0;
+	for (uint32_t i = 0; i < 6000; i++) {
+		seed = i * 2654435761u + 1;
+		BT_JSON json_t *j = random_service();
+		struct bt_config *c = NULL;
+		struct bt_err err = {0};
+		if (bt_config_service_from_json(j, &c, &err) < 0) {
+			assert_true(bt_str_starts(err.text, "service config: "));
+			continue;
+		}
+		same_again(c);
+		bt_config_free(c);
+		good++;
+	}
+	assert_true(good > 1000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(examples),
+		cmocka_unit_test(documented),
+		cmocka_unit_test(values),
+		cmocka_unit_test(several),
+		cmocka_unit_test(problems),
+		cmocka_unit_test(nginx_problems),
+		cmocka_unit_test(hostile),
+		cmocka_unit_test(placeholders),
+		cmocka_unit_test(table),
+		cmocka_unit_test(random_services),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

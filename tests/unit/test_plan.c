@@ -1,0 +1,641 @@
+/* Plans: golden prints of the cases people meet, refusals with what they say, and thousands of
+ * random worlds whose plans are walked task by task against what the engine will demand. */
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h>
+
+#include "base/fs.h"
+#include "base/json.h"
+#include "base/str.h"
+#include "plan/plan.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ── a service and a world in a few words ── */
+
+struct world_case {
+	struct bt_service service;
+	struct bt_nginx nginx;
+	struct bt_slot slots[8];
+	const char *hosts[8];
+	struct bt_stop_step stop;
+	struct bt_seen_host seen[9];
+	struct bt_seen_instance instances[8][8];
+	struct bt_seen_balancer balancer;
+	struct bt_seen_member members[64];
+	struct bt_world world;
+	struct bt_plan_release known[4];
+	struct bt_plan_request rq;
+	char names[1024];
+	size_t used;
+};
+
+static const char *keep(struct world_case *c, const char *text, size_t n)
+{
+	char *p = c->names + c->used;
+	assert_true(c->used + n + 1 < sizeof c->names);
+	memcpy(p, text, n);
+	p[n] = 0;
+	c->used += n + 1;
+	return p;
+}
+
+static size_t words(struct world_case *c, const char *text, const char **ret, size_t max)
+{
+	size_t n = 0;
+	while (*text) {
+		size_t len = strcspn(text, " ");
+		assert_true(n < max);
+		ret[n++] = keep(c, text, len);
+		text += len + strspn(text + len, " ");
+	}
+	return n;
+}
+
+/* nginx: host of the balancer, or NULL. */
+static void setup(struct world_case *c, enum bt_strategy strategy, const char *hosts,
+	const char *slots, const char *nginx)
+{
+	static const char *const versions[] = {"v1", "v2", "v3", "v4"};
+	const char *slot_names[8];
+	*c = (struct world_case){0};
+	struct bt_service *s = &c->service;
+	s->name = "shop";
+	s->n_hosts = words(c, hosts, c->hosts, 8);
+	s->hosts = c->hosts;
+	s->run.n_slots = words(c, slots, slot_names, 8);
+	for (size_t i = 0; i < s->run.n_slots; i++)
+		c->slots[i] = (struct bt_slot){slot_names[i], (uint16_t)(8081 + i)};
+	s->run.slots = c->slots;
+	c->stop = (struct bt_stop_step){15, 30000};
+	s->run.stop = &c->stop;
+	s->run.n_stop = 1;
+	s->health = (struct bt_health){.path = "/health", .within_ms = 60000, .timeout_ms = 2000};
+	s->deploy = (struct bt_deploy){.strategy = strategy,
+		.drain_ms = 30000,
+		.batch = 1,
+		.min_in_rotation = -1,
+		.keep = 5};
+	c->nginx = (struct bt_nginx){.on = nginx, .mode = BT_NGINX_MANAGED, .listen = "8080"};
+	s->nginx = nginx ? &c->nginx : NULL;
+	for (size_t h = 0; h < s->n_hosts; h++) {
+		static const char *const addresses[] = {
+			"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"};
+		c->seen[h] = (struct bt_seen_host){.host = c->hosts[h],
+			.address = addresses[h],
+			.instances = c->instances[h],
+			.n_instances = s->run.n_slots};
+		for (size_t i = 0; i < s->run.n_slots; i++)
+			c->instances[h][i] = (struct bt_seen_instance){
+				.slot = c->slots[i].name, .port = c->slots[i].port};
+	}
+	size_t n = s->n_hosts, at = n;
+	for (size_t h = 0; h < n && nginx; h++)
+		if (bt_streq(c->hosts[h], nginx))
+			at = h;
+	if (nginx) {
+		c->seen[at].host = nginx;
+		c->seen[at].balancers = &c->balancer;
+		c->seen[at].n_balancers = 1;
+		n += at == n;
+	}
+	c->balancer = (struct bt_seen_balancer){
+		.name = "nginx/shop", .generation = 7, .running = true, .members = c->members};
+	c->world = (struct bt_world){.hosts = c->seen, .n_hosts = n};
+	for (uint32_t i = 0; i < 4; i++)
+		c->known[i] = (struct bt_plan_release){i + 1, versions[i], NULL};
+	c->rq = (struct bt_plan_request){.service = s,
+		.world = &c->world,
+		.release = c->known[1],
+		.known = c->known,
+		.n_known = 4,
+		.first_task_id = 1};
+}
+
+static struct bt_seen_instance *seen(struct world_case *c, const char *place)
+{
+	for (size_t h = 0; h < c->service.n_hosts; h++)
+		for (size_t i = 0; i < c->service.run.n_slots; i++) {
+			char name[64];
+			snprintf(name, sizeof name, "%s/%s", c->hosts[h], c->slots[i].name);
+			if (bt_streq(name, place))
+				return &c->instances[h][i];
+		}
+	fail_msg("no place %s", place);
+	return NULL;
+}
+
+static void runs(struct world_case *c, const char *place, uint32_t release)
+{
+	seen(c, place)->state = BT_RUN_RUNNING;
+	seen(c, place)->release = release;
+}
+
+static void in(struct world_case *c, const char *place)
+{
+	size_t h = 0;
+	while (strncmp(c->hosts[h], place, strlen(c->hosts[h])) != 0)
+		h++;
+	bool local = c->service.nginx && bt_streq(c->hosts[h], c->nginx.on);
+	c->members[c->balancer.n_members++] = (struct bt_seen_member){
+		local ? "127.0.0.1" : c->seen[h].address, seen(c, place)->port, true};
+}
+
+static void serves(struct world_case *c, const char *place, uint32_t release)
+{
+	runs(c, place, release);
+	in(c, place);
+}
+
+/* ── walking a plan ── */
+
+struct walk {
+	const struct bt_plan *p;
+	uint32_t running[64]; /* release in each place */
+	bool in[64], drained[64], healthy[64], stranger[64];
+	int64_t n_in;
+};
+
+static void walk_task(struct walk *w, const struct bt_task *t)
+{
+	switch (t->kind) {
+	case BT_TASK_INSTANCE_START:
+		assert_int_equal(w->running[t->instance], 0);
+		assert_false(w->in[t->instance]);
+		assert_false(w->stranger[t->instance]);
+		w->running[t->instance] = t->release;
+		w->drained[t->instance] = w->healthy[t->instance] = false;
+		break;
+	case BT_TASK_INSTANCE_STOP:
+		assert_false(w->in[t->instance]);
+		assert_int_not_equal(w->running[t->instance], 0);
+		assert_true(w->drained[t->instance] || !w->p->n_balancers);
+		w->running[t->instance] = 0;
+		break;
+	case BT_TASK_HEALTH_CHECK:
+		assert_int_equal(w->running[t->instance], w->p->release);
+		w->healthy[t->instance] = true;
+		break;
+	case BT_TASK_BACKEND_CHECK:
+		for (size_t i = 0; i < t->n_in; i++)
+			assert_true(w->healthy[t->in[i]] || w->stranger[t->in[i]]);
+		break;
+	case BT_TASK_SWITCH: {
+		int64_t before = w->n_in;
+		for (size_t i = 0; i < t->n_in; i++) {
+			uint16_t k = t->in[i];
+			assert_true(w->healthy[k] || w->stranger[k]);
+			w->n_in += !w->in[k];
+			w->in[k] = true;
+			w->drained[k] = false;
+		}
+		for (size_t i = 0; i < t->n_out; i++) {
+			assert_true(w->in[t->out[i]]);
+			w->n_in--;
+			w->in[t->out[i]] = false;
+		}
+		assert_true(w->n_in >= before || w->n_in >= w->p->min_in_rotation);
+		break;
+	}
+	case BT_TASK_DRAIN:
+		for (size_t i = 0; i < t->n_out; i++) {
+			assert_false(w->in[t->out[i]]);
+			w->drained[t->out[i]] = true;
+		}
+		break;
+	default:
+		break;
+	}
+}
+
+/* Lanes of a stage in lock-step: everybody's first task, then everybody's second. */
+static void walk_plan(struct walk *w, const struct bt_plan *p, const struct world_case *c)
+{
+	*w = (struct walk){.p = p};
+	assert_true(p->n_instances <= 64);
+	for (size_t i = 0; i < p->n_instances; i++) {
+		size_t slots = c->service.run.n_slots;
+		const struct bt_seen_instance *s = &c->instances[i / slots][i % slots];
+		w->running[i] = s->state == BT_RUN_ABSENT ? 0 : s->release;
+		w->stranger[i] = s->holder != NULL;
+		w->in[i] = p->instances[i].expect_in;
+		w->n_in += w->in[i];
+	}
+	for (size_t s = 0; s < p->n_stages; s++) {
+		bool more = true;
+		for (size_t step = 0; more; step++) {
+			more = false;
+			for (size_t l = 0; l < p->stages[s].n_lanes; l++)
+				if (step < p->stages[s].lanes[l].n_tasks) {
+					walk_task(w, &p->stages[s].lanes[l].tasks[step]);
+					more = true;
+				}
+		}
+	}
+}
+
+/* Through JSON and back, and into the world: what serves at the end is what was asked for. */
+static void check_plan(const struct bt_plan *p, const struct world_case *c)
+{
+	struct bt_plan *again = NULL;
+	struct bt_err err = {0};
+	BT_JSON json_t *j = bt_plan_to_json(p);
+	if (bt_plan_from_json(j, &again, &err) < 0)
+		fail_msg("%s", err.text);
+	BT_JSON json_t *k = bt_plan_to_json(again);
+	assert_true(json_equal(j, k));
+	bt_plan_free(again);
+	struct walk w;
+	walk_plan(&w, p, c);
+	for (size_t i = 0; i < p->n_instances; i++) {
+		if (w.in[i] && p->purpose != BT_PLAN_RETIRE && p->release)
+			assert_int_equal(w.running[i], p->release);
+		if (w.in[i] && !p->release && p->purpose == BT_PLAN_ROLLBACK)
+			assert_true(w.stranger[i]);
+		if (!w.in[i] && p->n_balancers && p->purpose != BT_PLAN_DEPLOY)
+			assert_int_equal(w.running[i], 0);
+	}
+	if (p->n_balancers && p->release && p->purpose != BT_PLAN_RETIRE)
+		assert_int_equal(w.n_in, p->strategy == BT_STRATEGY_BLUE_GREEN ? c->service.n_hosts
+									       : p->n_instances);
+}
+
+typedef int planner(const struct bt_plan_request *, struct bt_plan **, struct bt_err *);
+
+static void same_as_file(const char *name, const char *kind, const char *text)
+{
+	struct bt_err err = {0};
+	BT_FREE char *path = bt_asprintf("%s/plans/%s.%s", GOLDEN_DIR, name, kind);
+	if (getenv("BATON_GOLDEN_UPDATE"))
+		assert_int_equal(bt_fs_write_atomic(path, text, strlen(text), 0644, &err), 0);
+	BT_FREE char *want = NULL;
+	if (bt_fs_read(path, 1 << 20, &want, NULL, &err) < 0)
+		fail_msg("%s", err.text);
+	if (!bt_streq(want, text))
+		fail_msg("%s differs:\n%s", path, text);
+}
+
+static struct bt_plan *planned(struct world_case *c, planner *plan, const char *name)
+{
+	struct bt_plan *p = NULL;
+	struct bt_err err = {0};
+	if (plan(&c->rq, &p, &err) < 0)
+		fail_msg("%s: %s", name, err.text);
+	check_plan(p, c);
+	return p;
+}
+
+static void golden(struct world_case *c, planner *plan, const char *name)
+{
+	struct bt_plan *p = planned(c, plan, name);
+	BT_STR struct bt_str text = {0};
+	bt_plan_print(p, &text);
+	same_as_file(name, "txt", bt_str_get(&text));
+	bt_plan_free(p);
+}
+
+/* Journals hold plans: what version 1 looks like may not change under them. */
+static void golden_json(struct world_case *c, planner *plan, const char *name)
+{
+	struct bt_plan *p = planned(c, plan, name);
+	BT_JSON json_t *j = bt_plan_to_json(p);
+	BT_FREE char *text = json_dumps(j, JSON_INDENT(1) | JSON_SORT_KEYS);
+	same_as_file(name, "json", text);
+	bt_plan_free(p);
+}
+
+static void refused(struct world_case *c, planner *plan, int code, const char *says)
+{
+	struct bt_plan *p = NULL;
+	struct bt_err err = {0};
+	assert_int_equal(plan(&c->rq, &p, &err), code);
+	assert_null(p);
+	if (!strstr(err.text, says))
+		fail_msg("'%s' does not say '%s'", err.text, says);
+}
+
+/* ── cases ── */
+
+static void blue_green(void **state)
+{
+	(void)state;
+	struct world_case c;
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	golden(&c, bt_plan_deploy, "blue-green-first");
+
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	serves(&c, "local/blue", 1);
+	c.service.deploy.bake_ms = 60000;
+	golden(&c, bt_plan_deploy, "blue-green");
+	golden_json(&c, bt_plan_deploy, "blue-green");
+
+	runs(&c, "local/green", 3);
+	c.service.deploy.keep_warm_ms = 600000;
+	golden(&c, bt_plan_deploy, "blue-green-warm");
+
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "blue green", "web1");
+	serves(&c, "was1/green", 1);
+	serves(&c, "was2/green", 1);
+	golden(&c, bt_plan_deploy, "blue-green-two-hosts");
+
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "a b c", "web1");
+	serves(&c, "was1/a", 1);
+	serves(&c, "was2/a", 1);
+	runs(&c, "was1/b", 3);
+	golden(&c, bt_plan_deploy, "blue-green-three-slots");
+
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", NULL);
+	runs(&c, "local/blue", 1);
+	golden(&c, bt_plan_deploy, "blue-green-no-balancer");
+
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	c.nginx.mode = BT_NGINX_ADOPT;
+	in(&c, "local/blue");
+	seen(&c, "local/blue")->holder = "java (pid 812)";
+	golden(&c, bt_plan_deploy, "blue-green-adopt-stranger");
+}
+
+static void changes(void **state)
+{
+	(void)state;
+	struct world_case c;
+	/* what was rolled out before becomes blue-green */
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "a b", "web1");
+	static const char *const places[] = {"was1/a", "was1/b", "was2/a", "was2/b"};
+	for (size_t i = 0; i < 4; i++)
+		serves(&c, places[i], 1);
+	golden(&c, bt_plan_deploy, "blue-green-after-rolling");
+	seen(&c, "was2/b")->release = 3;
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "nginx sends to several slots");
+
+	/* a host has left the config, or joined it */
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "blue green", "web1");
+	serves(&c, "was1/blue", 1);
+	c.members[c.balancer.n_members++] = (struct bt_seen_member){"10.0.0.9", 8081, true};
+	golden(&c, bt_plan_deploy, "blue-green-hosts-changed");
+	c.balancer.generation = 0; /* baton has never written there: it is a stranger */
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "10.0.0.9:8081, which is no slot of shop");
+}
+
+static void rolling(void **state)
+{
+	(void)state;
+	struct world_case c;
+	setup(&c, BT_STRATEGY_ROLLING, "was1 was2", "1 2", "web1");
+	golden(&c, bt_plan_deploy, "rolling-first");
+	static const char *const places[] = {"was1/1", "was1/2", "was2/1", "was2/2"};
+	for (size_t i = 0; i < 4; i++)
+		serves(&c, places[i], 1);
+	golden(&c, bt_plan_deploy, "rolling");
+	c.service.deploy.batch = 50;
+	c.service.deploy.batch_percent = true;
+	c.service.deploy.bake_ms = 10000;
+	seen(&c, "was2/1")->state = BT_RUN_ABSENT;
+	golden(&c, bt_plan_deploy, "rolling-half-one-down");
+	setup(&c, BT_STRATEGY_ROLLING, "local", "one", "local");
+	serves(&c, "local/one", 1);
+	golden(&c, bt_plan_deploy, "rolling-single");
+	setup(&c, BT_STRATEGY_ROLLING, "local", "1 2", NULL);
+	runs(&c, "local/1", 2);
+	runs(&c, "local/2", 1);
+	golden(&c, bt_plan_deploy, "rolling-half-done-no-balancer");
+}
+
+static void recreate(void **state)
+{
+	(void)state;
+	struct world_case c;
+	setup(&c, BT_STRATEGY_RECREATE, "was1", "one", "web1");
+	serves(&c, "was1/one", 1);
+	golden(&c, bt_plan_deploy, "recreate");
+	golden(&c, bt_plan_rollback, "recreate-back");
+}
+
+static void rollback(void **state)
+{
+	(void)state;
+	struct world_case c;
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	c.rq.release = c.known[0];
+	serves(&c, "local/green", 2);
+	runs(&c, "local/blue", 1);
+	golden(&c, bt_plan_rollback, "rollback-warm");
+	seen(&c, "local/blue")->state = BT_RUN_ABSENT;
+	golden(&c, bt_plan_rollback, "rollback-cold");
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	c.rq.release = c.known[0];
+	serves(&c, "local/blue", 1);
+	golden(&c, bt_plan_rollback, "rollback-nothing-happened");
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	c.rq.release = (struct bt_plan_release){0};
+	serves(&c, "local/blue", 2);
+	golden(&c, bt_plan_rollback, "rollback-first");
+	setup(&c, BT_STRATEGY_ROLLING, "was1 was2", "1 2", "web1");
+	c.rq.release = c.known[0];
+	serves(&c, "was1/1", 2);
+	serves(&c, "was2/1", 1);
+	serves(&c, "was2/2", 1);
+	golden(&c, bt_plan_rollback, "rollback-rolling");
+}
+
+static void retire(void **state)
+{
+	(void)state;
+	struct world_case c;
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "blue green", "web1");
+	serves(&c, "was1/blue", 2);
+	serves(&c, "was2/blue", 2);
+	runs(&c, "was1/green", 1);
+	runs(&c, "was2/green", 1);
+	golden(&c, bt_plan_retire, "retire");
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	serves(&c, "local/blue", 2);
+	golden(&c, bt_plan_retire, "retire-nothing");
+}
+
+static void refusals(void **state)
+{
+	(void)state;
+	struct world_case c;
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "blue green", "web1");
+	serves(&c, "was1/blue", 1);
+	serves(&c, "was2/green", 1);
+	refused(&c, bt_plan_deploy, BT_E_REFUSED,
+		"which slot of shop is live? nginx sends to several slots; nginx on web1 sends to "
+		"blue (was1) and green (was2), running: blue (was1) and green (was2)");
+
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	in(&c, "local/blue");
+	runs(&c, "local/green", 1);
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "nginx sends where nothing runs");
+
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	serves(&c, "local/blue", 1);
+	c.service.identity = (struct bt_identity){.path = "/profile", .expect = "{slot}"};
+	c.balancer.identity = "blue\n";
+	struct bt_plan *p = NULL;
+	assert_int_equal(bt_plan_deploy(&c.rq, &p, NULL), 0);
+	bt_plan_free(p);
+	c.balancer.identity = "green";
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "through it 'green' answers");
+	c.balancer.identity = NULL;
+	seen(&c, "local/blue")->identity = "green";
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "local/blue on port 8081 says it is 'green'");
+
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	serves(&c, "local/blue", 1);
+	seen(&c, "local/green")->holder = "python3 (pid 9)";
+	refused(&c, bt_plan_deploy, BT_E_REFUSED,
+		"port 8082 of local/green is held by python3 (pid 9), which baton did not start");
+
+	c.members[c.balancer.n_members++] = (struct bt_seen_member){"127.0.0.1", 80, true};
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "127.0.0.1:80, which is no slot of shop");
+	c.service.deploy.strategy = BT_STRATEGY_ROLLING;
+	seen(&c, "local/green")->holder = NULL;
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "127.0.0.1:80, which is no slot of shop");
+
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1", "blue green", "web1");
+	c.nginx.listen = "127.0.0.1:80";
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "may not listen on port 80");
+	c.seen[1].can_bind_low = true;
+	assert_int_equal(bt_plan_deploy(&c.rq, &p, NULL), 0);
+	bt_plan_free(p);
+	c.nginx.mode = BT_NGINX_ADOPT;
+	c.balancer.running = false;
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "nginx on web1 is not running");
+	c.seen[1].n_balancers = 0;
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "has not reported what nginx/shop sends where");
+	c.world.n_hosts = 1;
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "host web1 (nginx of shop) has not reported");
+	c.world.n_hosts = 0;
+	refused(&c, bt_plan_rollback, BT_E_REFUSED, "has not reported");
+}
+
+static void live_slot(void **state)
+{
+	(void)state;
+	struct world_case c;
+	BT_STR struct bt_str why = {0};
+	int slot = 5;
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	assert_int_equal(bt_plan_live_slot(&c.service, &c.world, &slot, &why, NULL), 0);
+	assert_int_equal(slot, -1);
+	bt_str_reset(&why);
+	in(&c, "local/blue"); /* an include that was written by hand before anything ran */
+	assert_int_equal(bt_plan_live_slot(&c.service, &c.world, &slot, &why, NULL), 0);
+	assert_int_equal(slot, -1);
+	assert_string_equal(bt_str_get(&why), "nothing runs, though nginx sends to blue");
+	bt_str_reset(&why);
+	runs(&c, "local/blue", 1);
+	runs(&c, "local/green", 1);
+	assert_int_equal(bt_plan_live_slot(&c.service, &c.world, &slot, &why, NULL), 0);
+	assert_int_equal(slot, 0);
+	assert_string_equal(bt_str_get(&why), "nginx on local sends to blue");
+	bt_str_reset(&why);
+	c.service.nginx = NULL;
+	seen(&c, "local/blue")->since_wall_ms = 10;
+	seen(&c, "local/green")->since_wall_ms = 20;
+	assert_int_equal(bt_plan_live_slot(&c.service, &c.world, &slot, &why, NULL), 0);
+	assert_int_equal(slot, 1);
+	seen(&c, "local/blue")->since_wall_ms = 20;
+	assert_int_equal(bt_plan_live_slot(&c.service, &c.world, &slot, &why, NULL), BT_E_REFUSED);
+}
+
+/* ── random worlds ── */
+
+static uint32_t seed, world_number; /* BATON_SHOW_PLAN=number prints that one */
+static uint32_t pick(uint32_t n)
+{
+	seed = seed * 1664525 + 1013904223;
+	return (seed >> 8) % n;
+}
+
+static void random_world(struct world_case *c, enum bt_strategy strategy)
+{
+	static const char *const hosts[] = {"was1", "was1 was2", "was1 was2 was3"};
+	static const char *const slots[] = {"a b", "a b c", "a b c d", "a"};
+	static const char *const balancers[] = {"web1", "was1", NULL};
+	setup(c, strategy, hosts[pick(3)], slots[pick(strategy ? 4 : 3)], balancers[pick(3)]);
+	uint32_t live = pick((uint32_t)c->service.run.n_slots + 1);
+	for (size_t h = 0; h < c->service.n_hosts; h++)
+		for (size_t i = 0; i < c->service.run.n_slots; i++) {
+			struct bt_seen_instance *s = &c->instances[h][i];
+			char place[64];
+			snprintf(place, sizeof place, "%s/%s", c->hosts[h], c->slots[i].name);
+			uint32_t what = pick(10);
+			bool serving = strategy ? what < 6 : i == live;
+			if (serving || what == 7)
+				runs(c, place, serving ? 1 + pick(2) : 1 + pick(4));
+			if (s->release && pick(12) == 0)
+				s->state = pick(2) ? BT_RUN_CRASHING : BT_RUN_ABSENT;
+			if (s->state == BT_RUN_ABSENT && pick(20) == 0)
+				s->holder = "nc (pid 4)";
+			s->since_wall_ms = pick(1000);
+			if (c->service.nginx && (serving ? pick(10) > 0 : pick(30) == 0))
+				in(c, place);
+		}
+	c->service.deploy.batch = 1 + pick(3);
+	c->service.deploy.bake_ms = pick(2) * 1000;
+	c->service.deploy.keep_warm_ms = pick(2) * 1000;
+	if (pick(3) == 0)
+		c->service.deploy.min_in_rotation = pick(3);
+	c->rq.release = c->known[pick(3)];
+}
+
+static void random_worlds(void **state)
+{
+	(void)state;
+	planner *const planners[] = {bt_plan_deploy, bt_plan_rollback, bt_plan_retire};
+	size_t made[3][3] = {{0}};
+	for (uint32_t i = 0; i < 12000; i++) {
+		seed = i * 2654435761u + 1;
+		struct world_case c;
+		struct bt_plan *p = NULL;
+		struct bt_err err = {0};
+		uint32_t strategy = pick(3), which = pick(3);
+		random_world(&c, (enum bt_strategy)strategy);
+		if (which == 1 && pick(6) == 0)
+			c.rq.release = (struct bt_plan_release){0};
+		int r = planners[which](&c.rq, &p, &err);
+		if (r < 0) {
+			assert_int_equal(r, BT_E_REFUSED);
+			assert_true(err.text[0]);
+			continue;
+		}
+		if (getenv("BATON_SHOW_PLAN") && i == (uint32_t)atoi(getenv("BATON_SHOW_PLAN"))) {
+			BT_STR struct bt_str text = {0};
+			bt_plan_print(p, &text);
+			BT_FREE char *j = bt_json_dump(bt_world_to_json(&c.world));
+			print_message("%s\n%s\n", bt_str_get(&text), j);
+		}
+		world_number = i;
+		check_plan(p, &c);
+		made[which][strategy]++;
+		bt_plan_free(p);
+	}
+	world_number = 0;
+	for (size_t i = 0; i < 9; i++)
+		assert_true(made[i / 3][i % 3] > 200);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(blue_green),
+		cmocka_unit_test(changes),
+		cmocka_unit_test(rolling),
+		cmocka_unit_test(recreate),
+		cmocka_unit_test(rollback),
+		cmocka_unit_test(retire),
+		cmocka_unit_test(refusals),
+		cmocka_unit_test(live_slot),
+		cmocka_unit_test(random_worlds),
+	};
+	int failed = cmocka_run_group_tests(tests, NULL, NULL);
+	if (failed && world_number)
+		print_message("random world %u\n", world_number);
+	return failed;
+}
