@@ -1,0 +1,181 @@
+"""A small web application to deploy, with every way of misbehaving. Lab.artifact() puts its settings
+in front of it, so that each version is a file of its own; run as: python3 FILE --port N --slot S
+
+version        what /version says                start_delay    seconds before it listens
+healthy        False: health stays 503           exit_at_once   exit code, before it listens
+answer_500     every page but health is 500      die_after      seconds until it exits with code 3
+ignore_term    SIGTERM changes nothing           health_fails_after  seconds until health turns 503
+healthy_slots  the only slots where it is healthy
+print_env      a variable it prints as it begins
+"""
+import argparse
+import http.server
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import urllib.parse
+
+SETTINGS = globals().get("SETTINGS", {})
+parser = argparse.ArgumentParser()
+parser.add_argument("--port", type=int, required=True)
+parser.add_argument("--slot", default="-")
+ARGS = parser.parse_args()
+BEGUN = time.monotonic()
+
+
+def setting(name, default=None):
+    return SETTINGS.get(name, default)
+
+
+class App(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 1024
+
+    def __init__(self, *args):
+        self.lock = threading.Lock()
+        self.busy, self.idle, self.stopping = 0, set(), False
+        super().__init__(*args)
+
+    def handle_error(self, request, client_address):
+        pass
+
+    def begin(self, connection):
+        with self.lock:
+            self.idle.discard(connection)
+            self.busy += 1
+
+    def end(self, connection):
+        with self.lock:
+            self.busy -= 1
+            self.idle.add(connection)
+
+    def stop(self):
+        """Graceful: takes what is queued, finishes what is in flight, closes what is idle."""
+        self.stopping = True
+        self.shutdown()
+        self.socket.setblocking(False)
+        while True:
+            try:
+                connection, address = self.socket.accept()
+            except OSError:
+                break
+            connection.setblocking(True)
+            self.process_request(connection, address)
+        self.socket.close()
+        while True:
+            with self.lock:
+                for connection in list(self.idle):
+                    try:
+                        connection.shutdown(socket.SHUT_RD)
+                    except OSError:
+                        pass
+                if self.busy == 0:
+                    return
+            time.sleep(0.005)
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def setup(self):
+        super().setup()
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.server.begin(self.connection)
+
+    def finish(self):
+        super().finish()
+        with self.server.lock:
+            self.server.busy -= not getattr(self, "waiting", False)
+            self.server.idle.discard(self.connection)
+
+    def handle_one_request(self):
+        if getattr(self, "served", False):
+            self.waiting = True
+            self.server.end(self.connection)
+        else:
+            self.waiting = False
+        self.served = True
+        super().handle_one_request()
+
+    def parse_request(self):
+        if self.waiting:  # a further request of a kept connection
+            self.waiting = False
+            self.server.begin(self.connection)
+        return super().parse_request()
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self, status, body, kind="text/plain"):
+        data = body.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("X-Version", str(setting("version", "?")))
+        self.send_header("X-Slot", ARGS.slot)
+        if self.server.stopping:
+            self.send_header("Connection", "close")
+            self.close_connection = True
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def healthy(self):
+        after = setting("health_fails_after")
+        return setting("healthy", True) and ARGS.slot in setting("healthy_slots", [ARGS.slot]) and (after is None or time.monotonic() - BEGUN < after)
+
+    def do_GET(self):
+        url = urllib.parse.urlsplit(self.path)
+        query = dict(urllib.parse.parse_qsl(url.query))
+        length = int(self.headers.get("Content-Length", 0))
+        if length:
+            self.rfile.read(length)
+        if url.path == "/actuator/health":
+            good = self.healthy()
+            self.answer(200 if good else 503, json.dumps({"status": "UP" if good else "DOWN"}), "application/json")
+        elif setting("answer_500"):
+            self.answer(500, "out of order\n")
+        elif url.path == "/profile":
+            self.answer(200, ARGS.slot)
+        elif url.path == "/env":
+            self.answer(200, os.environ.get(query.get("name", ""), ""))
+        else:
+            if url.path == "/slow":
+                time.sleep(float(query.get("s", "1")))
+            self.answer(200, str(setting("version", "?")))
+
+    do_POST = do_HEAD = do_PUT = do_GET
+
+
+def later(seconds, what):
+    timer = threading.Timer(seconds, what)
+    timer.daemon = True
+    timer.start()
+
+
+def main():
+    print(f"app {setting('version')} begins in slot {ARGS.slot}", flush=True)
+    if setting("print_env"):
+        print(f"app: {setting('print_env')} is {os.environ.get(setting('print_env'))}", flush=True)
+    if setting("exit_at_once") is not None:
+        print("app: cannot work: the settings say so", file=sys.stderr, flush=True)
+        sys.exit(setting("exit_at_once"))
+    time.sleep(setting("start_delay", 0))
+    app = App(("127.0.0.1", ARGS.port), Page)
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: setting("ignore_term") or ended.set())
+    if setting("die_after") is not None:
+        later(setting("die_after"), lambda: os._exit(3))
+    threading.Thread(target=app.serve_forever, args=(0.02,), daemon=True).start()
+    print(f"app {setting('version')} listens on port {ARGS.port}", flush=True)
+    ended.wait()
+    app.stop()
+    print(f"app {setting('version')} ends", flush=True)
+
+
+main()
