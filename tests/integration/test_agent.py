@@ -1,5 +1,5 @@
 """The agent against a fake server (fake_agents_server.py): joining, the link, the executor with the real
-process runtime, what survives kill -9, and what it refuses. Ports 26000-26199."""
+process runtime, what survives kill -9, and what it refuses."""
 
 import hashlib
 import json
@@ -14,11 +14,13 @@ import urllib.request
 import pytest
 
 from fake_agents_server import FakeServer
+from lab import Ports
 
 BUILD = os.environ.get("BATON_BUILD", os.path.join(os.path.dirname(__file__), "../../build"))
 BATON = os.environ.get("BATON", os.path.join(BUILD, "src/cli/baton"))
 SENTINEL = "s3cr3t-sentinel-value"
-PORT, BLUE, GREEN = 26000, 26001, 26002
+HELD = Ports()  # for as long as this process lives: tests run side by side in several
+PORT, BLUE, GREEN = (HELD.take() for _ in range(3))
 
 APP = b'''
 import http.server, os, sys
