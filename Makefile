@@ -31,8 +31,9 @@ install: all
 	@ninja -C $(BUILD) --quiet
 	@meson install -C $(BUILD) --no-rebuild
 
-%-deps:
-	@tools/deps.sh $*
+# Named one by one: make looks for no pattern rule for a phony target.
+build-deps demo-deps test-deps bench-deps:
+	@tools/deps.sh $(@:-deps=)
 
 $(BUILD)/build.ninja:
 	@meson setup $(BUILD)
