@@ -115,7 +115,7 @@ static struct chunk *chunk_new(size_t size)
 	return c;
 }
 
-void *bt_arena_alloc(struct bt_arena *a, size_t size)
+static void *take(struct bt_arena *a, size_t size)
 {
 	if (size > SIZE_MAX / 2)
 		out_of_memory();
@@ -128,13 +128,17 @@ void *bt_arena_alloc(struct bt_arena *a, size_t size)
 	}
 	void *p = c->data + c->used;
 	c->used += size;
-	memset(p, 0, size);
 	return p;
+}
+
+void *bt_arena_alloc(struct bt_arena *a, size_t size)
+{
+	return memset(take(a, size), 0, size);
 }
 
 void *bt_arena_memdup(struct bt_arena *a, const void *p, size_t size)
 {
-	void *copy = bt_arena_alloc(a, size);
+	void *copy = take(a, size);
 	if (size)
 		memcpy(copy, p, size);
 	return copy;

@@ -44,7 +44,7 @@ static void apply_plan(struct bt_state *s, const struct bt_plan *p)
 			for (size_t j = 0; j < p->stages[i].lanes[k].n_tasks; j++) {
 				const struct bt_task *t = &p->stages[i].lanes[k].tasks[j];
 				struct bt_task_run *run = &s->tasks[n++];
-				run->task = t;
+				*run = bt_state_new_task(t);
 				run->stage = (uint16_t)i;
 				run->lane = (uint16_t)k;
 				if (t->id >= s->next_id)
@@ -114,7 +114,10 @@ static struct bt_task_run *add_own(struct bt_state *s, const struct bt_record *r
 	task->wait_ms = c->wait_ms;
 	BT_STATE_ROOM(s, tasks, n_tasks, cap_tasks);
 	struct bt_task_run *t = &s->tasks[s->n_tasks++];
-	*t = (struct bt_task_run){.task = task, .stage = r->stage, .lane = r->lane, .own = true};
+	*t = bt_state_new_task(task);
+	t->stage = r->stage;
+	t->lane = r->lane;
+	t->own = true;
 	s->next_id = task->id + 1;
 	return t;
 }
@@ -165,7 +168,7 @@ static int apply_sent(struct bt_state *s, const struct bt_record *r, struct bt_e
 		return corrupt(r, err, "no such task waits to be sent");
 	if (!t)
 		t = add_own(s, r);
-	if (t->command.key.verb != c->key.verb)
+	if (t->command->key.verb != c->key.verb)
 		t->tries = 0;
 	t->state = c->key.verb == BT_DO ? BT_TASK_SENT : BT_TASK_UNDO_SENT;
 	t->attempt = c->key.attempt;
@@ -173,9 +176,10 @@ static int apply_sent(struct bt_state *s, const struct bt_record *r, struct bt_e
 	t->gave_up = false;
 	t->sent_ms = r->at_ms;
 	t->limit_ms = c->timeout_ms + c->wait_ms + ENGINE_GRACE_MS;
-	t->command = *c;
-	t->command.pool = keep_list(s, c->pool, c->n_pool);
-	t->command.out = keep_list(s, c->out, c->n_out);
+	struct bt_command *kept = bt_arena_memdup(s->arena, c, sizeof *c);
+	kept->pool = keep_list(s, c->pool, c->n_pool);
+	kept->out = keep_list(s, c->out, c->n_out);
+	t->command = kept;
 	if (c->kind == BT_TASK_SWITCH) {
 		bt_pool_sent(s, t);
 		if (BT_BUG(CONFIRM_EARLY))
@@ -188,7 +192,7 @@ static int apply_sent(struct bt_state *s, const struct bt_record *r, struct bt_e
 static bool moved(const struct bt_state *s, const struct bt_task_run *t, const struct bt_prior *p)
 {
 	const struct bt_task *task = t->task;
-	if (!p->known || t->command.key.verb != BT_DO || t->attempt != 1)
+	if (!p->known || t->command->key.verb != BT_DO || t->attempt != 1)
 		return false;
 	if (task->kind == BT_TASK_INSTANCE_START)
 		return p->running && p->release != s->running[task->instance] &&
@@ -220,7 +224,7 @@ static void result_instance(struct bt_state *s, const struct bt_task_run *t)
 
 static void result_drain(struct bt_state *s, struct bt_task_run *t, bool drained)
 {
-	const struct bt_command *c = &t->command;
+	const struct bt_command *c = t->command;
 	/* The engine's own drains come before something has to be undone: they may run out. */
 	if (!drained && !t->own && s->plan->on_drain_timeout == BT_ON_DRAIN_TIMEOUT_FAIL) {
 		t->state = BT_TASK_FAILED;
@@ -377,7 +381,10 @@ static void apply_token(struct bt_state *s, const struct bt_record *r)
 	for (size_t i = 0; i < s->n_tasks; i++)
 		if (bt_state_outstanding(&s->tasks[i])) {
 			s->tasks[i].sent_ms = r->at_ms;
-			s->tasks[i].command.token = r->token;
+			struct bt_command *c =
+				bt_arena_memdup(s->arena, s->tasks[i].command, sizeof *c);
+			c->token = r->token;
+			s->tasks[i].command = c;
 		}
 }
 

@@ -117,7 +117,7 @@ size_t bt_engine_outstanding(const struct bt_engine *e, struct bt_command **ret)
 	size_t n = 0;
 	for (size_t i = 0; i < e->s.n_tasks; i++)
 		if (bt_state_outstanding(&e->s.tasks[i]))
-			c[n++] = e->s.tasks[i].command;
+			c[n++] = *e->s.tasks[i].command;
 	*ret = c;
 	return n;
 }

@@ -36,11 +36,12 @@ bool bt_pool_may_hold(const struct bt_state *s, uint16_t balancer, uint16_t inst
 /* Does the pool have what the task's last command changed? */
 static bool includes(const uint8_t *map, const struct bt_task_run *t)
 {
-	for (size_t i = 0; i < t->n_in; i++)
-		if (!map[t->in[i]])
+	const struct bt_switch_run *m = t->moves;
+	for (size_t i = 0; i < m->n_in; i++)
+		if (!map[m->in[i]])
 			return false;
-	for (size_t i = 0; i < t->n_out; i++)
-		if (map[t->out[i]])
+	for (size_t i = 0; i < m->n_out; i++)
+		if (map[m->out[i]])
 			return false;
 	return true;
 }
@@ -94,7 +95,7 @@ static const uint16_t *pick(struct bt_state *s, const uint16_t *list, size_t n, 
 
 void bt_pool_sent(struct bt_state *s, struct bt_task_run *t)
 {
-	const struct bt_command *c = &t->command;
+	const struct bt_command *c = t->command;
 	size_t n_inst = s->plan->n_instances;
 	const uint8_t *before = bt_pool_intended(s, c->balancer);
 	uint8_t *map = bt_arena_alloc(s->arena, n_inst);
@@ -102,23 +103,25 @@ void bt_pool_sent(struct bt_state *s, struct bt_task_run *t)
 		map[c->pool[i]] = 1;
 		s->served[c->balancer * n_inst + c->pool[i]] = 1;
 	}
+	struct bt_switch_run *m = bt_arena_memdup(s->arena, t->moves, sizeof *m);
 	if (c->key.verb == BT_DO) {
 		const struct bt_task *task = t->task;
-		t->in = pick(s, task->in, task->n_in, map, true, NULL, false, &t->n_in);
-		t->out = pick(s, task->out, task->n_out, map, false, NULL, false, &t->n_out);
+		m->in = pick(s, task->in, task->n_in, map, true, NULL, false, &m->n_in);
+		m->out = pick(s, task->out, task->n_out, map, false, NULL, false, &m->n_out);
 		if (c->key.attempt == 1) { /* a later one may see what this one left */
 			bool wrong = BT_BUG(UNDO_WRONG_STATE);
-			t->undo_out = pick(s, t->in, t->n_in, map, true, wrong ? NULL : before,
-				false, &t->n_undo_out);
-			t->undo_in = pick(s, t->out, t->n_out, map, false, wrong ? NULL : before,
-				true, &t->n_undo_in);
+			m->undo_out = pick(s, m->in, m->n_in, map, true, wrong ? NULL : before,
+				false, &m->n_undo_out);
+			m->undo_in = pick(s, m->out, m->n_out, map, false, wrong ? NULL : before,
+				true, &m->n_undo_in);
 		}
 	} else {
-		t->in = t->undo_in;
-		t->n_in = t->n_undo_in;
-		t->out = t->undo_out;
-		t->n_out = t->n_undo_out;
+		m->in = m->undo_in;
+		m->n_in = m->n_undo_in;
+		m->out = m->undo_out;
+		m->n_out = m->n_undo_out;
 	}
+	t->moves = m;
 	if (c->generation > s->balancers[c->balancer].highest)
 		s->balancers[c->balancer].highest = c->generation;
 	BT_STATE_ROOM(s, sent, n_sent, cap_sent);
@@ -141,8 +144,8 @@ static void forget(struct bt_state *s, uint16_t balancer, uint64_t from, uint64_
 static bool newer_on_its_way(const struct bt_state *s, const struct bt_task_run *t)
 {
 	for (size_t i = 0; i < s->n_sent; i++)
-		if (s->sent[i].balancer == t->command.balancer &&
-			s->sent[i].generation > t->command.generation &&
+		if (s->sent[i].balancer == t->command->balancer &&
+			s->sent[i].generation > t->command->generation &&
 			includes(s->sent[i].map, t))
 			return true;
 	return false;
@@ -150,7 +153,7 @@ static bool newer_on_its_way(const struct bt_state *s, const struct bt_task_run 
 
 static void settle(struct bt_task_run *t, bool done)
 {
-	bool undo = t->command.key.verb == BT_UNDO;
+	bool undo = t->command->key.verb == BT_UNDO;
 	t->refused_late = false;
 	t->state = done ? (undo ? BT_TASK_UNDONE : BT_TASK_DONE)
 			: (undo ? BT_TASK_UNDO_FAILED : BT_TASK_FAILED);
@@ -162,10 +165,10 @@ static void settle_others(struct bt_state *s, uint16_t balancer)
 	const struct bt_balancer_run *b = &s->balancers[balancer];
 	for (size_t i = 0; i < s->n_tasks; i++) {
 		struct bt_task_run *t = &s->tasks[i];
-		if (t->task->kind != BT_TASK_SWITCH || t->command.balancer != balancer ||
+		if (t->task->kind != BT_TASK_SWITCH || t->command->balancer != balancer ||
 			!bt_state_outstanding(t))
 			continue;
-		if (t->command.generation <= b->confirmed && includes(b->map, t))
+		if (t->command->generation <= b->confirmed && includes(b->map, t))
 			settle(t, true);
 		else if (t->refused_late && !newer_on_its_way(s, t))
 			settle(t, false);
@@ -184,7 +187,7 @@ static void confirm(struct bt_state *s, const struct bt_command *c)
 
 void bt_pool_result(struct bt_state *s, struct bt_task_run *t, enum bt_outcome o)
 {
-	const struct bt_command *c = &t->command;
+	const struct bt_command *c = t->command;
 	struct bt_balancer_run *b = &s->balancers[c->balancer];
 	if (o == BT_OUTCOME_DONE) {
 		settle(t, true);

@@ -59,7 +59,7 @@ static struct bt_record *next_attempt(
 	struct bt_record *r = sent(st, t->task, t->stage, t->lane);
 	struct bt_command *c = &r->command;
 	c->key.verb = verb;
-	c->key.attempt = t->command.key.verb == verb ? t->attempt + 1 : 1;
+	c->key.attempt = t->command->key.verb == verb ? t->attempt + 1 : 1;
 	c->prior = t->prior;
 	/* To take a release off a disk is quick, however long it took to get there. */
 	if (verb == BT_UNDO && c->kind == BT_TASK_COMPONENT_DEPLOY &&
@@ -89,8 +89,9 @@ bool bt_send_switch(struct bt_step *st, struct bt_task_run *t, enum bt_verb verb
 {
 	struct bt_state *s = &st->s;
 	uint16_t b = t->task->balancer;
-	size_t n_inst = s->plan->n_instances, n_in = t->n_undo_in, n_out = t->n_undo_out;
-	const uint16_t *in = t->undo_in, *out = t->undo_out;
+	size_t n_inst = s->plan->n_instances;
+	size_t n_in = t->moves->n_undo_in, n_out = t->moves->n_undo_out;
+	const uint16_t *in = t->moves->undo_in, *out = t->moves->undo_out;
 	if (verb == BT_DO) {
 		in = not_held(st, t->task->in, t->task->n_in, &n_in);
 		out = not_held(st, t->task->out, t->task->n_out, &n_out);
@@ -132,7 +133,7 @@ void bt_send_outstanding(struct bt_step *st)
 	const struct bt_state *s = &st->s;
 	for (size_t i = 0; i < s->n_tasks; i++)
 		if (bt_state_outstanding(&s->tasks[i]))
-			leave(st, &s->tasks[i].command);
+			leave(st, s->tasks[i].command);
 }
 
 void bt_send_retry_or_park(struct bt_step *st, struct bt_task_run *t, uint32_t tries)
@@ -144,7 +145,7 @@ void bt_send_retry_or_park(struct bt_step *st, struct bt_task_run *t, uint32_t t
 	struct bt_record *r = bt_step_record(st, BT_RECORD_RETRY);
 	r->stage = t->stage;
 	r->lane = t->lane;
-	r->command = t->command;
+	r->command = *t->command;
 	r->command.wait_ms = t->tries == 0 || t->gave_up ? 0 : (int64_t)1000 << t->tries;
 	r->text = bt_step_words(st, "attempt %u may follow", t->attempt + 1);
 	bt_step_apply(st);

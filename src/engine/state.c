@@ -36,6 +36,13 @@ void bt_state_copy(struct bt_state *to, const struct bt_state *from, struct bt_a
 	to->running = copy(arena, from->running, n_inst, sizeof *from->running);
 }
 
+struct bt_task_run bt_state_new_task(const struct bt_task *task)
+{
+	static const struct bt_command none;
+	static const struct bt_switch_run no_moves;
+	return (struct bt_task_run){.task = task, .command = &none, .moves = &no_moves};
+}
+
 struct bt_task_run *bt_state_task(const struct bt_state *s, uint32_t id)
 {
 	if (!s->n_tasks)

@@ -14,6 +14,15 @@
 #define ENGINE_OBSERVE_TRIES 5
 #define ENGINE_DRAIN_MS 30000 /* of the engine's own Drain where the plan has none to copy */
 
+/* What a Switch's last command put in and took out, and what an undo has to (the members that the
+ * pool before had otherwise). */
+struct bt_switch_run {
+	const uint16_t *in, *out, *undo_in, *undo_out;
+	size_t n_in, n_out, n_undo_in, n_undo_out;
+};
+
+/* A run over a thousand hosts has ten thousand of these and a step copies them all, so what is
+ * written seldom is behind a pointer and never changes there. */
 struct bt_task_run {
 	const struct bt_task *task;
 	uint16_t stage, lane; /* lane BT_NONE: the engine's own Observe */
@@ -27,12 +36,9 @@ struct bt_task_run {
 	int64_t sent_ms, limit_ms;
 	int64_t not_before_ms;
 	struct bt_prior prior;
-	const char *detail;	   /* of the last result; may be NULL */
-	struct bt_command command; /* the last one sent */
-	/* Switch: what the last command put in and took out, and what an undo has to (the members
-	 * that the pool before had otherwise). */
-	const uint16_t *in, *out, *undo_in, *undo_out;
-	size_t n_in, n_out, n_undo_in, n_undo_out;
+	const char *detail;		   /* of the last result; may be NULL */
+	const struct bt_command *command;  /* the last one sent; all zero before that */
+	const struct bt_switch_run *moves; /* Switch: of the last command; all zero otherwise */
 };
 
 struct bt_lane_run {
@@ -95,6 +101,7 @@ struct bt_step { /* what a step builds */
 
 /* state.c */
 void bt_state_copy(struct bt_state *to, const struct bt_state *from, struct bt_arena *arena);
+struct bt_task_run bt_state_new_task(const struct bt_task *task);
 struct bt_task_run *bt_state_task(const struct bt_state *s, uint32_t id); /* NULL: none such */
 const struct bt_lane *bt_state_lane(const struct bt_state *s, size_t lane);
 bool bt_state_outstanding(const struct bt_task_run *t);

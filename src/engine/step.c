@@ -47,9 +47,9 @@ void bt_step_skip(struct bt_step *st, struct bt_task_run *t, const char *text)
 	struct bt_record *r = bt_step_record(st, BT_RECORD_SKIPPED);
 	r->stage = t->stage;
 	r->lane = t->lane;
-	r->command = t->command;
+	r->command = *t->command;
 	r->command.key = (struct bt_command_key){
-		st->s.deployment, t->task->id, t->command.key.verb, t->attempt ? t->attempt : 1};
+		st->s.deployment, t->task->id, t->command->key.verb, t->attempt ? t->attempt : 1};
 	r->command.kind = t->task->kind;
 	r->command.host = t->task->host;
 	r->command.instance = t->task->instance;
@@ -84,7 +84,7 @@ const char *bt_step_task_words(struct bt_step *st, const struct bt_task_run *t, 
 	const struct bt_task *task = t->task;
 	const char *slot = task->instance == BT_NONE ? NULL : p->instances[task->instance].slot;
 	return bt_step_words(st, "%s%s on %s%s%s%s%s",
-		t->command.key.verb == BT_UNDO ? "undo of " : "", bt_task_info(task->kind)->name,
+		t->command->key.verb == BT_UNDO ? "undo of " : "", bt_task_info(task->kind)->name,
 		p->hosts[task->host], slot ? "/" : "", slot ? slot : "", detail ? ": " : "",
 		detail ? detail : "");
 }
@@ -137,7 +137,7 @@ static bool awaited(const struct bt_state *s, const struct bt_result *r)
 {
 	const struct bt_task_run *t = bt_state_task(s, r->key.task);
 	if (r->key.deployment != s->deployment || !t || !bt_state_outstanding(t) ||
-		t->command.key.verb != r->key.verb)
+		t->command->key.verb != r->key.verb)
 		return false;
 	if (t->attempt != r->key.attempt && !BT_BUG(ANY_RESULT))
 		return false;
@@ -311,7 +311,7 @@ static void give_up_late(struct bt_step *st)
 		struct bt_record *r = bt_step_record(st, BT_RECORD_RETRY);
 		r->stage = t->stage;
 		r->lane = t->lane;
-		r->command = t->command;
+		r->command = *t->command;
 		r->text = bt_step_words(
 			st, "no answer within %lld s", (long long)(t->limit_ms / 1000));
 		bt_step_apply(st);
