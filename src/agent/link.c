@@ -349,6 +349,7 @@ static void poll_commands(struct bt_link *l)
 void bt_link_on_result(void *link, const struct bt_command_key *key)
 {
 	struct bt_link *l = link;
+	l->produced++;
 	bt_posts_result(l->posts, key);
 	/* What a task needed for a moment goes back: the agent shares its host with the apps. */
 	if (bt_exec_running(l->exec) == 0)

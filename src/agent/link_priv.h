@@ -20,6 +20,7 @@ struct bt_link {
 	unsigned failures;
 	struct event *again;
 	struct bt_link_call *call; /* hello or poll */
+	int64_t produced; /* results since the start, to be told with results and observations */
 	uint64_t cursor;
 	json_t *commands; /* of the last poll, being taken */
 	size_t next_command;

@@ -137,7 +137,8 @@ void bt_posts_kick(struct bt_posts *p)
 		json_array_append_new(list, j);
 		i++;
 	}
-	json_t *body = json_pack("{s:o}", "results", list);
+	json_t *body =
+		json_pack("{s:o,s:I}", "results", list, "produced", (json_int_t)p->l->produced);
 	if (json_array_size(list) == 0) {
 		json_decref(body);
 		return;

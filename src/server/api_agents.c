@@ -267,6 +267,7 @@ void bt_api_hello(struct bt_http_exchange *x, void *arg)
 		bt_http_reply_error(x, &err);
 		return;
 	}
+	h->result_mark = h->seen_mark = 0;
 	struct bt_txn *t = bt_txn_new();
 	take_tokens(s, json_object_get(body, "tokens"), t);
 	take_generations(h, json_object_get(body, "generations"), t);
@@ -418,6 +419,9 @@ void bt_api_results(struct bt_http_exchange *x, void *arg)
 		bt_http_reply_error(x, &err);
 		return;
 	}
+	int64_t mark = json_integer_value(json_object_get(body, "produced"));
+	if (mark > h->result_mark)
+		h->result_mark = mark;
 	struct batch *b = bt_calloc(1, sizeof *b);
 	*b = (struct batch){x, json_array(), 1};
 	json_array_foreach (list, i, j)
@@ -484,7 +488,6 @@ void bt_api_observation(struct bt_http_exchange *x, void *arg)
 	const char *service;
 	json_t *part;
 	struct bt_err err;
-	(void)arg;
 	if (!body)
 		return;
 	bt_host_touch(h);
@@ -497,7 +500,9 @@ void bt_api_observation(struct bt_http_exchange *x, void *arg)
 			bt_http_reply_error(x, &err);
 			return;
 		}
+	h->seen_mark = json_integer_value(json_object_get(body, "produced"));
 	bt_http_reply(x, 204, NULL, NULL, 0);
+	bt_fresh_check(arg);
 }
 
 void bt_api_stream(struct bt_http_exchange *x, void *arg)

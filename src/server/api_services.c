@@ -76,9 +76,8 @@ static json_t *service_json(struct bt_server *s, struct bt_svc *svc, bool full)
 	return j;
 }
 
-void bt_api_services(struct bt_http_exchange *x, void *arg)
+static void reply_services(struct bt_http_exchange *x, struct bt_server *s)
 {
-	struct bt_server *s = arg;
 	json_t *list = json_array();
 	for (struct bt_svc *svc = s->services; svc; svc = svc->next)
 		if (svc->config && bt_who_sees(bt_who(x), svc->name))
@@ -86,11 +85,31 @@ void bt_api_services(struct bt_http_exchange *x, void *arg)
 	bt_http_reply_json(x, 200, json_pack("{s:o}", "services", list));
 }
 
+void bt_api_services(struct bt_http_exchange *x, void *arg)
+{
+	bt_fresh_then(arg, x, NULL, 0, reply_services);
+}
+
+static void reply_service(struct bt_http_exchange *x, struct bt_server *s)
+{
+	struct bt_svc *svc = bt_api_find_service(s, x);
+	if (svc)
+		bt_http_reply_json(x, 200, service_json(s, svc, true));
+}
+
 void bt_api_service(struct bt_http_exchange *x, void *arg)
 {
 	struct bt_svc *svc = bt_api_find_service(arg, x);
-	if (svc)
-		bt_http_reply_json(x, 200, service_json(arg, svc, true));
+	struct bt_config *config = NULL;
+	const char **hosts = NULL;
+	size_t n = 0;
+	if (!svc)
+		return;
+	if (bt_config_service_from_json(svc->config, &config, NULL) == 0)
+		n = bt_service_hosts(&config->services[0], &hosts);
+	bt_fresh_then(arg, x, hosts, n, reply_service);
+	free(hosts);
+	bt_config_free(config);
 }
 
 void bt_api_releases(struct bt_http_exchange *x, void *arg)

@@ -17,7 +17,10 @@ struct bt_host {
 	json_t *asks;	     /* to hand to the next poll */
 	json_t *seen;	     /* service → {"at":boot_ms,"seen":{seen host}} */
 	json_t *generations; /* balancer → highest known */
-	bool retouched;	     /* contact since the store last heard of it */
+	/* How many results its agent had produced, as its last results and its last observation
+	 * say; both 0 since its hello. */
+	int64_t result_mark, seen_mark;
+	bool retouched; /* contact since the store last heard of it */
 };
 
 int bt_hosts_load(struct bt_server *s, struct bt_err *err);
@@ -36,6 +39,12 @@ void bt_host_disconnect(struct bt_host *h);
 void bt_host_saw(struct bt_host *h, const char *service, json_t *seen);
 json_t *bt_host_seen(const struct bt_host *h, const char *service, int64_t *ret_at); /* borrowed */
 void bt_host_generation(struct bt_host *h, const char *balancer, uint64_t generation);
+
+/* fresh.c: handle(x, s), now or when these hosts (NULL: all) were seen after the last result that
+ * each has sent; not called when the peer leaves first. */
+void bt_fresh_then(struct bt_server *s, struct bt_http_exchange *x, const char *const *hosts,
+	size_t n_hosts, void (*handle)(struct bt_http_exchange *x, struct bt_server *s));
+void bt_fresh_check(struct bt_server *s); /* a host was seen */
 
 /* One question to one agent. on_answer: with each piece (answer borrowed), `end` with the last;
  * err with `end` when there is none (timeout, agent lost, its own error). Never called from inside

@@ -49,6 +49,7 @@ struct bt_server {
 	struct bt_ask *asks;		/* asks.c */
 	struct bt_running *runs;	/* runner.c */
 	struct bt_wish *wishes;		/* planning.c */
+	struct bt_fresh *fresh_waits;	/* fresh.c */
 	struct bt_reading *readings;	/* api_logs.c */
 	struct bt_sub *subs;		/* stream.c */
 	struct bt_upload *uploads;	/* api_artifacts.c */
