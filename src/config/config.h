@@ -18,6 +18,8 @@ struct bt_config *bt_config_free(struct bt_config *c);
 /* One problem a line: "baton.yaml:12:3: unknown key 'helth' (did you mean 'health'?)". */
 struct bt_config_problem {
 	const char *line; /* the whole text; owned by the list's arena */
+	const char *file; /* as given to parse, to be compared only */
+	int at_line, at_column;
 };
 struct bt_config_problems {
 	struct bt_arena *arena;

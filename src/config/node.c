@@ -45,7 +45,14 @@ static void put(struct bt_problem_sink *s, int line, int column, const char *fmt
 	if (l->n + 1 == MAX_PROBLEMS)
 		line_text =
 			bt_arena_printf(l->arena, "%s (more problems are not shown)", line_text);
-	l->items[l->n++].line = line_text;
+	/* People read a file from its top: in order of place, whichever check came first. */
+	size_t at = l->n++;
+	for (; at > 0 && l->items[at - 1].file == s->file &&
+		(l->items[at - 1].at_line > line ||
+			(l->items[at - 1].at_line == line && l->items[at - 1].at_column > column));
+		at--)
+		l->items[at] = l->items[at - 1];
+	l->items[at] = (struct bt_config_problem){line_text, s->file, line, column};
 }
 
 void bt_problem(struct bt_problem_sink *s, const struct bt_node *at, const char *fmt, ...)

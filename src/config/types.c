@@ -349,11 +349,15 @@ static void read_texts(struct bt_reading *r, const struct bt_key *k, const struc
 	*(size_t *)count = used;
 }
 
+enum { MAX_LISTED = 4096 }; /* hosts */
+
 static void read_list(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
 	void *field, void *count)
 {
-	if (n->kind != BT_NODE_LIST || n->n > 1000 || (k->required && n->n == 0))
+	if (n->kind != BT_NODE_LIST || (k->required && n->n == 0))
 		wrong(r, k, n, "a list such as [a, b]");
+	else if (n->n > MAX_LISTED)
+		bt_problem(r->sink, n, "%s: at most %d, found %zu", k->path, MAX_LISTED, n->n);
 	else
 		read_texts(r, k, n, true, field, count);
 }
