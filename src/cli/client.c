@@ -109,7 +109,7 @@ static int find_server(struct bt_client *c, const struct bt_cli *cli, struct bt_
 	if (!c->token)
 		return bt_err_set(err, BT_E_CONFIG,
 			"no token for %s: set BATON_TOKEN (an admin makes one with `baton token "
-			"NAME`)",
+			"create NAME`)",
 			c->url);
 	return 0;
 }

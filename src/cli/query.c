@@ -1,5 +1,6 @@
 /* Commands that ask once and print: a table for people, the server's own JSON for programs. */
 #include "base/clock.h"
+#include "cli/answer.h"
 #include "cli/client.h"
 #include "cli/follow.h"
 #include "cli/table.h"
@@ -7,73 +8,14 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
-
-static const char *text_of(const json_t *j, const char *key)
-{
-	const char *s = json_string_value(json_object_get(j, key));
-	return s ? s : "";
-}
-
-static void number_of(const json_t *j, const char *key, char buf[static 32])
-{
-	const json_t *n = json_object_get(j, key);
-	snprintf(buf, 32, "%s", "");
-	if (json_is_integer(n))
-		snprintf(buf, 32, "%" JSON_INTEGER_FORMAT, json_integer_value(n));
-}
-
-/* RFC 3339 or milliseconds since 1970 → "2026-11-21 12:00:01" in local time. */
-static void time_of(const json_t *j, const char *key, char buf[static 32])
-{
-	const json_t *t = json_object_get(j, key);
-	struct tm utc = {0}, local;
-	time_t seconds = 0;
-	snprintf(buf, 32, "%s", "");
-	if (json_is_integer(t))
-		seconds = (time_t)(json_integer_value(t) / 1000);
-	else if (json_is_string(t) && strptime(json_string_value(t), "%Y-%m-%dT%H:%M:%S", &utc))
-		seconds = timegm(&utc);
-	if (seconds <= 0)
-		return;
-	localtime_r(&seconds, &local);
-	strftime(buf, 32, "%Y-%m-%d %H:%M:%S", &local);
-}
-
-static int get(struct bt_cli *cli, struct bt_client **c, const char *path, json_t **ret,
-	struct bt_err *err)
-{
-	int r = bt_client_open(cli, c, err);
-	return r < 0 ? r : bt_client_get(*c, path, ret, err);
-}
-
-/* 1: printed as JSON, nothing else is to do. */
-static int as_json(const struct bt_cli *cli, const json_t *j)
-{
-	if (!bt_cli_has(cli, "json"))
-		return 0;
-	BT_FREE char *text = bt_json_dump(j);
-	puts(text);
-	return 1;
-}
-
-static void join(const json_t *list, struct bt_str *out)
-{
-	size_t i;
-	json_t *one;
-	json_array_foreach (list, i, one) {
-		const char *text =
-			json_is_string(one) ? json_string_value(one) : text_of(one, "name");
-		bt_str_addf(out, "%s%s", i ? "," : "", text);
-	}
-}
 
 static void service_row(struct bt_table *t, const json_t *s)
 {
 	BT_STR struct bt_str hosts = {0};
-	join(json_object_get(s, "hosts"), &hosts);
-	BT_TABLE_ROW(t, text_of(s, "name"), text_of(json_object_get(s, "release"), "version"),
-		text_of(s, "phase"), text_of(s, "live_slot"), bt_str_get(&hosts));
+	bt_answer_join(json_object_get(s, "hosts"), &hosts);
+	BT_TABLE_ROW(t, bt_answer_text(s, "name"),
+		bt_answer_text(json_object_get(s, "release"), "version"),
+		bt_answer_text(s, "phase"), bt_answer_text(s, "live_slot"), bt_str_get(&hosts));
 }
 
 /* What runs in the slots of one service, host by host. */
@@ -87,19 +29,19 @@ static void print_world(const json_t *service)
 	json_array_foreach (hosts, i, host) {
 		json_array_foreach (json_object_get(host, "instances"), k, instance) {
 			char port[32], pid[32], restarts[32], since[32];
-			number_of(instance, "port", port);
-			number_of(instance, "pid", pid);
-			number_of(instance, "restarts", restarts);
-			time_of(instance, "since_wall_ms", since);
-			BT_FREE char *name = bt_asprintf(
-				"%s/%s", text_of(host, "host"), text_of(instance, "slot"));
-			BT_TABLE_ROW(&t, name, port, text_of(instance, "state"),
-				text_of(instance, "version"), bt_streq(pid, "0") ? "" : pid,
+			bt_answer_number(instance, "port", port);
+			bt_answer_number(instance, "pid", pid);
+			bt_answer_number(instance, "restarts", restarts);
+			bt_answer_time(instance, "since_wall_ms", since);
+			BT_FREE char *name = bt_asprintf("%s/%s", bt_answer_text(host, "host"),
+				bt_answer_text(instance, "slot"));
+			BT_TABLE_ROW(&t, name, port, bt_answer_text(instance, "state"),
+				bt_answer_text(instance, "version"), bt_streq(pid, "0") ? "" : pid,
 				restarts, since);
 		}
 	}
 	bt_table_print(&t);
-	const char *why = text_of(json_object_get(service, "live"), "why");
+	const char *why = bt_answer_text(json_object_get(service, "live"), "why");
 	if (*why)
 		printf("%s\n", why);
 }
@@ -110,8 +52,8 @@ int bt_cmd_status(struct bt_cli *cli, struct bt_err *err)
 	BT_JSON json_t *j = NULL;
 	BT_FREE char *name = cli->n_args ? bt_url_escape(cli->args[0]) : NULL;
 	BT_FREE char *path = bt_asprintf("/v1/services%s%s", name ? "/" : "", name ? name : "");
-	int r = get(cli, &c, path, &j, err);
-	if (r < 0 || as_json(cli, j))
+	int r = bt_answer_get(cli, &c, path, &j, err);
+	if (r < 0 || bt_answer_as_json(cli, j))
 		return r;
 	BT_TABLE struct bt_table t = {0};
 	BT_TABLE_ROW(&t, "SERVICE", "VERSION", "STATE", "LIVE", "HOSTS");
@@ -145,22 +87,23 @@ int bt_cmd_history(struct bt_cli *cli, struct bt_err *err)
 	BT_FREE char *name = bt_url_escape(cli->n_args ? cli->args[0] : "");
 	BT_FREE char *path = bt_asprintf(
 		"/v1/deployments?limit=%" PRId64 "%s%s", n, *name ? "&service=" : "", name);
-	int r = get(cli, &c, path, &j, err);
-	if (r < 0 || as_json(cli, j))
+	int r = bt_answer_get(cli, &c, path, &j, err);
+	if (r < 0 || bt_answer_as_json(cli, j))
 		return r;
 	BT_TABLE struct bt_table t = {0};
-	BT_TABLE_ROW(&t, "ID", "SERVICE", "VERSION", "FROM", "STARTED", "STATE", "REASON");
+	BT_TABLE_ROW(&t, "ID", "SERVICE", "VERSION", "FROM", "STARTED", "BY", "STATE", "REASON");
 	size_t i;
 	json_t *d;
 	json_array_foreach (json_object_get(j, "deployments"), i, d) {
 		char id[32], started[32];
-		number_of(d, "id", id);
-		time_of(d, "started_at", started);
-		const char *end = text_of(d, "end");
-		BT_TABLE_ROW(&t, id, text_of(d, "service"), text_of(d, "version"),
-			text_of(d, "old_version"), started,
-			*end && !bt_streq(end, "none") ? end : text_of(d, "phase"),
-			text_of(d, "reason"));
+		bt_answer_number(d, "id", id);
+		bt_answer_time(d, "started_at", started);
+		const char *end = bt_answer_text(d, "end");
+		BT_TABLE_ROW(&t, id, bt_answer_text(d, "service"), bt_answer_text(d, "version"),
+			bt_answer_text(d, "old_version"), started,
+			bt_answer_text(json_object_get(d, "by"), "name"),
+			*end && !bt_streq(end, "none") ? end : bt_answer_text(d, "phase"),
+			bt_answer_text(d, "reason"));
 	}
 	if (t.n_rows == 1)
 		puts("no deployments yet");
@@ -175,8 +118,8 @@ int bt_cmd_releases(struct bt_cli *cli, struct bt_err *err)
 	BT_JSON json_t *j = NULL;
 	BT_FREE char *name = bt_url_escape(cli->args[0]);
 	BT_FREE char *path = bt_asprintf("/v1/services/%s/releases", name);
-	int r = get(cli, &c, path, &j, err);
-	if (r < 0 || as_json(cli, j))
+	int r = bt_answer_get(cli, &c, path, &j, err);
+	if (r < 0 || bt_answer_as_json(cli, j))
 		return r;
 	BT_TABLE struct bt_table t = {0};
 	BT_TABLE_ROW(&t, "ID", "VERSION", "STATE", "SIZE", "CREATED", "SHA-256");
@@ -184,12 +127,12 @@ int bt_cmd_releases(struct bt_cli *cli, struct bt_err *err)
 	json_t *one;
 	json_array_foreach (json_object_get(j, "releases"), i, one) {
 		char id[32], created[32], size[32];
-		number_of(one, "id", id);
-		time_of(one, "created_at", created);
+		bt_answer_number(one, "id", id);
+		bt_answer_time(one, "created_at", created);
 		bt_size_format(json_integer_value(json_object_get(one, "size")), size);
-		BT_FREE char *digest = bt_strndup(text_of(one, "digest"), 12);
-		BT_TABLE_ROW(&t, id, text_of(one, "version"), text_of(one, "state"), size, created,
-			digest);
+		BT_FREE char *digest = bt_strndup(bt_answer_text(one, "digest"), 12);
+		BT_TABLE_ROW(&t, id, bt_answer_text(one, "version"), bt_answer_text(one, "state"),
+			size, created, digest);
 	}
 	bt_table_print(&t);
 	return 0;
@@ -217,8 +160,8 @@ int bt_cmd_hosts(struct bt_cli *cli, struct bt_err *err)
 	const char *gone = bt_cli_get(cli, "remove");
 	if (gone)
 		return remove_host(cli, gone, err);
-	int r = get(cli, &c, "/v1/hosts", &j, err);
-	if (r < 0 || as_json(cli, j))
+	int r = bt_answer_get(cli, &c, "/v1/hosts", &j, err);
+	if (r < 0 || bt_answer_as_json(cli, j))
 		return r;
 	BT_TABLE struct bt_table t = {0};
 	BT_TABLE_ROW(&t, "HOST", "ADDRESS", "AGENT", "CONNECTED", "LAST SEEN", "FREE");
@@ -226,55 +169,18 @@ int bt_cmd_hosts(struct bt_cli *cli, struct bt_err *err)
 	json_t *h;
 	json_array_foreach (json_object_get(j, "hosts"), i, h) {
 		char seen[32], size[32] = "";
-		time_of(h, "last_seen_at", seen);
+		bt_answer_time(h, "last_seen_at", seen);
 		int64_t free_bytes = json_integer_value(json_object_get(h, "free_bytes"));
 		if (free_bytes > 0)
 			snprintf(size, sizeof size, "%.1f GiB", (double)free_bytes / (1 << 30));
-		BT_TABLE_ROW(&t, text_of(h, "name"), text_of(h, "address"),
-			text_of(h, "agent_version"),
+		BT_TABLE_ROW(&t, bt_answer_text(h, "name"), bt_answer_text(h, "address"),
+			bt_answer_text(h, "agent_version"),
 			json_is_true(json_object_get(h, "connected")) ? "yes" : "NO", seen, size);
 	}
 	if (t.n_rows == 1)
 		puts("no hosts yet: `baton join-token HOST`, then `baton agent join` there");
 	else
 		bt_table_print(&t);
-	return 0;
-}
-
-int bt_cmd_token(struct bt_cli *cli, struct bt_err *err)
-{
-	BT_CLIENT struct bt_client *c = NULL;
-	BT_JSON json_t *answer = NULL;
-	const char *role = bt_cli_get(cli, "role");
-	BT_JSON json_t *body = json_pack("{s:s, s:s, s:[]}", "name", cli->args[0], "role",
-		role ? role : "deployer", "services");
-	for (size_t i = 0; i < cli->n_set; i++)
-		if (bt_streq(cli->set[i].option->name, "service"))
-			json_array_append_new(
-				json_object_get(body, "services"), json_string(cli->set[i].value));
-	int r = bt_client_open(cli, &c, err);
-	if (r == 0)
-		r = bt_client_post(c, "/v1/tokens", body, &answer, err);
-	if (r == 0 && !as_json(cli, answer))
-		puts(text_of(answer, "token"));
-	return r;
-}
-
-int bt_cmd_join_token(struct bt_cli *cli, struct bt_err *err)
-{
-	BT_CLIENT struct bt_client *c = NULL;
-	BT_JSON json_t *answer = NULL;
-	const char *ttl = bt_cli_get(cli, "ttl");
-	BT_JSON json_t *body =
-		json_pack("{s:s, s:s}", "host", cli->args[0], "ttl", ttl ? ttl : "15m");
-	int r = bt_client_open(cli, &c, err);
-	if (r == 0)
-		r = bt_client_post(c, "/v1/join-tokens", body, &answer, err);
-	if (r < 0 || as_json(cli, answer))
-		return r;
-	puts(text_of(answer, "token"));
-	fprintf(stderr, "on %s: baton agent join https://SERVER:AGENT_PORT --token …\n",
-		cli->args[0]);
 	return 0;
 }
 
@@ -401,6 +307,23 @@ int bt_cmd_logs(struct bt_cli *cli, struct bt_err *err)
 	return print_text(c, path.data, err);
 }
 
+/* Who began it, from where and out of what. */
+static void print_by(const json_t *by)
+{
+	static const char *const said[][2] = {
+		{"from", " from "}, {"commit", ", commit "}, {"build_url", ", "}};
+	if (!*bt_answer_text(by, "name"))
+		return;
+	printf("by %s", bt_answer_text(by, "name"));
+	for (size_t i = 0; i < BT_ARRAY_LEN(said); i++) {
+		BT_STR struct bt_str text = {0};
+		bt_view_clean(&text, bt_answer_text(by, said[i][0]), 0);
+		if (text.len)
+			printf("%s%s", said[i][1], text.data);
+	}
+	puts("");
+}
+
 int bt_cmd_show(struct bt_cli *cli, struct bt_err *err)
 {
 	BT_CLIENT struct bt_client *c = NULL;
@@ -415,13 +338,16 @@ int bt_cmd_show(struct bt_cli *cli, struct bt_err *err)
 	if (r < 0)
 		return r;
 	bool json = bt_cli_has(cli, "json");
-	BT_FREE char *what = bt_asprintf("%s %s", text_of(d, "service"), text_of(d, "version"));
+	BT_FREE char *what =
+		bt_asprintf("%s %s", bt_answer_text(d, "service"), bt_answer_text(d, "version"));
 	char started[32];
-	time_of(d, "started_at", started);
-	const char *old = text_of(d, "old_version");
+	bt_answer_time(d, "started_at", started);
+	const char *old = bt_answer_text(d, "old_version");
 	if (!json)
 		printf("deployment %" PRId64 " of %s%s%s, %s, begun %s\n", id, what,
-			*old ? " over " : "", old, text_of(d, "strategy"), started);
+			*old ? " over " : "", old, bt_answer_text(d, "strategy"), started);
+	if (!json)
+		print_by(json_object_get(d, "by"));
 	bt_client_catch_signals(c);
 	struct bt_view *v = bt_view_new(json ? BT_VIEW_JSON : BT_VIEW_PLAIN);
 	r = bt_follow(&(struct bt_follow){.client = c, .view = v, .id = id, .what = what}, err);

@@ -72,6 +72,11 @@ static const char *const migrations[] = {
 	"NOT"
 	" NULL) WITHOUT ROWID;"
 	"CREATE INDEX releases_digest ON releases(digest);",
+	/* 2 → 3: tokens that expire; whom and where from, service by service, in the audit */
+	"ALTER TABLE tokens ADD COLUMN expires_at INTEGER;"
+	"ALTER TABLE audit ADD COLUMN source TEXT;"
+	"ALTER TABLE audit ADD COLUMN service TEXT;"
+	"CREATE INDEX audit_service ON audit(service,id) WHERE service IS NOT NULL;",
 };
 
 int bt_schema_version(void)

@@ -135,13 +135,15 @@ BT_SQL_ROW(JOIN_USE, "ssi", BT_E_AUTH,
 	" expires_at>?3")
 BT_SQL_ROW(JOIN_GET, "s", 0, "SELECT host,expires_at,used_at FROM join_tokens WHERE hash=?1")
 BT_SQL_ROW(JOIN_FORGET, "i", 0, "DELETE FROM join_tokens WHERE expires_at<?1")
-BT_SQL_ROW(TOKEN_ADD, "ssssi", BT_E_EXISTS,
-	"INSERT INTO tokens(hash,name,role,services,created_at) VALUES(?1,?2,?3,?4,?5)"
+BT_SQL_ROW(TOKEN_ADD, "ssssii", BT_E_EXISTS,
+	"INSERT INTO tokens(hash,name,role,services,created_at,expires_at)"
+	" VALUES(?1,?2,?3,?4,?5,nullif(?6,0))"
 	" ON CONFLICT DO NOTHING")
 BT_SQL_ROW(TOKEN_GET, "s", 0,
-	"SELECT name,role,services FROM tokens WHERE hash=?1 AND revoked_at IS NULL")
+	"SELECT name,role,services,expires_at FROM tokens WHERE hash=?1 AND revoked_at IS NULL")
 BT_SQL_ROW(TOKENS, "", 0,
-	"SELECT name,role,services,created_at,revoked_at FROM tokens ORDER BY created_at LIMIT "
+	"SELECT name,role,services,created_at,expires_at,revoked_at FROM tokens ORDER BY "
+	"created_at LIMIT "
 	"1000")
 BT_SQL_ROW(TOKEN_REVOKE, "si", BT_E_NOTFOUND,
 	"UPDATE tokens SET revoked_at=?2 WHERE name=?1 AND revoked_at IS NULL")
@@ -159,5 +161,10 @@ BT_SQL_ROW(ARTIFACTS_UNUSED, "i", 0,
 	"SELECT digest FROM artifacts a WHERE created_at<?1 AND NOT EXISTS(SELECT 1 FROM releases r"
 	" WHERE r.digest=a.digest AND (r.state<>'bad' OR r.created_at>=?1)) LIMIT 100")
 BT_SQL_ROW(ARTIFACT_FORGET, "s", 0, "DELETE FROM artifacts WHERE digest=?1")
-BT_SQL_ROW(AUDIT_ADD, "isss", 0, "INSERT INTO audit(wall_ms,who,what,detail) VALUES(?1,?2,?3,?4)")
-BT_SQL_ROW(AUDIT, "i", 0, "SELECT id,wall_ms,who,what,detail FROM audit ORDER BY id DESC LIMIT ?1")
+BT_SQL_ROW(AUDIT_ADD, "isssss", 0,
+	"INSERT INTO audit(wall_ms,who,source,service,what,detail) VALUES(?1,?2,?3,?4,?5,?6)")
+BT_SQL_ROW(AUDIT, "ssii", 0,
+	"SELECT id,wall_ms,who,source AS \"from\",service,what,detail FROM audit WHERE (?1 IS NULL "
+	"OR "
+	"service=?1)"
+	" AND (?2 IS NULL OR who=?2) AND wall_ms>=?3 ORDER BY id DESC LIMIT ?4")

@@ -31,7 +31,11 @@ void bt_api_token_add(struct bt_http_exchange *x, void *arg);
 void bt_api_token_revoke(struct bt_http_exchange *x, void *arg);
 void bt_api_session(struct bt_http_exchange *x, void *arg);
 void bt_api_session_end(struct bt_http_exchange *x, void *arg);
+/* api_audit.c */
 void bt_api_audit(struct bt_http_exchange *x, void *arg);
+/* What the caller of x does, for the audit. service, detail: may be NULL. */
+void bt_api_audit_add(struct bt_txn *t, const struct bt_http_exchange *x, const char *service,
+	const char *what, const char *detail);
 /* api_artifacts.c */
 void bt_api_artifact_head(struct bt_http_exchange *x, void *arg);
 void bt_api_artifact_part(struct bt_http_exchange *x, void *arg);

@@ -1,4 +1,4 @@
-/* Health, metrics, hosts, tokens, sessions, audit. */
+/* Health, metrics, hosts, tokens, sessions. */
 #include "base/clock.h"
 #include "net/pki.h"
 #include "server/api.h"
@@ -24,6 +24,14 @@ void bt_api_health(struct bt_http_exchange *x, void *arg)
 void bt_api_metrics(struct bt_http_exchange *x, void *arg)
 {
 	BT_STR struct bt_str out = {0};
+	const struct bt_who *w = bt_who(x);
+	if (w->services) { /* they name and count every service */
+		bt_api_error(x, BT_E_REFUSED,
+			"the token '%s' is limited to some services, and metrics are of all: use a "
+			"viewer's token without a scope",
+			w->name);
+		return;
+	}
 	bt_metrics_print(arg, &out);
 	bt_http_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", out.data, out.len);
 }
@@ -115,7 +123,7 @@ void bt_api_host_remove(struct bt_http_exchange *x, void *arg)
 	struct bt_txn *t = bt_txn_new();
 	bt_txn_add(t, BT_SQL_HOST_REVOKE, h->name, bt_clock_wall_ms());
 	bt_txn_add(t, BT_SQL_CERT_DROP_ALL, h->name, bt_clock_wall_ms());
-	bt_server_audit(t, bt_who(x)->name, "remove host", h->name);
+	bt_api_audit_add(t, x, NULL, "remove host", h->name);
 	bt_store_commit(s->store, t, on_changed, c);
 }
 
@@ -151,7 +159,7 @@ void bt_api_join_token(struct bt_http_exchange *x, void *arg)
 	bt_token_hash(token, hash);
 	struct bt_txn *t = bt_txn_new();
 	bt_txn_add(t, BT_SQL_JOIN_ADD, hash, host, bt_clock_wall_ms() + ms);
-	bt_server_audit(t, bt_who(x)->name, "join token", host);
+	bt_api_audit_add(t, x, NULL, "join token", host);
 	json_t *answer = json_pack("{s:s, s:s}", "token", text, "host", host);
 	bt_api_set_time(answer, "expires_at", bt_clock_wall_ms() + ms);
 	bt_store_commit(s->store, t, on_changed, change_new(x, 201, answer, "join token"));
@@ -177,56 +185,70 @@ void bt_api_tokens(struct bt_http_exchange *x, void *arg)
 		bt_api_set_time(
 			row, "created_at", json_integer_value(json_object_get(row, "created_at")));
 		bt_api_set_time(
+			row, "expires_at", json_integer_value(json_object_get(row, "expires_at")));
+		bt_api_set_time(
 			row, "revoked_at", json_integer_value(json_object_get(row, "revoked_at")));
 	}
 	bt_http_reply_json(x, 200, json_pack("{s:o}", "tokens", rows));
 }
 
-static int read_scope(const json_t *body, char **ret, struct bt_err *err)
+/* What a new token may do. An admin makes tokens, so a limit of its own would be none. */
+static int read_token(const json_t *body, const char **name, const char **role, json_t **scope,
+	int64_t *ttl_ms, struct bt_err *err)
 {
-	json_t *services = json_object_get(body, "services"), *one;
-	size_t i;
-	if (services && !json_is_array(services))
-		return bt_err_set(err, BT_E_CONFIG, "services: expected a list of names");
-	json_array_foreach (services, i, one)
-		if (!json_is_string(one) || !bt_name_valid(json_string_value(one)))
-			return bt_err_set(err, BT_E_CONFIG, "services[%zu]: expected a name", i);
-	*ret = json_array_size(services) ? bt_json_dump(services) : NULL;
-	return 0;
+	const char *ttl = NULL;
+	int r = bt_json_str(body, "name", name, err);
+	if (r == 0)
+		r = bt_json_str(body, "role", role, err);
+	if (r == 0)
+		r = bt_json_str_opt(body, "ttl", &ttl, err);
+	if (r == 0 && !bt_name_valid(*name))
+		return bt_err_set(err, BT_E_CONFIG,
+			"name '%.80s': expected letters, digits, '.', '_', '-'", *name);
+	int rank = r == 0 ? bt_role_parse(*role, err) : r;
+	if (rank < 0)
+		return rank;
+	if (ttl && (bt_duration_parse(ttl, ttl_ms, err) < 0 || *ttl_ms <= 0))
+		return bt_err_set(
+			err, BT_E_CONFIG, "ttl '%.40s': expected a time such as 12h or 30d", ttl);
+	r = bt_scope_read(body, scope, err);
+	if (r == 0 && *scope && rank == BT_AUTH_ADMIN)
+		return bt_err_set(err, BT_E_CONFIG,
+			"an admin covers all services: leave out services and environments, or "
+			"choose the role deployer");
+	return r;
 }
 
 void bt_api_token_add(struct bt_http_exchange *x, void *arg)
 {
 	struct bt_server *s = arg;
 	BT_JSON json_t *body = bt_api_body(x);
-	BT_FREE char *scope = NULL;
+	BT_JSON json_t *scope = NULL;
+	BT_STR struct bt_str words = {0};
 	const char *name = NULL, *role = NULL;
 	char hash[65];
+	int64_t ttl = 0, now = bt_clock_wall_ms();
 	struct bt_err err;
 	if (!body)
 		return;
-	int r = bt_json_str(body, "name", &name, &err);
-	if (r == 0)
-		r = bt_json_str(body, "role", &role, &err);
-	if (r == 0 && !bt_name_valid(name))
-		r = bt_err_set(&err, BT_E_CONFIG,
-			"name '%.80s': expected letters, digits, '.', '_', '-'", name);
-	if (r == 0)
-		r = bt_role_parse(role, &err);
-	if (r >= 0)
-		r = read_scope(body, &scope, &err);
-	if (r < 0) {
+	if (read_token(body, &name, &role, &scope, &ttl, &err) < 0) {
 		bt_http_reply_error(x, &err);
 		return;
 	}
 	BT_FREE char *token = bt_token_new("bt_");
+	BT_FREE char *stored = scope ? bt_json_dump(scope) : NULL;
 	bt_token_hash(token, hash);
+	bt_str_addf(&words, "%s: %s of ", name, role);
+	bt_scope_words(scope, &words);
 	struct bt_txn *t = bt_txn_new();
-	bt_txn_add(t, BT_SQL_TOKEN_ADD, hash, name, role, scope, bt_clock_wall_ms());
-	bt_server_audit(t, bt_who(x)->name, "token", name);
-	bt_store_commit(s->store, t, on_changed,
-		change_new(x, 201, json_pack("{s:s, s:s}", "token", token, "name", name),
-			"a token of that name"));
+	bt_txn_add(
+		t, BT_SQL_TOKEN_ADD, hash, name, role, stored, now, ttl ? now + ttl : (int64_t)0);
+	bt_api_audit_add(t, x, NULL, "token create", words.data);
+	json_t *answer = json_pack("{s:s, s:s, s:s, s:O*}", "token", token, "name", name, "role",
+		role, "services", scope);
+	bt_api_set_time(answer, "expires_at", ttl ? now + ttl : 0);
+	bt_store_commit(
+		s->store, t, on_changed, change_new(x, 201, answer, "a token of that name"));
 }
 
 void bt_api_token_revoke(struct bt_http_exchange *x, void *arg)
@@ -235,7 +257,7 @@ void bt_api_token_revoke(struct bt_http_exchange *x, void *arg)
 	const char *name = bt_http_param(x, "name");
 	struct bt_txn *t = bt_txn_new();
 	bt_txn_add(t, BT_SQL_TOKEN_REVOKE, name, bt_clock_wall_ms());
-	bt_server_audit(t, bt_who(x)->name, "revoke token", name);
+	bt_api_audit_add(t, x, NULL, "token revoke", name);
 	bt_store_commit(s->store, t, on_changed,
 		change_new(x, 200, json_pack("{s:s}", "revoked", name), "token of that name"));
 }
@@ -257,8 +279,8 @@ void bt_api_session(struct bt_http_exchange *x, void *arg)
 		bt_token_hash(token, token_hash);
 		r = bt_store_select(s->store, &rows, &err, BT_SQL_TOKEN_GET, token_hash);
 	}
-	if (r == 0 && json_array_size(rows) == 0)
-		r = bt_err_set(&err, BT_E_AUTH, "this token is not known here, or was revoked");
+	if (r == 0)
+		r = bt_token_usable(json_array_get(rows, 0), &err);
 	if (r < 0) {
 		bt_http_reply_error(x, &err);
 		return;
@@ -293,22 +315,4 @@ void bt_api_session_end(struct bt_http_exchange *x, void *arg)
 	bt_http_reply_header(
 		x, "Set-Cookie", "baton_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0");
 	bt_store_commit(s->store, t, on_changed, change_new(x, 200, json_object(), "session"));
-}
-
-void bt_api_audit(struct bt_http_exchange *x, void *arg)
-{
-	struct bt_server *s = arg;
-	struct bt_err err;
-	json_t *rows = NULL, *row;
-	size_t i;
-	if (bt_store_select(s->store, &rows, &err, BT_SQL_AUDIT,
-		    bt_api_query_int(x, "limit", 1, 10000, 100)) < 0) {
-		bt_http_reply_error(x, &err);
-		return;
-	}
-	json_array_foreach (rows, i, row) {
-		bt_api_set_time(row, "at", json_integer_value(json_object_get(row, "wall_ms")));
-		json_object_del(row, "wall_ms");
-	}
-	bt_http_reply_json(x, 200, json_pack("{s:o}", "audit", rows));
 }

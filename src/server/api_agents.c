@@ -113,7 +113,8 @@ void bt_api_join(struct bt_http_exchange *x, void *arg)
 		bt_txn_add(t, BT_SQL_HOST_PUT, host, bt_clock_wall_ms());
 		bt_txn_add(t, BT_SQL_HOST_WELCOME, host);
 		bt_txn_add(t, BT_SQL_CERT_DROP_ALL, host, bt_clock_wall_ms());
-		bt_server_audit(t, host, "join", bt_http_peer(x));
+		bt_server_audit(t,
+			&(struct bt_audit){.who = host, .from = bt_http_peer(x), .what = "join"});
 		r = sign(s, csr, host, t, &cert, serial, &err);
 	}
 	if (r < 0) {
@@ -146,7 +147,7 @@ void bt_api_renew(struct bt_http_exchange *x, void *arg)
 		return;
 	}
 	bt_txn_add(t, BT_SQL_CERT_DROP_OTHERS, host, serial, bt_clock_wall_ms() + RENEWED_KEEP_MS);
-	bt_server_audit(t, host, "renew", serial);
+	bt_api_audit_add(t, x, NULL, "renew", serial);
 	struct signing *g = bt_calloc(1, sizeof *g);
 	*g = (struct signing){x, s, bt_strdup(host), cert, false};
 	bt_store_commit(s->store, t, on_signed, g);

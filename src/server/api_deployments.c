@@ -57,8 +57,10 @@ json_t *bt_api_find_deployment(struct bt_server *s, struct bt_http_exchange *x)
 		r = bt_store_select(s->store, &rows, &err, BT_SQL_DEPLOYMENT_GET, id);
 	row = json_array_get(rows, 0);
 	const char *service = json_string_value(json_object_get(row, "service"));
-	if (r == 0 && (!row || !bt_who_sees(bt_who(x), service)))
+	if (r == 0 && !row)
 		r = bt_err_set(&err, BT_E_NOTFOUND, "no deployment '%.40s'", text);
+	if (r == 0)
+		r = bt_who_may(bt_who(x), service, &err);
 	if (r == 0)
 		return json_incref(row);
 	bt_http_reply_error(x, &err);
@@ -72,14 +74,21 @@ void bt_api_deployments(struct bt_http_exchange *x, void *arg)
 	BT_JSON json_t *rows = NULL;
 	size_t i;
 	json_t *row;
-	if (bt_store_select(s->store, &rows, &err, BT_SQL_DEPLOYMENTS, bt_http_query(x, "service"),
-		    bt_api_query_int(x, "limit", 1, 1000, 50)) < 0) {
+	const struct bt_who *w = bt_who(x);
+	const char *service = bt_http_query(x, "service");
+	int64_t limit = bt_api_query_int(x, "limit", 1, 1000, 50);
+	int r = service ? bt_who_may(w, service, &err) : 0;
+	if (r == 0) /* others' are among the newest: look further back for one's own */
+		r = bt_store_select(s->store, &rows, &err, BT_SQL_DEPLOYMENTS, service,
+			w->services && !service ? (int64_t)10000 : limit);
+	if (r < 0) {
 		bt_http_reply_error(x, &err);
 		return;
 	}
 	json_t *list = json_array();
 	json_array_foreach (rows, i, row)
-		if (bt_who_sees(bt_who(x), json_string_value(json_object_get(row, "service"))))
+		if ((int64_t)json_array_size(list) < limit &&
+			bt_who_sees(w, json_string_value(json_object_get(row, "service"))))
 			json_array_append_new(list, bt_api_deployment_json(row));
 	bt_http_reply_json(x, 200, json_pack("{s:o}", "deployments", list));
 }
@@ -195,7 +204,6 @@ void bt_api_operate(struct bt_http_exchange *x, void *arg)
 	} ops[] = {{"pause", BT_OP_PAUSE}, {"resume", BT_OP_RESUME}, {"abort", BT_OP_ABORT},
 		{"promote", BT_OP_PROMOTE}, {"rollback", BT_OP_ROLLBACK}};
 	struct bt_server *s = arg;
-	struct bt_err err;
 	const char *op = bt_http_param(x, "op");
 	size_t i = 0;
 	while (i < BT_ARRAY_LEN(ops) && strcmp(ops[i].name, op) != 0)
@@ -210,10 +218,6 @@ void bt_api_operate(struct bt_http_exchange *x, void *arg)
 	if (!row)
 		return;
 	uint64_t id = (uint64_t)json_integer_value(json_object_get(row, "id"));
-	if (bt_who_may(bt_who(x), json_string_value(json_object_get(row, "service")), &err) < 0) {
-		bt_http_reply_error(x, &err);
-		return;
-	}
 	struct bt_running *run = bt_run_find(s, id);
 	if (!run || bt_engine_phase(bt_run_engine(run)) == BT_PHASE_ENDED) {
 		bt_api_error(x, BT_E_EXISTS, "deployment %llu has ended%s", (unsigned long long)id,
@@ -225,5 +229,5 @@ void bt_api_operate(struct bt_http_exchange *x, void *arg)
 	struct wait *w = bt_calloc(1, sizeof *w);
 	*w = (struct wait){x, id};
 	bt_http_on_close(x, on_close, w);
-	bt_run_operate(run, ops[i].op, bt_who(x)->name, on_operated, w);
+	bt_run_operate(run, ops[i].op, bt_who(x)->name, bt_who(x)->from, on_operated, w);
 }

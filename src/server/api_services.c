@@ -8,7 +8,12 @@ struct bt_svc *bt_api_find_service(struct bt_server *s, struct bt_http_exchange 
 {
 	const char *name = bt_http_param(x, "service");
 	struct bt_svc *svc = bt_server_service(s, name);
-	if (svc && svc->config && bt_who_sees(bt_who(x), name))
+	struct bt_err err;
+	if (bt_who_may(bt_who(x), name, &err) < 0) {
+		bt_http_reply_error(x, &err);
+		return NULL;
+	}
+	if (svc && svc->config)
 		return svc;
 	bt_api_error(x, BT_E_NOTFOUND,
 		"no service '%.80s' here: it comes with its first deployment", name);

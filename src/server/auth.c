@@ -19,6 +19,7 @@ static void who_free(void *arg)
 {
 	struct bt_who *w = arg;
 	free(w->name);
+	free(w->from);
 	json_decref(w->services);
 	free(w);
 }
@@ -44,22 +45,19 @@ int bt_role_parse(const char *text, struct bt_err *err)
 
 bool bt_who_sees(const struct bt_who *w, const char *service)
 {
-	size_t i;
-	json_t *one;
-	if (!w || !w->services)
-		return w != NULL;
-	json_array_foreach (w->services, i, one)
-		if (bt_streq(json_string_value(one), service))
-			return true;
-	return false;
+	return w && bt_scope_covers(w->services, service);
 }
 
 int bt_who_may(const struct bt_who *w, const char *service, struct bt_err *err)
 {
 	if (bt_who_sees(w, service))
 		return 0;
-	return bt_err_set(err, BT_E_REFUSED, "the token '%s' does not cover the service %s",
-		w ? w->name : "?", service);
+	BT_STR struct bt_str scope = {0};
+	if (w)
+		bt_scope_words(w->services, &scope);
+	return bt_err_set(err, BT_E_REFUSED,
+		"the token '%s' is for %.200s; it does not cover the service %.80s",
+		w ? w->name : "?", bt_str_get(&scope), service);
 }
 
 /* The hash of the token that the request stands for, or an empty text. */
@@ -106,6 +104,29 @@ static int check_origin(const struct bt_http_exchange *x, struct bt_err *err)
 	return 403;
 }
 
+int bt_token_usable(const json_t *row, struct bt_err *err)
+{
+	const json_t *expires = json_object_get(row, "expires_at");
+	char at[32];
+	if (!row)
+		return bt_err_set(err, BT_E_AUTH, "this token is not known here, or was revoked");
+	if (expires && json_integer_value(expires) <= bt_clock_wall_ms())
+		return bt_err_set(err, BT_E_AUTH, "the token '%s' expired at %s: get a new one",
+			json_string_value(json_object_get(row, "name")),
+			bt_clock_format(json_integer_value(expires), at));
+	return 0;
+}
+
+static struct bt_who *who_new(struct bt_http_exchange *x, const char *name, int role)
+{
+	struct bt_who *w = bt_calloc(1, sizeof *w);
+	w->name = bt_strdup(name);
+	w->from = bt_strdup(bt_http_peer(x));
+	w->role = role;
+	bt_http_set_identity(x, w, who_free);
+	return w;
+}
+
 int bt_auth_people(struct bt_http_exchange *x, enum bt_auth need, void *arg, struct bt_err *err)
 {
 	struct bt_server *s = arg;
@@ -122,10 +143,8 @@ int bt_auth_people(struct bt_http_exchange *x, enum bt_auth need, void *arg, str
 	if (bt_store_select(s->store, &rows, err, BT_SQL_TOKEN_GET, hash) < 0)
 		return 503;
 	json_t *row = json_array_get(rows, 0);
-	if (!row) {
-		bt_err_set(err, BT_E_AUTH, "this token is not known here, or was revoked");
+	if (bt_token_usable(row, err) < 0)
 		return 401;
-	}
 	int role = bt_role_parse(json_string_value(json_object_get(row, "role")), NULL);
 	const char *name = json_string_value(json_object_get(row, "name"));
 	if (need == BT_AUTH_AGENT || role < (int)need) {
@@ -133,12 +152,15 @@ int bt_auth_people(struct bt_http_exchange *x, enum bt_auth need, void *arg, str
 			err, BT_E_REFUSED, "the role of the token '%s' is too low for this", name);
 		return 403;
 	}
-	struct bt_who *w = bt_calloc(1, sizeof *w);
-	w->name = bt_strdup(name);
-	w->role = role;
 	const char *services = json_string_value(json_object_get(row, "services"));
+	/* Made before admins had to be without a scope: who may make tokens has none in truth. */
+	if (services && need == BT_AUTH_ADMIN) {
+		bt_err_set(err, BT_E_REFUSED, "the token '%s' is limited to some services: %s",
+			name, "this needs an admin's token for all of them");
+		return 403;
+	}
+	struct bt_who *w = who_new(x, name, role);
 	w->services = services ? json_loads(services, 0, NULL) : NULL;
-	bt_http_set_identity(x, w, who_free);
 	return 0;
 }
 
@@ -164,10 +186,6 @@ int bt_auth_agent(struct bt_http_exchange *x, enum bt_auth need, void *arg, stru
 		bt_err_set(err, BT_E_REFUSED, "the certificate of %s is revoked: join again", cn);
 		return 403;
 	}
-	struct bt_who *w = bt_calloc(1, sizeof *w);
-	w->name = bt_strdup(cn);
-	w->role = BT_AUTH_AGENT;
-	w->host = h;
-	bt_http_set_identity(x, w, who_free);
+	who_new(x, cn, BT_AUTH_AGENT)->host = h;
 	return 0;
 }

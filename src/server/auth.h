@@ -1,11 +1,13 @@
 /* Who asks, and may they? */
 #pragma once
+#include "server/scope.h"
 #include "server/server_priv.h"
 
 struct bt_who {
 	char *name;
+	char *from;	      /* its address */
 	int role;	      /* enum bt_auth */
-	json_t *services;     /* names it may act on; NULL: all */
+	json_t *services;     /* its scope (scope.h); NULL: all */
 	struct bt_host *host; /* agents */
 };
 int bt_auth_people(struct bt_http_exchange *x, enum bt_auth need, void *arg, struct bt_err *err);
@@ -14,4 +16,6 @@ const struct bt_who *bt_who(const struct bt_http_exchange *x);
 /* BT_E_REFUSED in words when this token's scope does not have the service. */
 int bt_who_may(const struct bt_who *w, const char *service, struct bt_err *err);
 bool bt_who_sees(const struct bt_who *w, const char *service);
+/* A row of TOKEN_GET, or NULL; BT_E_AUTH when it is none or has expired. */
+int bt_token_usable(const json_t *row, struct bt_err *err);
 int bt_role_parse(const char *text, struct bt_err *err); /* enum bt_auth, or < 0 */

@@ -200,9 +200,15 @@ static int choose_release(struct bt_wish *w, const json_t *secrets, struct bt_er
 static void read_by(struct bt_wish *w, const json_t *by)
 {
 	const struct bt_who *who = w->x ? bt_who(w->x) : NULL;
-	json_t *j = json_is_object(by) ? json_deep_copy(by) : json_object();
+	static const char *const said[] = {"build_url", "commit"};
+	json_t *j = json_object();
+	for (size_t i = 0; i < BT_ARRAY_LEN(said); i++)
+		if (json_is_string(json_object_get(by, said[i])))
+			json_object_set(j, said[i], json_object_get(by, said[i]));
 	w->holder = bt_strdup(who ? who->name : "baton");
 	json_object_set_new(j, "name", json_string(w->holder));
+	if (who)
+		json_object_set_new(j, "from", json_string(who->from));
 	w->by = bt_json_dump(j);
 	json_decref(j);
 }

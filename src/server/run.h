@@ -30,8 +30,9 @@ int bt_run_lease_free(struct bt_server *s, const char *service, struct bt_err *e
 
 /* done once, after it is durable; result -> refusal in words. */
 typedef void (*bt_run_done_fn)(void *arg, int result, const struct bt_err *err);
-void bt_run_operate(
-	struct bt_running *r, enum bt_operator op, const char *by, bt_run_done_fn done, void *arg);
+/* by, from: who asks, and that one's address (NULL: none). */
+void bt_run_operate(struct bt_running *r, enum bt_operator op, const char *by, const char *from,
+	bt_run_done_fn done, void *arg);
 /* log may be NULL. */
 void bt_run_result(struct bt_running *r, const struct bt_result *result, const char *log,
 	bt_run_done_fn done, void *arg);

@@ -9,7 +9,7 @@ struct bt_pending { /* an event that waits for its step */
 	struct bt_plan *plan;
 	uint64_t token;
 	struct bt_result result;
-	const char *log, *by, *host;
+	const char *log, *by, *from, *host; /* from: address of the operator */
 	enum bt_operator op;
 	bool back;
 	struct bt_txn *extra; /* START: the rows that come with it */

@@ -63,9 +63,9 @@ static struct bt_txn *first_rows(
 	const struct bt_plan_release *old = bt_plan_release(p, p->old_release);
 	struct bt_txn *t = bt_txn_new();
 	BT_FREE char *config = bt_json_dump(rel->config);
-	BT_FREE char *detail =
-		bt_asprintf("deployment %llu: %s %s to %s", (unsigned long long)r->id,
-			bt_plan_purpose_name(p->purpose), r->service, rel->version);
+	BT_FREE char *detail = bt_asprintf("deployment %llu: %s %s", (unsigned long long)r->id,
+		bt_plan_purpose_name(p->purpose), rel->version);
+	BT_JSON json_t *by = spec->by ? json_loads(spec->by, 0, NULL) : NULL;
 	if (!retire || !bt_server_service(r->server, r->service))
 		bt_txn_add(t, BT_SQL_SERVICE_PUT, r->service, config, bt_clock_wall_ms());
 	if (!retire)
@@ -77,7 +77,8 @@ static struct bt_txn *first_rows(
 		(int64_t)rel->id, (int64_t)p->old_release, old ? old->version : (const char *)NULL,
 		bt_plan_purpose_name(p->purpose), bt_enum_name(&bt_enum_strategy, (int)p->strategy),
 		spec->by, (int64_t)token, r->started_wall);
-	bt_server_audit(t, spec->holder, "start", detail);
+	const char *from = json_string_value(json_object_get(by, "from"));
+	bt_server_audit(t, &(struct bt_audit){spec->holder, from, r->service, "start", detail});
 	return t;
 }
 

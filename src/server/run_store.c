@@ -47,9 +47,10 @@ static void write_sent(struct bt_running *r, const struct bt_record *rec, struct
 static void write_operator(struct bt_running *r, const struct bt_record *rec, struct bt_txn *t)
 {
 	BT_JSON json_t *j = bt_record_to_json(rec);
-	BT_FREE char *detail =
-		bt_asprintf("deployment %llu of %s", (unsigned long long)r->id, r->service);
-	bt_server_audit(t, rec->text, json_string_value(json_object_get(j, "op")), detail);
+	BT_FREE char *detail = bt_asprintf("deployment %llu", (unsigned long long)r->id);
+	const char *op = json_string_value(json_object_get(j, "op"));
+	const char *from = r->current ? r->current->from : NULL;
+	bt_server_audit(t, &(struct bt_audit){rec->text, from, r->service, op, detail});
 }
 
 static void write_phase(struct bt_running *r, const struct bt_record *rec, struct bt_txn *t)
@@ -87,9 +88,8 @@ static void write_end(struct bt_running *r, const struct bt_record *rec, struct 
 	} else if (deploy && rec->end != BT_END_REFUSED) {
 		bt_txn_add(t, BT_SQL_RELEASE_STATE, (int64_t)r->release, "bad");
 	}
-	BT_FREE char *detail = bt_asprintf(
-		"deployment %llu of %s: %s", (unsigned long long)r->id, r->service, end);
-	bt_server_audit(t, r->holder, "end", detail);
+	BT_FREE char *detail = bt_asprintf("deployment %llu: %s", (unsigned long long)r->id, end);
+	bt_server_audit(t, &(struct bt_audit){r->holder, NULL, r->service, "end", detail});
 }
 
 static void (*const writes[BT_RECORD_KINDS])(

@@ -432,12 +432,13 @@ static void pump(struct bt_running *r)
 
 /* ---- events from outside ----------------------------------------------------------------- */
 
-void bt_run_operate(
-	struct bt_running *r, enum bt_operator op, const char *by, bt_run_done_fn done, void *arg)
+void bt_run_operate(struct bt_running *r, enum bt_operator op, const char *by, const char *from,
+	bt_run_done_fn done, void *arg)
 {
 	struct bt_pending *p = bt_pending_new(BT_EVENT_OPERATOR);
 	p->op = op;
 	p->by = bt_arena_strdup(p->arena, by);
+	p->from = bt_arena_strdup(p->arena, from);
 	p->done = done;
 	p->arg = arg;
 	bt_run_push(r, p);

@@ -40,9 +40,10 @@ struct bt_svc *bt_server_service_add(struct bt_server *s, const char *name)
 	return svc;
 }
 
-void bt_server_audit(struct bt_txn *t, const char *who, const char *what, const char *detail)
+void bt_server_audit(struct bt_txn *t, const struct bt_audit *a)
 {
-	bt_txn_add(t, BT_SQL_AUDIT_ADD, bt_clock_wall_ms(), who, what, detail);
+	bt_txn_add(t, BT_SQL_AUDIT_ADD, bt_clock_wall_ms(), a->who, a->from, a->service, a->what,
+		a->detail);
 }
 
 /* ---- files beside the loop --------------------------------------------------------------- */
@@ -157,8 +158,10 @@ static int put_token(
 	char *token = bt_token_new("bt_");
 	struct bt_txn *t = bt_txn_new();
 	bt_token_hash(token, hash);
-	bt_txn_add(t, BT_SQL_TOKEN_ADD, hash, name, role, (const char *)NULL, bt_clock_wall_ms());
-	bt_server_audit(t, "console", "token", name);
+	bt_txn_add(t, BT_SQL_TOKEN_ADD, hash, name, role, (const char *)NULL, bt_clock_wall_ms(),
+		(int64_t)0);
+	bt_server_audit(
+		t, &(struct bt_audit){.who = "console", .what = "token create", .detail = name});
 	int r = bt_store_commit_now(store, t, err);
 	if (r < 0) {
 		free(token);
@@ -477,7 +480,7 @@ int bt_server_sign_agent(struct bt_server *s, const char *host, const char *csr_
 	bt_txn_add(t, BT_SQL_HOST_WELCOME, host);
 	bt_txn_add(t, BT_SQL_CERT_DROP_ALL, host, now);
 	bt_txn_add(t, BT_SQL_CERT_ADD, serial, host, not_after, now);
-	bt_server_audit(t, "console", "join", host);
+	bt_server_audit(t, &(struct bt_audit){.who = "console", .what = "join", .detail = host});
 	r = bt_store_commit_now(s->store, t, err);
 	if (r < 0)
 		return r;

@@ -68,7 +68,13 @@ void bt_server_write_then(
 	struct bt_server *s, const char *path, char *text, void (*done)(void *arg), void *arg);
 struct bt_svc *bt_server_service(struct bt_server *s, const char *name); /* NULL: unknown */
 struct bt_svc *bt_server_service_add(struct bt_server *s, const char *name);
-void bt_server_audit(struct bt_txn *t, const char *who, const char *what, const char *detail);
+/* Who did what: kept for `baton audit`. All but who and what may be NULL. */
+struct bt_audit {
+	const char *who, *from; /* token or host; its address */
+	const char *service;
+	const char *what, *detail;
+};
+void bt_server_audit(struct bt_txn *t, const struct bt_audit *a);
 
 /* secrets.c: values for run.secrets, AES-256-GCM under the key file. */
 int bt_secrets_make_key(const char *path, struct bt_err *err);

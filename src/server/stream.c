@@ -17,7 +17,7 @@ struct bt_sub {
 	struct bt_http_exchange *x;
 	uint64_t deployment; /* 0: all */
 	int64_t cursor;
-	json_t *scope; /* services of its token; NULL: all */
+	json_t *scope; /* of its token */
 	bool closed, busy;
 };
 
@@ -74,12 +74,7 @@ static bool in_scope(const struct bt_sub *sub, const char *event)
 		return true;
 	BT_JSON json_t *j = json_loads(event, 0, NULL);
 	const char *service = json_string_value(json_object_get(j, "service"));
-	size_t i;
-	json_t *one;
-	json_array_foreach (sub->scope, i, one)
-		if (service && bt_streq(json_string_value(one), service))
-			return true;
-	return false;
+	return bt_scope_covers(sub->scope, service);
 }
 
 /* One page from the store; the number of rows, or -1 when the reader is gone. */

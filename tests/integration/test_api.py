@@ -96,14 +96,14 @@ def test_roles_and_scopes(server):
     assert server.api("POST", "/v1/deployments", {}, token=viewer)[0] == 403
     assert server.api("POST", "/v1/join-tokens", {"host": "h"}, token=deployer)[0] == 403
     status, answer = server.api("POST", "/v1/deployments", {"service": "shop"}, token=deployer)
-    assert status == 403 and "'d' does not cover the service shop" in answer["error"]["message"]
+    assert status == 403 and "'d' is for other; it does not cover the service shop" in answer["error"]["message"]
     assert server.api("POST", "/v1/tokens", {"name": "v", "role": "viewer"})[0] == 409
     assert server.api("POST", "/v1/tokens", {"name": "x", "role": "king"})[0] == 400
     assert server.api("DELETE", "/v1/tokens/v")[0] == 200
     assert server.api("GET", "/v1/hosts", token=viewer)[0] == 401
     names = [t["name"] for t in server.api("GET", "/v1/tokens")[1]["tokens"]]
     assert sorted(names) == ["admin", "d", "v"]
-    assert "token" in {a["what"] for a in server.api("GET", "/v1/audit")[1]["audit"]}
+    assert "token create" in {a["what"] for a in server.api("GET", "/v1/audit")[1]["audit"]}
 
 
 def test_page_logs_in_by_cookie_and_only_from_here(server):

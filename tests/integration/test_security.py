@@ -121,7 +121,7 @@ def test_wrong_token(lab):
 
 
 def make_token(lab, name, *args):
-    done = lab.baton("token", name, *args)
+    done = lab.baton("token", "create", name, *args)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()[-1]
 

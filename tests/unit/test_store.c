@@ -83,14 +83,16 @@ static void wait_all(struct fixture *f)
 static struct bt_txn *audit(const char *what)
 {
 	struct bt_txn *t = bt_txn_new();
-	bt_txn_add(t, BT_SQL_AUDIT_ADD, (int64_t)1, "me", what, (const char *)NULL);
+	bt_txn_add(t, BT_SQL_AUDIT_ADD, (int64_t)1, "me", (const char *)NULL, (const char *)NULL,
+		what, (const char *)NULL);
 	return t;
 }
 
 static size_t count_audit(struct fixture *f)
 {
 	json_t *list;
-	assert_int_equal(0, bt_store_select(f->store, &list, NULL, BT_SQL_AUDIT, (int64_t)10000));
+	assert_int_equal(0, bt_store_select(f->store, &list, NULL, BT_SQL_AUDIT, (const char *)NULL,
+				    (const char *)NULL, (int64_t)0, (int64_t)10000));
 	size_t n = json_array_size(list);
 	json_decref(list);
 	return n;
