@@ -3,6 +3,7 @@
 
 struct bt_engine {
 	struct bt_state s;
+	struct bt_scratch *scratch;
 	struct bt_plan **plans; /* owned */
 	size_t n_plans;
 };
@@ -11,6 +12,7 @@ struct bt_engine *bt_engine_new(uint64_t deployment)
 {
 	struct bt_engine *e = bt_calloc(1, sizeof *e);
 	e->s.arena = bt_arena_new();
+	e->scratch = bt_calloc(1, sizeof *e->scratch);
 	e->s.deployment = deployment;
 	e->s.stage = SIZE_MAX;
 	e->s.next_id = 1;
@@ -24,6 +26,8 @@ struct bt_engine *bt_engine_free(struct bt_engine *e)
 	for (size_t i = 0; i < e->n_plans; i++)
 		bt_plan_free(e->plans[i]);
 	free(e->plans);
+	free(e->scratch->memory);
+	free(e->scratch);
 	bt_arena_free(e->s.arena);
 	free(e);
 	return NULL;
@@ -38,7 +42,7 @@ void bt_update_done(struct bt_update *u)
 int bt_engine_step(const struct bt_engine *e, const struct bt_event *event,
 	struct bt_update *ret_update, struct bt_err *err)
 {
-	return bt_state_step(&e->s, event, ret_update, err);
+	return bt_state_step(&e->s, e->scratch, event, ret_update, err);
 }
 
 int bt_engine_apply(struct bt_engine *e, struct bt_record *r, struct bt_err *err)

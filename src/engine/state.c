@@ -12,28 +12,46 @@ void *bt_state_grow(struct bt_arena *a, const void *old, size_t n, size_t *cap, 
 	return p;
 }
 
-static void *copy(struct bt_arena *a, const void *from, size_t n, size_t size)
+/* The next piece of the scratch; counts only where there is no memory yet. */
+static void *copy(char *base, size_t *at, const void *from, size_t n, size_t size)
 {
-	return n ? bt_arena_memdup(a, from, n * size) : NULL;
+	char *to = base ? base + *at : NULL;
+	if (to && n)
+		memcpy(to, from, n * size);
+	*at += (n * size + 15) & ~(size_t)15;
+	return to;
 }
 
-void bt_state_copy(struct bt_state *to, const struct bt_state *from, struct bt_arena *arena)
+static size_t copy_all(struct bt_state *to, const struct bt_state *from, char *base)
+{
+	size_t n_inst = from->plan->n_instances, n_bal = from->plan->n_balancers, at = 0;
+	to->cap_tasks = from->n_tasks;
+	to->tasks = copy(base, &at, from->tasks, from->n_tasks, sizeof *from->tasks);
+	to->cap_lanes = from->n_lanes;
+	to->lanes = copy(base, &at, from->lanes, from->n_lanes, sizeof *from->lanes);
+	to->cap_sent = from->n_sent;
+	to->sent = copy(base, &at, from->sent, from->n_sent, sizeof *from->sent);
+	to->balancers = copy(base, &at, from->balancers, n_bal, sizeof *from->balancers);
+	to->served = copy(base, &at, from->served, n_bal * n_inst, 1);
+	to->held = copy(base, &at, from->held, n_inst, 1);
+	to->running = copy(base, &at, from->running, n_inst, sizeof *from->running);
+	return at;
+}
+
+void bt_state_copy(struct bt_state *to, const struct bt_state *from, struct bt_arena *arena,
+	struct bt_scratch *scratch)
 {
 	*to = *from;
 	to->arena = arena;
 	if (!from->plan)
 		return;
-	size_t n_inst = from->plan->n_instances, n_bal = from->plan->n_balancers;
-	to->cap_tasks = from->n_tasks;
-	to->tasks = copy(arena, from->tasks, from->n_tasks, sizeof *from->tasks);
-	to->cap_lanes = from->n_lanes;
-	to->lanes = copy(arena, from->lanes, from->n_lanes, sizeof *from->lanes);
-	to->cap_sent = from->n_sent;
-	to->sent = copy(arena, from->sent, from->n_sent, sizeof *from->sent);
-	to->balancers = copy(arena, from->balancers, n_bal, sizeof *from->balancers);
-	to->served = copy(arena, from->served, n_bal * n_inst, 1);
-	to->held = copy(arena, from->held, n_inst, 1);
-	to->running = copy(arena, from->running, n_inst, sizeof *from->running);
+	size_t size = copy_all(to, from, NULL);
+	if (size > scratch->size) {
+		free(scratch->memory);
+		scratch->memory = bt_malloc(size);
+		scratch->size = size;
+	}
+	copy_all(to, from, scratch->memory);
 }
 
 struct bt_task_run bt_state_new_task(const struct bt_task *task)

@@ -92,6 +92,13 @@ struct bt_state {
 	const struct bt_state *before; /* of an earlier plan, for views; never changes */
 };
 
+/* Memory for a step's copy, kept from step to step: to have a megabyte of fresh pages each time
+ * costs more than to copy it. */
+struct bt_scratch {
+	char *memory;
+	size_t size;
+};
+
 struct bt_step { /* what a step builds */
 	struct bt_state s;
 	struct bt_update *u;
@@ -100,7 +107,9 @@ struct bt_step { /* what a step builds */
 };
 
 /* state.c */
-void bt_state_copy(struct bt_state *to, const struct bt_state *from, struct bt_arena *arena);
+/* The arrays' copies are in the scratch, until the next step; what joins them is in the arena. */
+void bt_state_copy(struct bt_state *to, const struct bt_state *from, struct bt_arena *arena,
+	struct bt_scratch *scratch);
 struct bt_task_run bt_state_new_task(const struct bt_task *task);
 struct bt_task_run *bt_state_task(const struct bt_state *s, uint32_t id); /* NULL: none such */
 const struct bt_lane *bt_state_lane(const struct bt_state *s, size_t lane);
@@ -135,8 +144,8 @@ bool bt_guard_switch(const struct bt_state *s, uint16_t balancer, const uint8_t 
 const char *bt_guard_stop(const struct bt_state *s, uint16_t instance, uint16_t *ret_balancer);
 
 /* step.c */
-int bt_state_step(const struct bt_state *from, const struct bt_event *e, struct bt_update *ret,
-	struct bt_err *err);
+int bt_state_step(const struct bt_state *from, struct bt_scratch *scratch, const struct bt_event *e,
+	struct bt_update *ret, struct bt_err *err);
 /* what deciding functions use: */
 struct bt_record *bt_step_record(
 	struct bt_step *st, enum bt_record_kind kind); /* next in the update, zeroed */

@@ -346,14 +346,14 @@ static bool decide(struct bt_step *st)
 	}
 }
 
-int bt_state_step(const struct bt_state *from, const struct bt_event *e, struct bt_update *ret,
-	struct bt_err *err)
+int bt_state_step(const struct bt_state *from, struct bt_scratch *scratch, const struct bt_event *e,
+	struct bt_update *ret, struct bt_err *err)
 {
 	struct bt_update u = {.arena = bt_arena_new()};
 	/* Time never runs backwards, whatever the clock of who drives us does. */
 	struct bt_step st = {
 		.u = &u, .now_ms = e->now_ms > from->now_ms ? e->now_ms : from->now_ms};
-	bt_state_copy(&st.s, from, u.arena);
+	bt_state_copy(&st.s, from, u.arena, scratch);
 	st.s.borrow = true;
 	int r = on_event(&st, e, err);
 	if (r < 0) {
