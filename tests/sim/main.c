@@ -5,6 +5,7 @@
  *     sim --crash                crash after effect k, for every k, strategy, and who crashes
  *     sim --planted SEEDS        each planted bug must be caught by the seeds
  *     sim --bench                deployments a second on one core
+ *     sim --scale N              the engine's own time for a run over N hosts
  *     sim --journal S            the records of seed S as JSON lines (for golden files) */
 #include "sim.h"
 
@@ -182,6 +183,7 @@ static int one(const struct options *o, uint64_t seed)
 int main(int argc, char **argv)
 {
 	uint64_t n = 20000, from = 1, seed = 0;
+	int scale = 0;
 	struct options o = plain;
 	bool do_crash = false, do_bench = false, do_planted = false;
 	for (int i = 1; i < argc; i++) {
@@ -212,6 +214,8 @@ int main(int argc, char **argv)
 				o.crash_after = (int64_t)x;
 			else if (!strcmp(a, "--crash-who"))
 				o.crash_who = (int)x;
+			else if (!strcmp(a, "--scale"))
+				scale = (int)x;
 			else if (!strcmp(a, "--bug"))
 				bt_planted_bug = (enum bt_planted_bug)x;
 			else if (!strcmp(a, "--planted")) {
@@ -231,6 +235,8 @@ int main(int argc, char **argv)
 		return crashes() != 0;
 	if (do_planted)
 		return planted(n) != 0;
+	if (scale)
+		return sim_scale(scale) != 0;
 	if (do_bench)
 		return bench(n);
 	return seeds(from, n, n >= 20000);

@@ -9,6 +9,7 @@
  *     world.c     hosts, apps, a balancer, requests: what tasks change and requests meet
  *     net.c       events in time; messages that are lost, repeated, late
  *     check.c     what must hold, after every event and at the end
+ *     scale.c     a run over many hosts, for the engine's own time
  *     main.c      many seeds, crash after every effect, planted bugs, figures
  *
  * Everything random comes from the seed, so a seed replays its run, event by event. */
@@ -397,3 +398,6 @@ enum { N_KNOWN = 9 };
 /* run.c */
 bool run(uint64_t seed, const struct options *o, char why[512], uint64_t *ret_effects,
 	enum bt_end *ret_end);
+
+/* scale.c: 0, or -1 when the run did not end well; prints a line of JSON */
+int sim_scale(int hosts);
