@@ -12,6 +12,7 @@
 	X(UNDO_WRONG_STATE, "undo of a Switch puts back what was out before")                      \
 	X(UNDO_FORWARD, "undoes a lane in the order it was done")                                  \
 	X(GENERATION_REUSED, "a Switch takes the highest generation again")                        \
+	X(ONE_MOVES_AGAIN, "routes to one move again and again")                                   \
 	X(INTENT_KEPT, "a failed Switch stays in the intent")                                      \
 	X(ROLLBACK_RELEASE, "asks for a rollback plan to the new release")                         \
 	X(ANY_RESULT, "a result of an earlier attempt counts")                                     \

@@ -161,7 +161,10 @@ static bool split_address(
 struct members {
 	const struct bt_nginx *nginx;
 	const char *block, *variable; /* the one that is looked for */
+	const char *block_one;	      /* who of them serves routes to one; NULL: no such block */
 	int inside;		      /* depth of the block's body, 0: outside */
+	bool inside_one;
+	struct bt_seen_member one;
 	struct bt_arena *arena;
 	struct bt_seen_member *items;
 	size_t n, cap;
@@ -204,14 +207,19 @@ static bool on_member(void *arg, int depth, char end, size_t n, const char *cons
 		m->inside = depth < m->inside ? 0 : m->inside;
 		return true;
 	}
-	if (end == '{' && n == 2 && bt_streq(w[0], "upstream") && bt_streq(w[1], m->block))
-		m->inside = depth + 1;
+	if (end == '{' && n == 2 && bt_streq(w[0], "upstream")) {
+		m->inside_one = m->block_one && bt_streq(w[1], m->block_one);
+		m->inside = m->inside_one || bt_streq(w[1], m->block) ? depth + 1 : m->inside;
+	}
 	if (end != ';' || !m->inside || depth != m->inside || n < 2 || !bt_streq(w[0], "server"))
 		return true;
 	bool in = true;
 	for (size_t i = 2; i < n; i++)
 		in = in && !bt_streq(w[i], "backup") && !bt_streq(w[i], "down");
-	add_member(m, w[1], in);
+	if (!m->inside_one)
+		add_member(m, w[1], in);
+	else if (in)
+		(void)split_address(w[1], m->arena, &m->one.address, &m->one.port);
 	return true;
 }
 
@@ -222,6 +230,7 @@ int bt_nginx_conf_members(const char *text, size_t n, const struct bt_nginx *ngi
 	struct members m = {.nginx = nginx, .arena = a};
 	if (nginx->mode == BT_NGINX_MANAGED) {
 		m.block = "baton_all";
+		m.block_one = "baton_one";
 	} else if (nginx->form == BT_NGINX_UPSTREAM) {
 		m.block = nginx->upstream ? nginx->upstream : service_name;
 	} else {
@@ -233,6 +242,9 @@ int bt_nginx_conf_members(const char *text, size_t n, const struct bt_nginx *ngi
 	int r = bt_nginx_conf_read(text, n, on_member, &m, err);
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < m.n; i++)
+		m.items[i].one = m.items[i].in && m.items[i].port == m.one.port &&
+				 bt_streq(m.items[i].address, m.one.address);
 	*ret = m.items;
 	*ret_n = m.n;
 	return 0;

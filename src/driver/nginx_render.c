@@ -83,12 +83,23 @@ static void head(const struct bt_pool *pool, struct bt_str *out)
 
 enum pick { PICK_ALL, PICK_ONE };
 
+/* Who serves the routes to one instance; NULL: nobody is in rotation. */
+static const struct bt_pool_member *the_one(const struct bt_pool *pool)
+{
+	const struct bt_pool_member *first = NULL;
+	for (size_t i = pool->n_members; i-- > 0;)
+		if (pool->members[i].in && (!first || !first->one || pool->members[i].one))
+			first = &pool->members[i];
+	return first;
+}
+
 static void servers(
 	const struct bt_pool *pool, enum pick pick, const char *indent, struct bt_str *out)
 {
 	char addr[300];
-	size_t n_in = count_in(pool), n_primary = pick == PICK_ONE && n_in > 1 ? 1 : n_in;
-	size_t width = 0, seen = 0;
+	const struct bt_pool_member *only = pick == PICK_ONE ? the_one(pool) : NULL;
+	size_t n_in = count_in(pool), n_primary = only ? 1 : n_in;
+	size_t width = 0;
 	for (size_t i = 0; i < pool->n_members; i++) {
 		const struct bt_pool_member *m = &pool->members[i];
 		size_t k = strlen(bt_nginx_address(m->address, m->port, addr, sizeof addr));
@@ -96,7 +107,7 @@ static void servers(
 	}
 	for (size_t i = 0; i < pool->n_members; i++) {
 		const struct bt_pool_member *m = &pool->members[i];
-		bool primary = m->in && seen++ < n_primary;
+		bool primary = only ? m == only : m->in;
 		const char *how = n_in == 0	   ? "down;"
 				  : !primary	   ? "backup max_fails=0;"
 				  : n_primary == 1 ? "max_fails=0;"
@@ -130,14 +141,6 @@ static int render_upstream(const struct bt_pool *pool, struct bt_str *out, struc
 	return 0;
 }
 
-static const struct bt_pool_member *first_in(const struct bt_pool *pool)
-{
-	for (size_t i = 0; i < pool->n_members; i++)
-		if (pool->members[i].in)
-			return &pool->members[i];
-	return NULL;
-}
-
 static int render_variable(const struct bt_pool *pool, struct bt_str *out, struct bt_err *err)
 {
 	const struct bt_nginx *n = pool->service->nginx;
@@ -154,7 +157,7 @@ static int render_variable(const struct bt_pool *pool, struct bt_str *out, struc
 			"rotation: use `form: upstream` for more than one",
 			name, count_in(pool));
 	head(pool, out);
-	const struct bt_pool_member *m = first_in(pool);
+	const struct bt_pool_member *m = the_one(pool);
 	char addr[300];
 	if (!m)
 		bt_str_addf(out, "# No instance is in rotation.\nset $%s %s;\nreturn 503;\n", name,

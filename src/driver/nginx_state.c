@@ -19,7 +19,8 @@ struct bt_nginx_state *bt_nginx_state_free(struct bt_nginx_state *s)
 
 static bool member_equal(const struct bt_pool_member *a, const struct bt_pool_member *b)
 {
-	return a->port == b->port && a->in == b->in && bt_streq(a->address, b->address) &&
+	return a->port == b->port && a->in == b->in && a->one == b->one &&
+	       bt_streq(a->address, b->address) &&
 	       bt_streq(a->slot, b->slot) && bt_streq(a->host, b->host);
 }
 
@@ -46,9 +47,11 @@ static json_t *target_to_json(const struct bt_nginx_target *t)
 	json_t *members = json_array();
 	for (size_t i = 0; i < t->n_members; i++) {
 		const struct bt_pool_member *m = &t->members[i];
-		json_array_append_new(members,
-			json_pack("{s:s, s:i, s:s, s:s, s:b}", "address", m->address, "port",
-				(int)m->port, "slot", m->slot, "host", m->host, "in", (int)m->in));
+		json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:b}", "address", m->address, "port",
+			(int)m->port, "slot", m->slot, "host", m->host, "in", (int)m->in);
+		if (m->one)
+			json_object_set_new(o, "one", json_true());
+		json_array_append_new(members, o);
 	}
 	return json_pack("{s:I, s:o, s:s}", "generation", (json_int_t)t->generation, "members",
 		members, "text", t->text);
@@ -113,6 +116,8 @@ static int member_from_json(
 		r = get_str(j, "host", false, a, &ret->host, err);
 	if (r == 0)
 		r = bt_json_bool(j, "in", &ret->in, err);
+	if (r == 0)
+		r = bt_json_bool_opt(j, "one", &ret->one, err);
 	if (r == 0)
 		r = bt_json_int(j, "port", 1, 65535, &port, err);
 	ret->port = (uint16_t)port;

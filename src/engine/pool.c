@@ -11,16 +11,56 @@
 
 #include <string.h>
 
+/* The newest on its way; NULL: what is confirmed is all there is. */
+static const struct bt_pool_sent *newest(const struct bt_state *s, uint16_t balancer)
+{
+	const struct bt_pool_sent *found = NULL;
+	for (size_t i = 0; i < s->n_sent; i++)
+		if (s->sent[i].balancer == balancer &&
+			(!found || s->sent[i].generation >= found->generation))
+			found = &s->sent[i];
+	return found;
+}
+
 const uint8_t *bt_pool_intended(const struct bt_state *s, uint16_t balancer)
 {
-	const uint8_t *map = s->balancers[balancer].map;
-	uint64_t newest = 0;
-	for (size_t i = 0; i < s->n_sent; i++)
-		if (s->sent[i].balancer == balancer && s->sent[i].generation >= newest) {
-			newest = s->sent[i].generation;
-			map = s->sent[i].map;
-		}
-	return map;
+	const struct bt_pool_sent *p = newest(s, balancer);
+	return p ? p->map : s->balancers[balancer].map;
+}
+
+/* Routes to one instance move once: as soon as the first instance that stays is in rotation, they
+ * go there, and stay. Until then they stay where they are; and where that one has to leave first
+ * (it is alone, or it was down), the one that leaves last takes them. */
+uint16_t bt_pool_one(const struct bt_state *s, uint16_t balancer, const uint8_t *map)
+{
+	const struct bt_plan *p = s->plan;
+	const struct bt_pool_sent *sent = newest(s, balancer);
+	uint16_t now = sent ? sent->one : s->balancers[balancer].one, stays = BT_NONE,
+		 last = BT_NONE;
+	if (!p->balancers[balancer].routes_one)
+		return BT_NONE;
+	BT_ARENA struct bt_arena *a = bt_arena_new();
+	uint32_t *leaves = BT_ARENA_ARRAY(a, uint32_t, p->n_instances); /* 0: not at all */
+	for (size_t i = 0; i < s->n_plan_tasks; i++) {
+		const struct bt_task *t = s->tasks[i].task;
+		if (t->kind != BT_TASK_SWITCH || t->balancer != balancer ||
+			s->tasks[i].state != BT_TASK_WAITING)
+			continue;
+		for (size_t k = 0; k < t->n_out; k++)
+			leaves[t->out[k]] = (uint32_t)i + 1;
+	}
+	for (uint16_t i = 0; i < p->n_instances; i++) {
+		if (!map[i])
+			continue;
+		bool good = !leaves[i] && s->running[i] == p->release;
+		if (good && (stays == BT_NONE || i == now || BT_BUG(ONE_MOVES_AGAIN)))
+			stays = i;
+		if (last == BT_NONE || leaves[i] - 1 > leaves[last] - 1) /* 0 wraps: it is never */
+			last = i;
+	}
+	if (stays != BT_NONE)
+		return stays;
+	return now != BT_NONE && map[now] ? now : last;
 }
 
 bool bt_pool_may_hold(const struct bt_state *s, uint16_t balancer, uint16_t instance)
@@ -57,6 +97,7 @@ void bt_pool_begin(struct bt_state *s)
 		struct bt_balancer_run *run = &s->balancers[b];
 		const struct bt_plan_balancer *pb = &p->balancers[b];
 		run->highest = run->confirmed = pb->expect_generation;
+		run->one = pb->expect_one;
 		run->map = map;
 		run->n_at_start = n;
 		memcpy(s->served + b * p->n_instances, map, p->n_instances);
@@ -126,7 +167,7 @@ void bt_pool_sent(struct bt_state *s, struct bt_task_run *t)
 		s->balancers[c->balancer].highest = c->generation;
 	BT_STATE_ROOM(s, sent, n_sent, cap_sent);
 	s->sent[s->n_sent++] =
-		(struct bt_pool_sent){c->balancer, c->generation, map, (size_t)(t - s->tasks)};
+		(struct bt_pool_sent){c->balancer, c->generation, map, c->one, (size_t)(t - s->tasks)};
 	t->refused_late = false;
 }
 
@@ -179,8 +220,10 @@ static void confirm(struct bt_state *s, const struct bt_command *c)
 {
 	struct bt_balancer_run *b = &s->balancers[c->balancer];
 	for (size_t i = 0; i < s->n_sent; i++)
-		if (s->sent[i].balancer == c->balancer && s->sent[i].generation == c->generation)
+		if (s->sent[i].balancer == c->balancer && s->sent[i].generation == c->generation) {
 			b->map = s->sent[i].map;
+			b->one = s->sent[i].one;
+		}
 	b->confirmed = c->generation;
 	forget(s, c->balancer, 0, c->generation);
 }

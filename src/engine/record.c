@@ -152,6 +152,7 @@ static json_t *command_to_json(const struct bt_command *c)
 	put_int(j, "release", c->release);
 	put_int(j, "generation", c->generation);
 	put_list(j, "pool", c->pool, c->n_pool);
+	put_index(j, "one", c->one);
 	put_list(j, "out", c->out, c->n_out);
 	if (c->prior.known)
 		json_object_set_new(j, "prior", bt_prior_to_json(&c->prior));
@@ -275,6 +276,7 @@ static int command_from_json(
 		(r = bt_json_int_opt(j, "release", 0, UINT32_MAX, &release, err)) < 0 ||
 		(r = bt_json_int_opt(j, "generation", 0, INT64_MAX, &generation, err)) < 0 ||
 		(r = get_list(j, "pool", a, &c->pool, &c->n_pool, err)) < 0 ||
+		(r = get_index(j, "one", &c->one, err)) < 0 ||
 		(r = get_list(j, "out", a, &c->out, &c->n_out, err)) < 0 ||
 		(r = bt_json_int_opt(j, "timeout_ms", 0, MAX_MS, &c->timeout_ms, err)) < 0 ||
 		(r = bt_json_int_opt(j, "wait_ms", 0, MAX_MS, &c->wait_ms, err)) < 0)

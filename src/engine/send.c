@@ -26,6 +26,7 @@ static struct bt_record *sent(
 		.instance = task->instance,
 		.balancer = task->balancer,
 		.release = task->release,
+		.one = BT_NONE,
 		.out = task->out,
 		.n_out = task->n_out,
 		.timeout_ms = task->timeout_ms,
@@ -111,6 +112,7 @@ bool bt_send_switch(struct bt_step *st, struct bt_task_run *t, enum bt_verb verb
 			pool[n++] = i;
 	r->command.pool = pool;
 	r->command.n_pool = n;
+	r->command.one = bt_pool_one(s, b, map);
 	r->command.out = NULL;
 	r->command.n_out = 0;
 	r->command.generation = s->balancers[b].highest + !BT_BUG(GENERATION_REUSED);

@@ -51,6 +51,7 @@ struct bt_pool_sent { /* a pool on its way: nobody knows yet whether it is there
 	uint16_t balancer;
 	uint64_t generation;
 	const uint8_t *map; /* by instance */
+	uint16_t one;	    /* of them, for routes to one; BT_NONE */
 	size_t task;	    /* index */
 };
 
@@ -58,6 +59,7 @@ struct bt_balancer_run {
 	uint64_t highest;   /* generation handed out */
 	uint64_t confirmed; /* generation */
 	const uint8_t *map; /* by instance: the confirmed pool */
+	uint16_t one;	    /* of it, for routes to one; BT_NONE */
 	size_t n_at_start;  /* in rotation when the plan was made */
 };
 
@@ -130,6 +132,8 @@ int bt_state_apply(struct bt_state *s, const struct bt_record *r, struct bt_err 
 
 /* pool.c: the pools of balancers, as maps by instance */
 const uint8_t *bt_pool_intended(const struct bt_state *s, uint16_t balancer);
+/* Who of the pool that `t` is about to make serves the routes to one instance. */
+uint16_t bt_pool_one(const struct bt_state *s, uint16_t balancer, const uint8_t *map);
 bool bt_pool_may_hold(const struct bt_state *s, uint16_t balancer, uint16_t instance);
 void bt_pool_begin(struct bt_state *s); /* a plan begins: from its facts */
 void bt_pool_sent(struct bt_state *s, struct bt_task_run *t);

@@ -54,6 +54,8 @@ void bt_step_skip(struct bt_step *st, struct bt_task_run *t, const char *text)
 	r->command.host = t->task->host;
 	r->command.instance = t->task->instance;
 	r->command.balancer = t->task->balancer;
+	if (!t->attempt)
+		r->command.one = BT_NONE;
 	r->text = text;
 	bt_step_apply(st);
 }

@@ -59,6 +59,8 @@ static json_t *balancer_to_json(const struct bt_seen_balancer *b)
 		put_str(m, "address", b->members[i].address);
 		json_object_set_new(m, "port", json_integer(b->members[i].port));
 		json_object_set_new(m, "in", json_boolean(b->members[i].in));
+		if (b->members[i].one)
+			json_object_set_new(m, "one", json_true());
 		json_array_append_new(members, m);
 	}
 	json_object_set_new(o, "members", members);
@@ -161,7 +163,8 @@ static int read_members(
 		int64_t port = 0;
 		if ((r = get_text(o, "address", true, a, &m[i].address, err)) < 0 ||
 			(r = bt_json_int(o, "port", 0, UINT16_MAX, &port, err)) < 0 ||
-			(r = bt_json_bool(o, "in", &m[i].in, err)) < 0)
+			(r = bt_json_bool(o, "in", &m[i].in, err)) < 0 ||
+			(r = bt_json_bool_opt(o, "one", &m[i].one, err)) < 0)
 			return bt_err_wrap(err, "members[%zu]", i);
 		m[i].port = (uint16_t)port;
 	}

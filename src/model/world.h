@@ -33,6 +33,7 @@ struct bt_seen_member { /* of a balancer's pool, by address */
 	const char *address;
 	uint16_t port;
 	bool in;
+	bool one; /* routes `to: one` go there */
 };
 
 struct bt_seen_balancer {

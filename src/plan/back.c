@@ -186,6 +186,7 @@ static struct sorted sort(struct bt_build *b)
 		bool in = p->in || (b->balancer == BT_NONE && bt_place_ours(p));
 		bt_list_add(runs ? (in ? &s.good : &s.ready) : (in ? &s.wrong : &s.missing), i);
 	}
+	bt_list_one_last(b, &s.wrong);
 	return s;
 }
 

@@ -115,6 +115,12 @@ static void add_balancer(struct bt_build *b)
 	list->host = b->balancer_host;
 	list->name = bt_arena_printf(b->arena, "nginx/%s", b->service->name);
 	list->expect_generation = b->scene.balancer ? b->scene.balancer->generation : 0;
+	list->expect_one = BT_NONE;
+	for (size_t i = 0; i < b->service->nginx->n_routes; i++)
+		list->routes_one |= b->service->nginx->routes[i].to == BT_ROUTE_ONE;
+	for (size_t i = b->scene.n_places; list->routes_one && i-- > 0;)
+		if (b->scene.places[i].one)
+			list->expect_one = (uint16_t)i;
 	b->plan->balancers = list;
 	b->plan->n_balancers = 1;
 	b->balancer = 0;
@@ -393,6 +399,19 @@ bool bt_list_has(struct bt_list l, uint16_t place)
 		if (l.v[i] == place)
 			return true;
 	return false;
+}
+
+void bt_list_one_last(const struct bt_build *b, struct bt_list *l)
+{
+	if (b->balancer == BT_NONE)
+		return;
+	uint16_t one = b->plan->balancers[b->balancer].expect_one;
+	for (size_t i = 0; i + 1 < l->n; i++)
+		if (l->v[i] == one) {
+			memmove(l->v + i, l->v + i + 1, (l->n - 1 - i) * sizeof *l->v);
+			l->v[l->n - 1] = one;
+			return;
+		}
 }
 
 const char *bt_build_version(struct bt_build *b, uint32_t release)

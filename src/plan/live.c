@@ -223,6 +223,9 @@ static int live_by_balancer(const struct bt_scene *s, const struct slots *c, int
 	int r = check_through(s, err);
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < s->n_places; i++)
+		if (s->places[i].one) /* so that the next one takes over from it, and once */
+			slot = s->places[i].slot;
 	if (n_in == 0)
 		bt_str_add(why, "nginx sends nowhere");
 	else if (!c->up[slot])

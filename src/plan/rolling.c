@@ -3,6 +3,8 @@
  * first, since replacing it costs nothing. */
 #include "plan/build.h"
 
+#include "base/str.h"
+
 size_t bt_plan_batch(const struct bt_build *b)
 {
 	const struct bt_deploy *d = &b->service->deploy;
@@ -116,6 +118,9 @@ static struct bt_list order(struct bt_build *b, size_t *ret_done)
 			if (rank(b, p) == pass && (again || !done(b, p)))
 				bt_list_add(&todo, i);
 		}
+	uint16_t one = b->balancer == BT_NONE ? BT_NONE : b->plan->balancers[0].expect_one;
+	if (one != BT_NONE && rank(b, &b->scene.places[one]) == 2) /* the last ones are such */
+		bt_list_one_last(b, &todo);
 	*ret_done = again ? 0 : n_done;
 	return todo;
 }
@@ -130,6 +135,23 @@ static void rotation_floor(struct bt_build *b, size_t k)
 	if (total == 1 && in == 1)
 		bt_build_note(b, "there is one instance in all: requests fail while it is replaced "
 				 "(blue-green with two slots avoids that)");
+}
+
+/* What the reader of a plan wants to know of routes to one instance. */
+static void note_one(struct bt_build *b, struct bt_list todo)
+{
+	const struct bt_plan_balancer *n =
+		b->balancer == BT_NONE ? NULL : &b->plan->balancers[b->balancer];
+	BT_STR struct bt_str paths = {0};
+	if (!n || !n->routes_one || n->expect_one == BT_NONE || !bt_list_has(todo, n->expect_one))
+		return;
+	for (size_t i = 0; i < b->service->nginx->n_routes; i++)
+		if (b->service->nginx->routes[i].to == BT_ROUTE_ONE)
+			bt_str_addf(&paths, "%s%s", paths.len ? ", " : "",
+				b->service->nginx->routes[i].path);
+	bt_build_note(b, "%s goes to %s alone, and moves once: to the first instance that is "
+			 "renewed and healthy",
+		bt_str_get(&paths), bt_build_place_name(b, n->expect_one));
 }
 
 int bt_plan_rolling(struct bt_build *b, struct bt_err *err)
@@ -149,6 +171,7 @@ int bt_plan_rolling(struct bt_build *b, struct bt_err *err)
 	if (!b->plan->old_release && !n_done)
 		b->plan->old_release = b->scene.places[0].release;
 	rotation_floor(b, k);
+	note_one(b, todo);
 	if (n_done)
 		bt_build_note(b, "%zu of %zu instances serve %s already and are left alone", n_done,
 			b->scene.n_places, bt_build_version(b, b->plan->release));

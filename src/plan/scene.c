@@ -81,6 +81,8 @@ static void match_members(struct bt_scene *s)
 		for (size_t i = 0; i < s->n_places; i++)
 			if (is_member(s, &s->places[i], member)) {
 				known = true;
+				if (member->in && member->one)
+					s->places[i].one = true;
 				if (member->in && !s->places[i].in) {
 					s->places[i].in = true;
 					s->n_in++;

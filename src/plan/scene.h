@@ -18,7 +18,8 @@ struct bt_place {
 	const char *stranger;	 /* who holds the port and was not started by baton; NULL */
 	const char *identity;	 /* what the instance itself says; NULL */
 	int64_t since_wall_ms;
-	bool in; /* the balancer sends to it */
+	bool in;  /* the balancer sends to it */
+	bool one; /* … routes `to: one` too */
 };
 
 struct bt_scene {

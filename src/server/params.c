@@ -142,6 +142,8 @@ static int put_switch(struct build *b, struct bt_err *err)
 		bool in = listed(b->c->pool, b->c->n_pool, i);
 		json_t *m = member(b, i);
 		json_object_set_new(m, "in", json_boolean(in));
+		if (in && i == b->c->one)
+			json_object_set_new(m, "one", json_true());
 		json_array_append_new(members, m);
 		if (in)
 			json_array_append_new(slots, json_string(b->plan->instances[i].slot));

@@ -42,6 +42,33 @@ void check_pool_change(struct sim *s, const bool *was)
 			(long long)min);
 }
 
+/* Routes to one instance always have one that is in rotation. A run that goes forward moves them
+ * once, however many instances it replaces; one that was not healthy to begin with goes first, and
+ * the way back of a blue-green that was half done may have to begin with it. */
+void check_one(struct sim *s, uint16_t was)
+{
+	uint16_t one = s->balancer.one;
+	bool any = count(s, s->balancer.in) > 0;
+	if (s->nginx.n_routes == 0)
+		return;
+	if (any != (one != BT_NONE) || (any && !s->balancer.in[one]))
+		violated(s, "routes to one instance go to %s",
+			one == BT_NONE ? "nobody" : world_name(s, one));
+	if (one == BT_NONE || one == was)
+		return;
+	if (s->one_served != BT_NONE && s->one_served != one)
+		s->one_moves++;
+	s->one_served = one;
+	uint16_t first = s->balancer_at_start.one;
+	bool healthy = first != BT_NONE && s->at_start[first].app == APP_HEALTHY;
+	bool forward = s->purpose == BT_PLAN_DEPLOY ||
+		       s->service.deploy.strategy == BT_STRATEGY_ROLLING;
+	if (s->one_moves > 1 && healthy && forward && !s->one_excused && !s->n_plans && !s->merged &&
+		!s->bad_plan && !s->outsider)
+		violated(s, "routes to one instance moved %u times, now to %s", s->one_moves,
+			world_name(s, one));
+}
+
 void check_stop(struct sim *s, uint16_t i)
 {
 	const struct inst *in = &s->inst[i];
@@ -105,6 +132,8 @@ void check_record(struct sim *s, const struct bt_record *r)
 		check_park(s, r->text);
 	if (r->kind == BT_RECORD_PHASE)
 		s->phase = r->phase;
+	if (r->kind == BT_RECORD_LANE_FAILED)
+		s->one_excused = true;
 	if (r->kind == BT_RECORD_PLAN)
 		s->phase = BT_PHASE_RUNNING; /* a rollback plan's phase follows */
 	uint32_t id = r->command.key.task;

@@ -105,6 +105,12 @@ static void pick_service(struct sim *s)
 		s->host_names[s->n_hosts++] = hosts[3];
 	}
 	s->nginx = (struct bt_nginx){.on = s->host_names[s->balancer.host], .mode = BT_NGINX_ADOPT};
+	if (chance(s, 500)) {
+		s->routes[0] = (struct bt_route){"/", BT_ROUTE_ONE};
+		s->routes[1] = (struct bt_route){"/api", BT_ROUTE_ALL};
+		s->nginx.routes = s->routes;
+		s->nginx.n_routes = 2;
+	}
 	v->nginx = &s->nginx;
 }
 
@@ -205,7 +211,20 @@ static void remember(struct sim *s, const struct bt_plan *plan)
 		s->n_in_at_plan += s->balancer.in[i];
 	memcpy(s->at_start, s->inst, sizeof s->inst);
 	s->balancer_at_start = s->balancer;
+	s->one_served = s->balancer.one;
+	s->one_moves = 0;
+	s->one_excused = false;
 	s->horizon_ms = s->now_ms + HORIZON_MS;
+}
+
+/* Before the first plan: somebody of those in rotation serves them. */
+static void pick_one(struct sim *s)
+{
+	uint16_t from = (uint16_t)between(s, 0, s->n_inst - 1);
+	s->balancer.one = BT_NONE;
+	for (uint16_t i = 0; s->nginx.n_routes && i < s->n_inst; i++)
+		if (s->balancer.in[(from + i) % s->n_inst])
+			s->balancer.one = (uint16_t)((from + i) % s->n_inst);
 }
 
 /* NULL: there is no plan for this. */
@@ -246,6 +265,7 @@ void scenario(struct sim *s)
 						   : BT_PLAN_RETIRE;
 	s->release = s->purpose == BT_PLAN_ROLLBACK ? OLD : s->purpose == BT_PLAN_DEPLOY ? NEW : 0;
 	pick_world(s);
+	pick_one(s);
 	struct bt_plan *plan = plan_run(s);
 	if (!plan) {
 		s->ended = true;
@@ -274,7 +294,7 @@ void scenario_next(struct sim *s)
 		     : s->purpose == BT_PLAN_DEPLOY ? (newest < 7 ? newest + 1 : 4)
 						    : OLD;
 	s->n_plans = s->resumes = 0;
-	s->bad_plan = s->outsider = s->faulted = s->was_parked = s->aborted = s->operator_waits =
+	s->bad_plan = s->merged = s->outsider = s->faulted = s->was_parked = s->aborted = s->operator_waits =
 		false;
 	/* What went wrong before may still be there. */
 	for (uint16_t h = 0; h < s->n_hosts; h++)

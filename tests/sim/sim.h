@@ -165,6 +165,7 @@ struct balancer {
 	uint16_t host;
 	uint64_t generation;
 	bool in[MAX_INST];
+	uint16_t one; /* who serves routes to one */
 };
 struct snapshot { /* what Observe saw on a host */
 	bool there;
@@ -299,7 +300,11 @@ struct sim {
 	uint16_t n_hosts, n_service_hosts, n_slots, n_inst;
 	enum bt_plan_purpose purpose;
 	uint32_t release; /* what the run is to bring */
-	bool bad_plan, outsider;
+	bool bad_plan, outsider, merged;
+	struct bt_route routes[2];
+	uint16_t one_served; /* the last that did */
+	uint32_t one_moves;  /* in this run */
+	bool one_excused;    /* a lane failed: what it did is taken back */
 
 	struct inst inst[MAX_INST], at_start[MAX_INST];
 	struct balancer balancer, balancer_at_start;
@@ -336,6 +341,7 @@ void trace(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2,
 /* check.c */
 void violated(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void check_pool_change(struct sim *s, const bool *was);
+void check_one(struct sim *s, uint16_t was);
 void check_stop(struct sim *s, uint16_t inst);
 void check_agent_start(struct sim *s, uint16_t host);
 void check_server(struct sim *s);
@@ -348,7 +354,7 @@ void world_requests(struct sim *s); /* those that begin now, a moment before som
 void world_start(struct sim *s, uint16_t i, uint32_t release);
 void world_stop(struct sim *s, uint16_t i);
 void world_app(struct sim *s, uint16_t i, uint32_t life);
-void world_pool(struct sim *s, const bool *in, uint64_t generation);
+void world_pool(struct sim *s, const bool *in, uint16_t one, uint64_t generation);
 void world_snapshot(const struct sim *s, uint16_t host, struct snapshot *ret);
 struct bt_world *world_build(struct sim *s, const struct snapshot *seen);
 const char *world_name(struct sim *s, uint16_t inst);

@@ -193,7 +193,7 @@ static void switch_pool(struct sim *s, uint16_t h, struct task *t)
 		done(s, h, t, BT_OUTCOME_FAILED, "configuration test failed");
 		return;
 	}
-	world_pool(s, in, c->generation);
+	world_pool(s, in, c->one, c->generation);
 	effect(s, h);
 	done(s, h, t, BT_OUTCOME_DONE, NULL);
 }

@@ -63,6 +63,7 @@ static void merge_batches(struct sim *s, struct bt_plan *p)
 	stages[first].side_by_side = (uint16_t)between(s, 0, 3);
 	p->n_stages = n;
 	counters[C_PLAN_MERGED]++;
+	s->merged = true;
 }
 
 static bool names(const uint16_t *list, size_t n, uint16_t inst)

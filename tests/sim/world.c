@@ -119,23 +119,27 @@ void world_stop(struct sim *s, uint16_t i)
 	in->busy_until_ms = 0;
 }
 
-void world_pool(struct sim *s, const bool *in, uint64_t generation)
+void world_pool(struct sim *s, const bool *in, uint16_t one, uint64_t generation)
 {
 	bool was[MAX_INST];
+	uint16_t was_one = s->balancer.one;
 	world_requests(s);
 	memcpy(was, s->balancer.in, sizeof was);
 	memcpy(s->balancer.in, in, sizeof was);
 	s->balancer.generation = generation;
+	s->balancer.one = one;
 	if (s->opt.verbose) {
 		char text[MAX_INST + 1] = {0};
 		for (uint16_t i = 0; i < s->n_inst; i++)
 			text[i] = in[i] ? '1' : '.';
-		trace(s, "world: pool %s, generation %llu", text, (unsigned long long)generation);
+		trace(s, "world: pool %s, one %d, generation %llu", text,
+			one == BT_NONE ? -1 : one, (unsigned long long)generation);
 	}
 	for (uint16_t i = 0; i < s->n_inst; i++)
 		if (in[i])
 			s->inst[i].cut_allowed = false;
 	check_pool_change(s, was);
+	check_one(s, was_one);
 	world_requests(s);
 }
 
@@ -190,7 +194,7 @@ static void build_host(struct sim *s, struct bt_arena *a, uint16_t h, const stru
 	struct bt_seen_member *m = BT_ARENA_ARRAY(a, struct bt_seen_member, s->n_inst);
 	for (uint16_t i = 0; i < s->n_inst; i++)
 		m[i] = (struct bt_seen_member){address(s, i / s->n_slots),
-			s->slots[i % s->n_slots].port, n->balancer.in[i]};
+			s->slots[i % s->n_slots].port, n->balancer.in[i], n->balancer.one == i};
 	*b = (struct bt_seen_balancer){.name = "nginx/app",
 		.generation = n->balancer.generation,
 		.running = true,

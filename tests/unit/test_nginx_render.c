@@ -15,13 +15,17 @@
 #include <cmocka.h>
 
 static const struct bt_pool_member blue_in[] = {
-	{"127.0.0.1", 8081, "blue", "was1", true}, {"127.0.0.1", 8082, "green", "was1", false}};
+	{"127.0.0.1", 8081, "blue", "was1", true, false}, {"127.0.0.1", 8082, "green", "was1", false, false}};
 static const struct bt_pool_member green_in[] = {
-	{"127.0.0.1", 8081, "blue", "was1", false}, {"127.0.0.1", 8082, "green", "was1", true}};
+	{"127.0.0.1", 8081, "blue", "was1", false, false}, {"127.0.0.1", 8082, "green", "was1", true, false}};
 static const struct bt_pool_member nothing_in[] = {
-	{"127.0.0.1", 8081, "blue", "was1", false}, {"127.0.0.1", 8082, "green", "was1", false}};
-static const struct bt_pool_member three[] = {{"10.0.0.1", 8081, "1", "was1", true},
-	{"10.0.0.2", 8081, "1", "was2", false}, {"fd00::3", 18081, "1", "was3", true}};
+	{"127.0.0.1", 8081, "blue", "was1", false, false}, {"127.0.0.1", 8082, "green", "was1", false, false}};
+static const struct bt_pool_member three[] = {{"10.0.0.1", 8081, "1", "was1", true, false},
+	{"10.0.0.2", 8081, "1", "was2", false, false}, {"fd00::3", 18081, "1", "was3", true, false}};
+
+static const struct bt_pool_member three_one[] = {{"10.0.0.1", 8081, "1", "was1", true, false},
+	{"10.0.0.2", 8081, "1", "was2", false, false},
+	{"fd00::3", 18081, "1", "was3", true, true}};
 
 static const struct bt_nginx upstream_form = {.mode = BT_NGINX_ADOPT};
 static const struct bt_nginx upstream_keepalive = {
@@ -64,6 +68,7 @@ static const struct {
 	{"service-url-empty", &url_form, nothing_in, 2},
 	{"managed", &managed, green_in, 2},
 	{"managed-three", &managed, three, 3},
+	{"managed-three-one", &managed, three_one, 3},
 	{"managed-empty", &managed, nothing_in, 2},
 	{"managed-least", &managed_least, blue_in, 2},
 	{"managed-api", &managed_api, three, 3},
@@ -230,9 +235,9 @@ static void test_refused(void **state)
 	n = managed;
 	n.certificate = "/etc/x.pem";
 	refused(&n, blue_in, 2, "certificate_key");
-	struct bt_pool_member m = {"127.0.0.1;", 1, "a", "b", true};
+	struct bt_pool_member m = {"127.0.0.1;", 1, "a", "b", true, false};
 	refused(&upstream_form, &m, 1, "address '127.0.0.1;'");
-	m = (struct bt_pool_member){"127.0.0.1", 1, "a\nb", "b", true};
+	m = (struct bt_pool_member){"127.0.0.1", 1, "a\nb", "b", true, false};
 	refused(&upstream_form, &m, 1, "slot");
 	n = upstream_form;
 	n.upstream = "a b";
@@ -268,6 +273,8 @@ static void test_read_back(void **state)
 			assert_string_equal(seen[k].address, cases[i].members[k].address);
 			assert_int_equal(seen[k].port, cases[i].members[k].port);
 			assert_int_equal(seen[k].in, cases[i].members[k].in);
+			if (cases[i].members == three_one)
+				assert_int_equal(seen[k].one, cases[i].members[k].one);
 		}
 		assert_int_equal(bt_nginx_conf_generation(out.data), 7);
 	}

@@ -141,7 +141,8 @@ static void in(struct world_case *c, const char *place)
 		h++;
 	bool local = c->service.nginx && bt_streq(c->hosts[h], c->nginx.on);
 	c->members[c->balancer.n_members++] = (struct bt_seen_member){
-		local ? "127.0.0.1" : c->seen[h].address, seen(c, place)->port, true};
+		local ? "127.0.0.1" : c->seen[h].address, seen(c, place)->port, true,
+		false};
 }
 
 static void serves(struct world_case *c, const char *place, uint32_t release)
@@ -374,7 +375,7 @@ static void changes(void **state)
 	/* a host has left the config, or joined it */
 	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "blue green", "web1");
 	serves(&c, "was1/blue", 1);
-	c.members[c.balancer.n_members++] = (struct bt_seen_member){"10.0.0.9", 8081, true};
+	c.members[c.balancer.n_members++] = (struct bt_seen_member){"10.0.0.9", 8081, true, false};
 	golden(&c, bt_plan_deploy, "blue-green-hosts-changed");
 	c.balancer.generation = 0; /* baton has never written there: it is a stranger */
 	refused(&c, bt_plan_deploy, BT_E_REFUSED, "10.0.0.9:8081, which is no slot of shop");
@@ -395,6 +396,21 @@ static void rolling(void **state)
 	c.service.deploy.bake_ms = 10000;
 	seen(&c, "was2/1")->state = BT_RUN_ABSENT;
 	golden(&c, bt_plan_deploy, "rolling-half-one-down");
+	/* "/" goes to one instance: it is replaced last, unless it is down */
+	static const struct bt_route routes[] = {{"/", BT_ROUTE_ONE}, {"/api", BT_ROUTE_ALL}};
+	setup(&c, BT_STRATEGY_ROLLING, "was1 was2", "1 2", "web1");
+	c.nginx.routes = routes;
+	c.nginx.n_routes = 2;
+	for (size_t i = 0; i < 4; i++)
+		serves(&c, places[i], 1);
+	c.members[1].one = true;
+	golden(&c, bt_plan_deploy, "rolling-one");
+	c.rq.release = c.known[0];
+	for (size_t i = 0; i < 4; i++)
+		seen(&c, places[i])->release = 2;
+	golden(&c, bt_plan_rollback, "rollback-rolling-one");
+	seen(&c, "was1/2")->state = BT_RUN_ABSENT;
+	golden(&c, bt_plan_deploy, "rolling-one-down");
 	setup(&c, BT_STRATEGY_ROLLING, "local", "one", "local");
 	serves(&c, "local/one", 1);
 	golden(&c, bt_plan_deploy, "rolling-single");
@@ -491,7 +507,7 @@ static void refusals(void **state)
 	refused(&c, bt_plan_deploy, BT_E_REFUSED,
 		"port 8082 of local/green is held by python3 (pid 9), which baton did not start");
 
-	c.members[c.balancer.n_members++] = (struct bt_seen_member){"127.0.0.1", 80, true};
+	c.members[c.balancer.n_members++] = (struct bt_seen_member){"127.0.0.1", 80, true, false};
 	refused(&c, bt_plan_deploy, BT_E_REFUSED, "127.0.0.1:80, which is no slot of shop");
 	c.service.deploy.strategy = BT_STRATEGY_ROLLING;
 	seen(&c, "local/green")->holder = NULL;
