@@ -102,7 +102,7 @@ struct bt_pool_member {
 	const char *address;
 	uint16_t port;
 	const char *slot, *host;
-	bool in; /* in rotation; the others are named as `backup` so that a straggler is served */
+	bool in;  /* in rotation; the others are named as `backup` so that a straggler is served */
 	bool one; /* of those in rotation, who serves routes `to: one`; nobody: the first does */
 };
 /* Desired state of one service at one balancer. */

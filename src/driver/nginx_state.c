@@ -20,8 +20,8 @@ struct bt_nginx_state *bt_nginx_state_free(struct bt_nginx_state *s)
 static bool member_equal(const struct bt_pool_member *a, const struct bt_pool_member *b)
 {
 	return a->port == b->port && a->in == b->in && a->one == b->one &&
-	       bt_streq(a->address, b->address) &&
-	       bt_streq(a->slot, b->slot) && bt_streq(a->host, b->host);
+	       bt_streq(a->address, b->address) && bt_streq(a->slot, b->slot) &&
+	       bt_streq(a->host, b->host);
 }
 
 bool bt_nginx_members_equal(

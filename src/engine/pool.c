@@ -166,8 +166,8 @@ void bt_pool_sent(struct bt_state *s, struct bt_task_run *t)
 	if (c->generation > s->balancers[c->balancer].highest)
 		s->balancers[c->balancer].highest = c->generation;
 	BT_STATE_ROOM(s, sent, n_sent, cap_sent);
-	s->sent[s->n_sent++] =
-		(struct bt_pool_sent){c->balancer, c->generation, map, c->one, (size_t)(t - s->tasks)};
+	s->sent[s->n_sent++] = (struct bt_pool_sent){
+		c->balancer, c->generation, map, c->one, (size_t)(t - s->tasks)};
 	t->refused_late = false;
 }
 

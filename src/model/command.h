@@ -39,7 +39,8 @@ struct bt_command {
 	uint64_t generation; /* Switch: the pool's new generation */
 	const uint16_t *pool;
 	size_t n_pool; /* Switch: all instances in rotation after it; BackendCheck: whom to check */
-	uint16_t one; /* Switch: who of the pool serves routes `to: one`; BT_NONE: nobody is named */
+	uint16_t
+		one; /* Switch: who of the pool serves routes `to: one`; BT_NONE: nobody is named */
 	const uint16_t *out;
 	size_t n_out;	       /* Drain: which to wait for */
 	struct bt_prior prior; /* UNDO: what to restore */

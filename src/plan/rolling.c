@@ -149,8 +149,9 @@ static void note_one(struct bt_build *b, struct bt_list todo)
 		if (b->service->nginx->routes[i].to == BT_ROUTE_ONE)
 			bt_str_addf(&paths, "%s%s", paths.len ? ", " : "",
 				b->service->nginx->routes[i].path);
-	bt_build_note(b, "%s goes to %s alone, and moves once: to the first instance that is "
-			 "renewed and healthy",
+	bt_build_note(b,
+		"%s goes to %s alone, and moves once: to the first instance that is "
+		"renewed and healthy",
 		bt_str_get(&paths), bt_build_place_name(b, n->expect_one));
 }
 

@@ -61,10 +61,10 @@ void check_one(struct sim *s, uint16_t was)
 	s->one_served = one;
 	uint16_t first = s->balancer_at_start.one;
 	bool healthy = first != BT_NONE && s->at_start[first].app == APP_HEALTHY;
-	bool forward = s->purpose == BT_PLAN_DEPLOY ||
-		       s->service.deploy.strategy == BT_STRATEGY_ROLLING;
-	if (s->one_moves > 1 && healthy && forward && !s->one_excused && !s->n_plans && !s->merged &&
-		!s->bad_plan && !s->outsider)
+	bool forward =
+		s->purpose == BT_PLAN_DEPLOY || s->service.deploy.strategy == BT_STRATEGY_ROLLING;
+	if (s->one_moves > 1 && healthy && forward && !s->one_excused && !s->n_plans &&
+		!s->merged && !s->bad_plan && !s->outsider)
 		violated(s, "routes to one instance moved %u times, now to %s", s->one_moves,
 			world_name(s, one));
 }

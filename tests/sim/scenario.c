@@ -294,8 +294,8 @@ void scenario_next(struct sim *s)
 		     : s->purpose == BT_PLAN_DEPLOY ? (newest < 7 ? newest + 1 : 4)
 						    : OLD;
 	s->n_plans = s->resumes = 0;
-	s->bad_plan = s->merged = s->outsider = s->faulted = s->was_parked = s->aborted = s->operator_waits =
-		false;
+	s->bad_plan = s->merged = s->outsider = s->faulted = s->was_parked = s->aborted =
+		s->operator_waits = false;
 	/* What went wrong before may still be there. */
 	for (uint16_t h = 0; h < s->n_hosts; h++)
 		s->faulted |= s->agents[h].partition_until_ms > s->now_ms;

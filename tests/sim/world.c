@@ -132,8 +132,8 @@ void world_pool(struct sim *s, const bool *in, uint16_t one, uint64_t generation
 		char text[MAX_INST + 1] = {0};
 		for (uint16_t i = 0; i < s->n_inst; i++)
 			text[i] = in[i] ? '1' : '.';
-		trace(s, "world: pool %s, one %d, generation %llu", text,
-			one == BT_NONE ? -1 : one, (unsigned long long)generation);
+		trace(s, "world: pool %s, one %d, generation %llu", text, one == BT_NONE ? -1 : one,
+			(unsigned long long)generation);
 	}
 	for (uint16_t i = 0; i < s->n_inst; i++)
 		if (in[i])

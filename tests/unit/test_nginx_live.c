@@ -109,8 +109,7 @@ static void shop_end(struct shop *s)
 static struct bt_op *begin_apply(struct shop *s, uint64_t generation, int in, struct answer *a)
 {
 	struct bt_pool_member m[2] = {{"127.0.0.1", s->blue_port, "blue", "was1", in & BLUE, false},
-		{"127.0.0.1", s->green_port, "green", "was1", in & GREEN,
-			false}};
+		{"127.0.0.1", s->green_port, "green", "was1", in & GREEN, false}};
 	BT_FREE char *name = bt_asprintf("nginx/%s", s->name);
 	struct bt_pool pool = {.name = name,
 		.service_name = s->name,

@@ -14,18 +14,19 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static const struct bt_pool_member blue_in[] = {
-	{"127.0.0.1", 8081, "blue", "was1", true, false}, {"127.0.0.1", 8082, "green", "was1", false, false}};
-static const struct bt_pool_member green_in[] = {
-	{"127.0.0.1", 8081, "blue", "was1", false, false}, {"127.0.0.1", 8082, "green", "was1", true, false}};
+static const struct bt_pool_member blue_in[] = {{"127.0.0.1", 8081, "blue", "was1", true, false},
+	{"127.0.0.1", 8082, "green", "was1", false, false}};
+static const struct bt_pool_member green_in[] = {{"127.0.0.1", 8081, "blue", "was1", false, false},
+	{"127.0.0.1", 8082, "green", "was1", true, false}};
 static const struct bt_pool_member nothing_in[] = {
-	{"127.0.0.1", 8081, "blue", "was1", false, false}, {"127.0.0.1", 8082, "green", "was1", false, false}};
+	{"127.0.0.1", 8081, "blue", "was1", false, false},
+	{"127.0.0.1", 8082, "green", "was1", false, false}};
 static const struct bt_pool_member three[] = {{"10.0.0.1", 8081, "1", "was1", true, false},
-	{"10.0.0.2", 8081, "1", "was2", false, false}, {"fd00::3", 18081, "1", "was3", true, false}};
+	{"10.0.0.2", 8081, "1", "was2", false, false},
+	{"fd00::3", 18081, "1", "was3", true, false}};
 
 static const struct bt_pool_member three_one[] = {{"10.0.0.1", 8081, "1", "was1", true, false},
-	{"10.0.0.2", 8081, "1", "was2", false, false},
-	{"fd00::3", 18081, "1", "was3", true, true}};
+	{"10.0.0.2", 8081, "1", "was2", false, false}, {"fd00::3", 18081, "1", "was3", true, true}};
 
 static const struct bt_nginx upstream_form = {.mode = BT_NGINX_ADOPT};
 static const struct bt_nginx upstream_keepalive = {

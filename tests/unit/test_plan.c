@@ -141,8 +141,7 @@ static void in(struct world_case *c, const char *place)
 		h++;
 	bool local = c->service.nginx && bt_streq(c->hosts[h], c->nginx.on);
 	c->members[c->balancer.n_members++] = (struct bt_seen_member){
-		local ? "127.0.0.1" : c->seen[h].address, seen(c, place)->port, true,
-		false};
+		local ? "127.0.0.1" : c->seen[h].address, seen(c, place)->port, true, false};
 }
 
 static void serves(struct world_case *c, const char *place, uint32_t release)
