@@ -83,7 +83,9 @@ OPTIONS(plan_options, FILE_OPTION, {"artifact", 'a', "FILE", "plan for this arti
 	{"version", 'v', "NAME", "name of the release to plan for (default: next)"}, JSON_OPTION);
 EXAMPLES(plan_examples, "baton plan", "baton plan shop --json");
 OPTIONS(deploy_options,
-	{"artifact", 'a', "FILE", "what to deploy (default: `artifact` in the config)"},
+	{"artifact", 'a', "FILE",
+		"what to deploy, or a pattern that matches one file (default: `artifact` in the "
+		"config)"},
 	{"version", 'v', "NAME", "how people will call this release, such as a git tag"},
 	FILE_OPTION, {"yes", 'y', NULL, "do not ask on a terminal"},
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},

@@ -3,11 +3,8 @@
 #include "base/fs.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 static const char *lookup(void *arg, const char *name)
 {
@@ -131,60 +128,11 @@ int bt_files_secrets(const struct bt_service *s, json_t **ret, struct bt_err *er
 	return 0;
 }
 
-void bt_artifact_done(struct bt_artifact *a)
+char *bt_files_beside(const struct bt_service *s, const char *path, size_t *ret_n_dir)
 {
-	free(a->path);
-	a->path = NULL;
-}
-
-/* The config names it relative to itself, the command line relative to where one stands. */
-static char *artifact_path(const struct bt_cli *cli, const struct bt_service *s)
-{
-	const char *given = bt_cli_get(cli, "artifact");
-	if (given || !s->artifact)
-		return bt_strdup(given);
 	const char *slash = s->file ? strrchr(s->file, '/') : NULL;
-	if (s->artifact[0] == '/' || !slash)
-		return bt_strdup(s->artifact);
-	return bt_asprintf("%.*s%s", (int)(slash + 1 - s->file), s->file, s->artifact);
-}
-
-static int check_artifact(const char *path, struct bt_err *err)
-{
-	struct stat st;
-	if (stat(path, &st) < 0)
-		return bt_err_set(err, BT_E_CONFIG, "artifact %s: %s", path, strerror(errno));
-	if (S_ISDIR(st.st_mode))
-		return bt_err_set(err, BT_E_CONFIG,
-			"artifact %s is a directory: pack it first (tar -C %s -czf app.tar.gz .)",
-			path, path);
-	if (!S_ISREG(st.st_mode))
-		return bt_err_set(err, BT_E_CONFIG, "artifact %s is not a file", path);
-	if (st.st_size == 0)
-		return bt_err_set(err, BT_E_CONFIG, "artifact %s is empty", path);
-	if (access(path, R_OK) < 0)
-		return bt_err_set(err, BT_E_CONFIG, "artifact %s: %s", path, strerror(errno));
-	return 0;
-}
-
-int bt_files_artifact(const struct bt_cli *cli, const struct bt_service *s, struct bt_artifact *ret,
-	struct bt_err *err)
-{
-	struct bt_artifact a = {.path = artifact_path(cli, s)};
-	int r = a.path ? check_artifact(a.path, err)
-		       : bt_err_set(err, BT_E_CONFIG,
-				 "service %s: say what to deploy with --artifact FILE, or "
-				 "`artifact:` in "
-				 "the config",
-				 s->name);
-	if (r == 0)
-		r = bt_fs_sha256(a.path, a.digest, &a.size, err);
-	if (r < 0) {
-		bt_artifact_done(&a);
-		return r;
-	}
-	const char *slash = strrchr(a.path, '/');
-	a.file_name = slash ? slash + 1 : a.path;
-	*ret = a;
-	return 0;
+	size_t n = slash && path[0] != '/' ? (size_t)(slash + 1 - s->file) : 0;
+	if (ret_n_dir)
+		*ret_n_dir = n;
+	return bt_asprintf("%.*s%s", (int)n, s->file ? s->file : "", path);
 }

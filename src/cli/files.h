@@ -13,6 +13,10 @@ int bt_files_service(const struct bt_config *c, const char *name, const struct b
 /* Values of run.secrets from the environment; BT_E_CONFIG names all that are missing. */
 int bt_files_secrets(const struct bt_service *s, json_t **ret, struct bt_err *err);
 
+/* A path that the config names relative to itself; the caller frees. *ret_n_dir (may be NULL): how
+ * much of it is the config's directory. */
+char *bt_files_beside(const struct bt_service *s, const char *path, size_t *ret_n_dir);
+
 struct bt_artifact {
 	char *path;
 	const char *file_name; /* in path */
@@ -20,6 +24,7 @@ struct bt_artifact {
 	char digest[65];
 };
 void bt_artifact_done(struct bt_artifact *a);
-/* Found and checked: a readable file that is not empty; then hashed. */
+/* Found (the one match of a pattern) and checked: a readable file that is not empty; then hashed.
+ */
 int bt_files_artifact(const struct bt_cli *cli, const struct bt_service *s, struct bt_artifact *ret,
 	struct bt_err *err);

@@ -51,9 +51,10 @@ int bt_config_service_from_json(const json_t *j, struct bt_config **ret, struct 
 /* docs/config.md's table, from the key table. */
 void bt_config_keys_markdown(struct bt_str *out);
 
-/* By its name: .tar.gz, .tgz, .tar.zst or .zip. What `unpack` means where the config names no
- * artifact. */
-bool bt_config_is_archive(const char *name);
+bool bt_config_is_archive(const char *name); /* .tar.gz, .tgz, .tar.zst or .zip */
+/* Whether the file that came is unpacked on the host: what `unpack` says, or, where the config
+ * names no file (or a pattern that ends in `*`), its name. */
+bool bt_config_unpacks(const struct bt_service *s, const char *file_name);
 
 /* {artifact} {release} {port} {slot} {host} → values; BT_E_CONFIG names an unknown one. */
 struct bt_placeholders {

@@ -19,9 +19,10 @@ const struct bt_key bt_keys[] = {
 	{"service", &bt_type_text, AT(name), .required = true, NAME, .doc = "Its name.",
 		.example = "shop"},
 	{"artifact", &bt_type_text, AT(artifact), .max = 4096,
-		.doc = "File, directory or archive to deploy, relative to this file. `baton deploy "
-		       "--artifact` overrides it.",
-		.example = "build/libs/shop.jar"},
+		.doc = "File or archive to deploy, relative to this file; a pattern (`*`, `?`, "
+		       "`[…]`) "
+		       "must match exactly one. `baton deploy --artifact` overrides it.",
+		.example = "build/libs/shop-*.jar"},
 	{"unpack", &bt_type_bool, AT(unpack),
 		.derived = "true for .tar.gz, .tgz, .tar.zst and .zip",
 		.doc = "Whether an archive is unpacked on the host; `{artifact}` is then its "

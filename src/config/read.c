@@ -87,6 +87,17 @@ bool bt_config_is_archive(const char *name)
 	return false;
 }
 
+/* A config that names no file, or a pattern that leaves its ending open, leaves it to what came. */
+static bool is_open(const struct bt_service *s)
+{
+	return !s->artifact || bt_str_ends(s->artifact, "*");
+}
+
+bool bt_config_unpacks(const struct bt_service *s, const char *file_name)
+{
+	return s->unpack && (!is_open(s) || bt_config_is_archive(file_name));
+}
+
 static const struct bt_node *scalar(struct bt_reading *r, const char *text)
 {
 	return bt_node_scalar(r->arena, text);
@@ -128,7 +139,7 @@ static void derive(struct bt_reading *r)
 		s->n_hosts = 1;
 	}
 	if (!bt_reading_at(r, "unpack"))
-		s->unpack = !s->artifact || bt_config_is_archive(s->artifact);
+		s->unpack = is_open(s) || bt_config_is_archive(s->artifact);
 	if (!s->run.n_stop) {
 		struct bt_node *empty = bt_node_scalar(r->arena, "");
 		empty->kind = BT_NODE_MAP;

@@ -67,12 +67,6 @@ static int observe(struct build *b, struct bt_err *err)
 	return 0;
 }
 
-/* A config that names no artifact leaves it to the file that came. */
-static bool is_unpacked(const struct bt_service *s, const char *file_name)
-{
-	return s->unpack && (s->artifact || bt_config_is_archive(file_name));
-}
-
 static int component(struct build *b, struct bt_err *err)
 {
 	struct bt_release *r = NULL;
@@ -88,8 +82,8 @@ static int component(struct build *b, struct bt_err *err)
 			json_pack("{s:i, s:s, s:s, s:I, s:s, s:b, s:o}", "release", (int)r->id,
 				"version", r->version, "digest", r->digest, "size",
 				(json_int_t)r->size, "file_name", r->file_name, "unpack",
-				is_unpacked(&config->services[0], r->file_name), "release_json",
-				about));
+				bt_config_unpacks(&config->services[0], r->file_name),
+				"release_json", about));
 	}
 	bt_config_free(config);
 	bt_release_free(r);

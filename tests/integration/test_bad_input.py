@@ -60,6 +60,30 @@ def test_artifacts_that_are_none(shop):
     assert len(shop.deployments()) == 1 and state(shop) == before
 
 
+def test_a_pattern_matches_exactly_one_file(shop):
+    """Also in a directory whose own name looks like a pattern, and asked from another one."""
+    libs = shop.dir / "a[b]*" / "libs"
+    libs.mkdir(parents=True)
+    shop.config(artifact="libs/shop-*.py")
+    config = shop.dir / "a[b]*" / "baton.yaml"
+    (shop.dir / "baton.yaml").rename(config)
+    before = state(shop)
+    refused(shop.baton("deploy", "-f", config, "-v", "v2"), 2, "libs/shop-*.py", "found none")
+    v2 = shop.artifact("v2").read_text()
+    for i in range(15):
+        (libs / f"shop-{i:02}.py").write_text(v2)
+    refused(shop.baton("deploy", "-f", config, "-v", "v2"), 2, "exactly one", "found 15", "libs/shop-00.py, ",
+            "libs/shop-09.py and 5 more")
+    refused(shop.baton("deploy", "-f", config, "-a", f"{shop.dir}/nothing-*", "-v", "v2"), 2, "found none")
+    assert len(shop.deployments()) == 1 and state(shop) == before
+    for path in sorted(libs.iterdir())[1:]:
+        path.unlink()
+    done = shop.baton("deploy", "-f", config, "-v", "v2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert shop.ask() == "v2"
+    assert shop.api("GET", "/v1/services/shop/releases")[1]["releases"][0]["version"] == "v2"
+
+
 def test_a_digest_that_does_not_fit(lab):
     lab.up()
     data, other = b"x" * 1000, hashlib.sha256(b"y").hexdigest()
