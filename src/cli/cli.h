@@ -39,6 +39,7 @@ struct bt_cli_command {
 	const char *details; /* paragraphs; NULL */
 	const struct bt_cli_option *options;
 	size_t n_options;
+	bool hidden;	   /* for programs: no help lists it */
 	bool client;	   /* talks to a server: the connection options apply */
 	const char *exits; /* codes it may end with, "0 1 2" */
 	const char *const *examples;
@@ -73,7 +74,15 @@ void bt_cli_overview(struct bt_str *out);
 void bt_cli_command_help(const struct bt_cli_command *c, struct bt_str *out);
 void bt_cli_markdown(struct bt_str *out); /* docs/cli.md */
 const struct bt_cli_command *bt_cli_find(const char *name);
-void bt_cli_bash_completion(struct bt_str *out);
+/* The option of a long name of len bytes, or of a letter (name NULL); connection options too. */
+const struct bt_cli_option *bt_cli_option_find(
+	const struct bt_cli_command *c, const char *name, size_t len, char letter);
+/* man.c: "baton.1", "baton.yaml.5"; BT_E_CONFIG for another. */
+int bt_cli_man(const char *page, struct bt_str *out, struct bt_err *err);
+/* complete.c: the words after "baton", the last one being typed; a line a candidate, and "<files>"
+ * where the shell's own file names fit, "<nosort>" where the order matters. */
+void bt_cli_complete(const char *const *words, size_t n, struct bt_str *out);
+void bt_cli_bash_completion(struct bt_str *out); /* the script that bash reads */
 
 /* What an error means for whoever started us. */
 int bt_exit_code(int err_code);
@@ -105,5 +114,6 @@ int bt_cmd_server_init(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_server_run(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_agent_run(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_agent_join(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_complete(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_version(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_help(struct bt_cli *cli, struct bt_err *err);

@@ -289,7 +289,7 @@ int bt_client_do(struct bt_client *c, const struct bt_client_call *call, const i
 		headers[rq.n_headers++] =
 			(struct bt_http_header){"Content-Type", "application/octet-stream"};
 	}
-	rq.timeout_ms = call->raw ? 600000 : 60000;
+	rq.timeout_ms = call->raw ? 600000 : c->patience_ms ? c->patience_ms : 60000;
 	rq.max_body = 16 << 20;
 	struct pending p = {.client = c, .call = call, .answer = {.upload_offset = -1}};
 	if (call->on_progress)

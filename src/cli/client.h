@@ -16,6 +16,7 @@ struct bt_client {
 	/* Signals, once bt_client_catch_signals was called: how many came. Calls and waits end
 	 * early with -EINTR as soon as that many came; 0: never. */
 	int signals, leave_at;
+	int64_t patience_ms; /* of a call without an upload; 0: a minute */
 	struct event *sigint, *sigterm;
 };
 

@@ -126,7 +126,8 @@ EXAMPLES(audit_examples, "baton audit --service shop --since 7d", "baton audit -
 OPTIONS(join_token_options, {"ttl", 0, "TIME", "how long it may be used (default: 15m)"},
 	JSON_OPTION);
 OPTIONS(help_options, {"markdown", 0, NULL, "all of it, as docs/cli.md"},
-	{"bash", 0, NULL, "a completion script for bash"});
+	{"completion", 0, "SHELL", "a completion script for this shell: bash"},
+	{"man", 0, "PAGE", "a manual page: baton.1 or baton.yaml.5"});
 
 #define OPERATE_ARGS "DEPLOYMENT|SERVICE"
 
@@ -199,7 +200,7 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.exits = "0 2 5",
 		.run = bt_cmd_history},
 	{.name = "show",
-		.args = "DEPLOYMENT",
+		.args = OPERATE_ARGS,
 		.min_args = 1,
 		.max_args = 1,
 		.summary = "Replay a deployment with the logs of its tasks.",
@@ -363,5 +364,13 @@ const struct bt_cli_command bt_cli_commands[] = {
 		WITH_OPTIONS(help_options),
 		.exits = "0 2",
 		.run = bt_cmd_help},
+	{.name = "complete",
+		.args = "CWORD WORD…",
+		.min_args = 1,
+		.max_args = BT_CLI_MAX_ARGS,
+		.summary = "Say what may stand at the cursor, for the completion script.",
+		.hidden = true,
+		.exits = "0 1 2",
+		.run = bt_cmd_complete},
 };
 const size_t bt_cli_commands_len = BT_ARRAY_LEN(bt_cli_commands);

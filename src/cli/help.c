@@ -42,8 +42,9 @@ void bt_cli_overview(struct bt_str *out)
 	bt_str_add(out, "baton hands live traffic from one version of a service to the next.\n\n"
 			"usage: baton COMMAND [ARGS] [OPTIONS]\n\n");
 	for (size_t i = 0; i < bt_cli_commands_len; i++)
-		bt_str_addf(
-			out, "  %-12s %s\n", bt_cli_commands[i].name, bt_cli_commands[i].summary);
+		if (!bt_cli_commands[i].hidden)
+			bt_str_addf(out, "  %-12s %s\n", bt_cli_commands[i].name,
+				bt_cli_commands[i].summary);
 	bt_str_add(out,
 		"\n`baton help COMMAND` says more. To begin: `baton up`, then write a baton.yaml "
 		"and\n`baton deploy`.\n");
@@ -150,40 +151,25 @@ void bt_cli_markdown(struct bt_str *out)
 		"the same user on the same machine is found.\n");
 	markdown_options(bt_cli_client_options, bt_cli_client_options_len, out);
 	for (size_t i = 0; i < bt_cli_commands_len; i++)
-		markdown_command(&bt_cli_commands[i], out);
-}
-
-void bt_cli_bash_completion(struct bt_str *out)
-{
-	bt_str_add(out, "_baton() {\n\tlocal word=${COMP_WORDS[COMP_CWORD]} words\n"
-			"\tcase ${COMP_WORDS[1]} in\n");
-	for (size_t i = 0; i < bt_cli_commands_len; i++) {
-		const struct bt_cli_command *c = &bt_cli_commands[i];
-		if (strchr(c->name, ' '))
-			continue;
-		bt_str_addf(out, "\t%s) words='", c->name);
-		for (size_t j = 0; j < c->n_options; j++)
-			bt_str_addf(out, "--%s ", c->options[j].name);
-		for (size_t j = 0; c->client && j < bt_cli_client_options_len; j++)
-			bt_str_addf(out, "--%s ", bt_cli_client_options[j].name);
-		bt_str_add(out, "' ;;\n");
-	}
-	bt_str_add(out, "\tserver) words='init run' ;;\n\tagent) words='join run' ;;\n"
-			"\t*) words='server agent");
-	for (size_t i = 0; i < bt_cli_commands_len; i++)
-		if (!strchr(bt_cli_commands[i].name, ' '))
-			bt_str_addf(out, " %s", bt_cli_commands[i].name);
-	bt_str_add(out, "' ;;\n\tesac\n\tCOMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n}\n"
-			"complete -o default -F _baton baton\n");
+		if (!bt_cli_commands[i].hidden)
+			markdown_command(&bt_cli_commands[i], out);
 }
 
 int bt_cmd_help(struct bt_cli *cli, struct bt_err *err)
 {
 	BT_STR struct bt_str out = {0};
+	const char *shell = bt_cli_get(cli, "completion"), *page = bt_cli_get(cli, "man");
 	if (bt_cli_has(cli, "markdown")) {
 		bt_cli_markdown(&out);
-	} else if (bt_cli_has(cli, "bash")) {
+	} else if (shell) {
+		if (!bt_streq(shell, "bash"))
+			return bt_err_set(
+				err, BT_E_CONFIG, "--completion %s: expected bash", shell);
 		bt_cli_bash_completion(&out);
+	} else if (page) {
+		int r = bt_cli_man(page, &out, err);
+		if (r < 0)
+			return r;
 	} else if (!cli->n_args) {
 		bt_cli_overview(&out);
 	} else {

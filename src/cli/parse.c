@@ -14,8 +14,9 @@ static int unknown_command(const char *word, struct bt_err *err)
 {
 	const char *names[64];
 	size_t n = 0;
-	for (; n < bt_cli_commands_len && n < BT_ARRAY_LEN(names); n++)
-		names[n] = bt_cli_commands[n].name;
+	for (size_t i = 0; i < bt_cli_commands_len && n < BT_ARRAY_LEN(names); i++)
+		if (!bt_cli_commands[i].hidden)
+			names[n++] = bt_cli_commands[i].name;
 	const char *near = bt_nearest(word, names, n);
 	return near ? bt_err_set(err, BT_E_CONFIG,
 			      "unknown command '%s' (did you mean '%s'?); `baton help` lists them",
@@ -50,7 +51,7 @@ static const struct bt_cli_option *in(
 	return NULL;
 }
 
-static const struct bt_cli_option *find_option(
+const struct bt_cli_option *bt_cli_option_find(
 	const struct bt_cli_command *c, const char *name, size_t len, char letter)
 {
 	const struct bt_cli_option *o = in(c->options, c->n_options, name, len, letter);
@@ -99,7 +100,7 @@ static int parse_option(struct bt_cli *cli, const char *word, const char *next, 
 		return 0;
 	}
 	const struct bt_cli_option *o =
-		find_option(cli->command, is_long ? name : NULL, len, is_long ? 0 : name[0]);
+		bt_cli_option_find(cli->command, is_long ? name : NULL, len, is_long ? 0 : name[0]);
 	if (!o)
 		return unknown_option(cli->command, word, err);
 	const char *attached = equals ? equals + 1 : !is_long && name[1] ? name + 1 : NULL;

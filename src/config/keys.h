@@ -58,6 +58,8 @@ static inline size_t bt_key_index(const struct bt_key *k)
 {
 	return (size_t)(k - bt_keys);
 }
+/* What a value looks like, for documents: "duration", "`a`, `b`". */
+void bt_config_key_kind(const struct bt_key *k, struct bt_str *out);
 /* The value that was given for a path, or NULL where the default holds. */
 const struct bt_node *bt_reading_at(const struct bt_reading *r, const char *path);
 

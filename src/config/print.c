@@ -206,7 +206,7 @@ static void cell(struct bt_str *out, const char *t)
 		bt_str_addf(out, *t == '|' ? "\\|" : "%c", *t);
 }
 
-static void kind(const struct bt_key *k, struct bt_str *out)
+void bt_config_key_kind(const struct bt_key *k, struct bt_str *out)
 {
 	if (!k->type)
 		bt_str_add(out, "group");
@@ -224,7 +224,7 @@ void bt_config_keys_markdown(struct bt_str *out)
 	for (size_t i = 0; i < bt_n_keys; i++) {
 		const struct bt_key *k = &bt_keys[i];
 		bt_str_addf(out, "| `%s` | ", k->path);
-		kind(k, out);
+		bt_config_key_kind(k, out);
 		bt_str_add(out, " | ");
 		if (k->def)
 			bt_str_addf(out, "`%s`", k->def);

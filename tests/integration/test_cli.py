@@ -114,14 +114,6 @@ def test_every_command_explains_itself(place):
         assert baton(place, *command.split(), "--help").stdout == run.stdout
 
 
-def test_bash_completion_is_valid(place):
-    script = baton(place, "help", "--bash").stdout
-    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
-    words = subprocess.run(["bash"], text=True, stdout=subprocess.PIPE, input=script +
-                           "\nCOMP_WORDS=(baton depl); COMP_CWORD=1; _baton; echo ${COMPREPLY[@]}\n").stdout
-    assert words == "deploy\n"
-
-
 # ---- config and artifact: exit 2, nothing asked of the server ----
 
 def test_lint(place):
