@@ -32,8 +32,10 @@ static bool adopt(const char *service, const char *slot)
 	struct bt_shim_spec *spec = bt_malloc(sizeof *spec);
 	BT_FREE void *hold = spec;
 	int r = bt_process_spec_read(dir, &text, spec, NULL);
-	if (r < 0)
-		return false;
+	if (r < 0) { /* one that cannot be read now may still be an app's that runs */
+		BT_FREE char *path = bt_asprintf("%s/spec", dir);
+		return bt_fs_exists(path);
+	}
 	/* The directory's name is what the server knows it by. */
 	spec->service = service;
 	spec->slot = slot;

@@ -23,6 +23,7 @@
  * is found by the health check. */
 #define CONFIRM_MS 150
 #define LAUNCH_TIMEOUT_MS 15000
+#define RETRY_MIN_MS 100
 #define RETRY_MAX_MS 30000
 #define INTERRUPTED_MS 5000
 
@@ -249,15 +250,37 @@ static bool link_shim(struct bt_instance *i)
 
 /* ---- launching a shim --------------------------------------------------------------------- */
 
-static void launch_failed(struct bt_instance *i, const char *why)
+/* Tells who waits for the start; an instance that was there before it goes on trying. */
+static void start_failed(struct bt_instance *i, const char *why)
 {
-	if (i->starting || !i->ran) {
-		bt_err_set(&i->failure, BT_E_FAILED, "start %s/%s: %s", i->service, i->slot, why);
+	struct bt_err err = {0};
+	bt_err_set(&err, BT_E_FAILED, "start %s/%s: %s", i->service, i->slot, why);
+	if (i->fresh) { /* told when all is stopped and removed */
+		i->failure = err;
+		i->stop_wanted = true;
+		return;
+	}
+	bt_process_op_later(i->starting, err.code, &err);
+	i->starting->instance = NULL;
+	i->starting = NULL;
+}
+
+/* `nothing`: the shim said why it started nothing. Otherwise it was killed, or another one is at
+ * it: an app may run that nobody was told of, and only a shim can tell and end it. So the
+ * directory, which names that app, stays until one has answered. */
+static void launch_failed(struct bt_instance *i, const char *why, bool nothing)
+{
+	if (nothing && !i->ran) {
+		if (!i->failure.code)
+			bt_err_set(&i->failure, BT_E_FAILED, "start %s/%s: %s", i->service, i->slot,
+				why);
 		stopped(i);
 		return;
 	}
-	/* It ran before: it shall run again, so this is tried until it works or is stopped. */
-	i->retry_ms = i->retry_ms ? i->retry_ms * 2 : 1000;
+	if (i->starting && !i->failure.code)
+		start_failed(i, why);
+	/* It shall run, or be stopped: this is tried until it works. */
+	i->retry_ms = i->retry_ms ? i->retry_ms * 2 : RETRY_MIN_MS;
 	if (i->retry_ms > RETRY_MAX_MS)
 		i->retry_ms = RETRY_MAX_MS;
 	i->status.state = BT_SHIM_WAITING;
@@ -280,13 +303,15 @@ static void on_launched(void *arg, const struct bt_child_result *result)
 		on_status(i, &s);
 		return;
 	}
-	/* A shim that ran only to fail says so in words; one that answers no more was killed. */
-	if (result->exit_code == 1 && result->output_len > 0)
+	/* A status with a process is a trace of an app, whoever wrote it. */
+	if (r == 0 && s.pid)
+		i->ran = true;
+	if (result->exit_code > 0 && result->output_len > 0)
 		snprintf(why, sizeof why, "%.*s", (int)strcspn(result->output, "\n"),
 			result->output);
 	else
 		bt_child_describe(result, why, sizeof why);
-	launch_failed(i, why);
+	launch_failed(i, why, result->exit_code == BT_SHIM_EXIT_NOTHING);
 }
 
 static void launch(struct bt_instance *i)
@@ -298,7 +323,7 @@ static void launch(struct bt_instance *i)
 	struct bt_err err = {0};
 	i->phase = BT_PROCESS_LAUNCHING;
 	if (bt_child_start(bt_process.env.base, &spec, on_launched, i, &i->launcher, &err) < 0)
-		launch_failed(i, err.text);
+		launch_failed(i, err.text, true);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)
@@ -337,10 +362,15 @@ void bt_instance_resume(struct bt_instance *i)
 static void job_run(void *arg)
 {
 	struct bt_process_job *job = arg;
-	if (job->spec)
+	if (job->spec) {
 		job->result = bt_process_spec_write(job->dir, job->spec, &job->err);
-	else
+	} else {
+		/* The intent goes first: a shim that comes late finds the stopped status, or no
+		 * spec, and starts nothing. */
+		BT_FREE char *spec = bt_asprintf("%s/spec", job->dir);
+		unlink(spec);
 		job->result = bt_fs_remove_tree(job->dir, &job->err);
+	}
 	if (!job->spec && job->result == 0 &&
 		bt_fs_exists(job->dir) == false) /* the intent is gone durably */
 		bt_fs_fsync_parent(job->dir, NULL);

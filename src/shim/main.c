@@ -3,11 +3,11 @@
  *
  * It reads `spec`, and `status` if an earlier shim left one. A process that the status names and
  * that still lives is adopted; otherwise leftovers are ended and the app is started (with `stop` it
- * is not: that is how an instance is stopped whose shim is gone, too). The launcher
- * returns once that is done (0), or with one line on stderr (1). Then the shim waits for the app's
+ * is not: that is how an instance is stopped whose shim is gone, too). The launcher returns once
+ * that is done, or with one line on stderr (enum bt_shim_exit). Then the shim waits for the app's
  * end, for requests on `sock`, and for its clock: restart after a back-off, steps of a stop, the
- * log's rotation. Every change is written to `status` durably and told to subscribers.
- * SIGTERM means that the host shuts down: the app is stopped, to be started again at next boot. */
+ * log's rotation. Every change is written to `status` durably and told to subscribers. SIGTERM
+ * means that the host shuts down: the app is stopped, to be started again at next boot. */
 #include "shim/app.h"
 #include "shim/link.h"
 #include "shim/proc.h"
@@ -26,6 +26,10 @@
 #include <unistd.h>
 
 #define LOG_CHECK_MS 1000
+
+/* The daemon's word to its launcher, or one line of why not. */
+#define OK "ok"
+#define BUSY "another shim runs this instance"
 
 struct shim {
 	struct bt_shim_spec spec;
@@ -130,6 +134,7 @@ static int start_app(struct shim *s, bool first, char *why, size_t why_n)
 		close(launch.failed);
 		kill(s->app.pid, SIGKILL);
 		bt_app_reap(&s->app);
+		s->status.pid = s->status.start_ticks = 0;
 		snprintf(why, why_n, "write the instance's status: %s", strerror(-r));
 		return r;
 	}
@@ -390,7 +395,7 @@ static int prepare(struct shim *s, char *why, size_t n)
 		return -errno;
 	}
 	if (flock(s->lock, LOCK_EX | LOCK_NB) < 0) {
-		snprintf(why, n, "another shim runs this instance");
+		snprintf(why, n, BUSY);
 		return -EBUSY;
 	}
 	int r = load(s, why, n);
@@ -421,6 +426,12 @@ static int begin(struct shim *s, char *why, size_t n)
 	bool known = read_file("status", text, sizeof text, &len) == 0 &&
 		     bt_shim_status_parse(text, len, &old, problem, sizeof problem) == 0;
 	s->app.pidfd = -1;
+	/* The agent gave this shim up, another one stopped the instance, and the directory is about
+	 * to be removed, the spec first. */
+	if (!s->only_stop && (known ? old.state == BT_SHIM_STOPPED : access("spec", F_OK) < 0)) {
+		snprintf(why, n, "the instance was stopped meanwhile");
+		return -ECANCELED;
+	}
 	if (known && adopt(s, &old))
 		return 0;
 	bt_app_kill_leftovers(&s->spec);
@@ -439,12 +450,18 @@ static int begin(struct shim *s, char *why, size_t n)
 		finish_stop(s);
 		return 0;
 	}
-	int r = start_app(s, true, why, n);
-	if (r < 0) {
-		snprintf(s->status.text, sizeof s->status.text, "%s", why);
-		unlink("sock");
-		set_state(s, BT_SHIM_FAILED, false);
+	int r = start_app(s, !known, why, n);
+	if (r == 0)
+		return 0;
+	snprintf(s->status.text, sizeof s->status.text, "%s", why);
+	if (known) { /* it ran before: it is tried until it works */
+		bt_shim_log_line(&s->log, why);
+		why[0] = 0;
+		wait_for_restart(s);
+		return 0;
 	}
+	unlink("sock");
+	set_state(s, BT_SHIM_FAILED, false);
 	return r;
 }
 
@@ -461,7 +478,7 @@ static void daemon_main(const char *dir, bool only_stop, int report)
 	else if (prepare(&s, why, sizeof why) == 0)
 		begin(&s, why, sizeof why);
 	size_t n = strlen(why);
-	if (write(report, why[0] ? why : "ok", why[0] ? n : 2) < 0) {
+	if (write(report, n ? why : OK, n ? n : strlen(OK)) < 0) {
 		/* the caller is gone; the instance is not its any more */
 	}
 	close(report);
@@ -480,16 +497,16 @@ int main(int argc, char **argv)
 	bool only_stop = argc == 3 && strcmp(argv[2], "stop") == 0;
 	if ((argc != 2 && !only_stop) || argv[1][0] == '-') {
 		fprintf(stderr, "usage: baton-shim DIR [stop] (started by the agent)\n");
-		return 2;
+		return BT_SHIM_EXIT_USAGE;
 	}
 	if (pipe2(report, O_CLOEXEC) < 0) {
 		perror("baton-shim: pipe");
-		return 1;
+		return BT_SHIM_EXIT_NOTHING;
 	}
 	pid_t pid = fork();
 	if (pid < 0) {
 		perror("baton-shim: fork");
-		return 1;
+		return BT_SHIM_EXIT_NOTHING;
 	}
 	if (pid == 0) {
 		close(report[0]);
@@ -502,8 +519,8 @@ int main(int argc, char **argv)
 	while (n < sizeof text - 1 && (r = read(report[0], text + n, sizeof text - 1 - n)) > 0)
 		n += (size_t)r;
 	text[n] = 0;
-	if (strcmp(text, "ok") == 0)
-		return 0;
+	if (strcmp(text, OK) == 0)
+		return BT_SHIM_EXIT_RUNS;
 	fprintf(stderr, "%s\n", n ? text : "the shim ended without a word");
-	return 1;
+	return n && strcmp(text, BUSY) != 0 ? BT_SHIM_EXIT_NOTHING : BT_SHIM_EXIT_UNKNOWN;
 }

@@ -11,6 +11,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#define PF_KTHREAD 0x00200000u /* the kernel's linux/sched.h: it has no environment */
+#define EXEC_LOOKS 5
+
 static int read_small(const char *path, char *buf, size_t n)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -39,11 +42,13 @@ int bt_proc_stat(pid_t pid, struct bt_proc_stat *ret)
 		return -EBADMSG;
 	snprintf(s.name, sizeof s.name, "%.*s", (int)(close_ - open_ - 1), open_ + 1);
 	long long start;
+	unsigned flags;
 	int n = sscanf(close_ + 1,
-		" %c %d %d %d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %lld",
-		&s.state, &s.ppid, &s.pgid, &s.sid, &start);
-	if (n != 5)
+		" %c %d %d %d %*d %*d %u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %lld",
+		&s.state, &s.ppid, &s.pgid, &s.sid, &flags, &start);
+	if (n != 6)
 		return -EBADMSG;
+	s.kernel = flags & PF_KTHREAD;
 	s.start_ticks = start;
 	*ret = s;
 	return 0;
@@ -95,7 +100,8 @@ int bt_proc_open(pid_t pid, int64_t start_ticks, const char *boot_id)
 	return fd;
 }
 
-bool bt_proc_has_env(pid_t pid, const char *assignment)
+/* -1: the process showed no environment at all. */
+static int look_for_env(pid_t pid, const char *assignment)
 {
 	char path[48];
 	char buf[65536];
@@ -103,9 +109,9 @@ bool bt_proc_has_env(pid_t pid, const char *assignment)
 	snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return false;
-	bool found = false;
-	for (ssize_t n; !found && (n = read(fd, buf + kept, sizeof buf - kept)) > 0;) {
+		return 0;
+	int found = -1;
+	for (ssize_t n; found <= 0 && (n = read(fd, buf + kept, sizeof buf - kept)) > 0;) {
 		size_t len = kept + (size_t)n;
 		found = memmem(buf, len, assignment, want) != NULL;
 		kept = len < want ? len : want;
@@ -113,6 +119,21 @@ bool bt_proc_has_env(pid_t pid, const char *assignment)
 	}
 	close(fd);
 	return found;
+}
+
+bool bt_proc_has_env(pid_t pid, const char *assignment)
+{
+	/* In the middle of its exec a process shows none for a moment. */
+	for (int i = 0; i < EXEC_LOOKS; i++) {
+		struct bt_proc_stat st;
+		int found = look_for_env(pid, assignment);
+		if (found >= 0)
+			return found;
+		if (bt_proc_stat(pid, &st) < 0 || st.state == 'Z' || st.kernel)
+			return false;
+		poll(NULL, 0, 1);
+	}
+	return false;
 }
 
 bool bt_proc_each(bool (*fn)(void *arg, pid_t pid, const struct bt_proc_stat *st), void *arg)

@@ -10,6 +10,7 @@ struct bt_proc_stat {
 	char state;    /* 'Z' zombie … */
 	pid_t ppid, pgid, sid;
 	int64_t start_ticks;
+	bool kernel; /* a thread of the kernel */
 };
 int bt_proc_stat(pid_t pid, struct bt_proc_stat *ret); /* 0, or -errno (-ESRCH: gone) */
 int bt_proc_boot_id(char *buf, size_t n);	       /* n ≥ 37 */

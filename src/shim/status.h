@@ -9,6 +9,14 @@
 #define BT_SHIM_MESSAGE_MAX 4096
 #define BT_SHIM_TEXT_MAX 300
 
+/* The launcher's exit code. */
+enum bt_shim_exit {
+	BT_SHIM_EXIT_RUNS,    /* the app runs, or all is stopped as asked */
+	BT_SHIM_EXIT_NOTHING, /* this shim left nothing running; one line on stderr says why */
+	BT_SHIM_EXIT_USAGE,
+	BT_SHIM_EXIT_UNKNOWN, /* it was killed, or another shim has the instance: ask again */
+};
+
 enum bt_shim_state {
 	BT_SHIM_STARTING, /* the process is recorded, its exec not confirmed */
 	BT_SHIM_RUNNING,

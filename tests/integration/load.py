@@ -45,10 +45,14 @@ class Load:
     def versions(self, after=0.0):
         """Bodies of answers to requests that began after a time.monotonic() value, in order of their first."""
         out = []
-        for begun, _, _, _, body in sorted(self.seen):
+        for begun, _, _, _, body in sorted(list(self.seen)):
             if begun >= after and body not in out:
                 out.append(body)
         return out
+
+    def answered(self, after):
+        """How many requests that began after a time.monotonic() value have had their good answer."""
+        return sum(1 for begun, _, _, status, _ in list(self.seen) if begun >= after and status == 200)
 
     # ---- inside the thread ----
 

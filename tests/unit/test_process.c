@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -282,7 +283,10 @@ static bool in_cmdline(pid_t pid, const char *words)
 	char path[64], *text;
 	size_t n;
 	snprintf(path, sizeof path, "/proc/%d/cmdline", (int)pid);
-	assert_int_equal(bt_fs_read(path, 1 << 20, &text, &n, NULL), 0);
+	int r = bt_fs_read(path, 1 << 20, &text, &n, NULL);
+	if (r == -ESRCH || r == -ENOENT) /* it has just ended */
+		return false;
+	assert_int_equal(r, 0);
 	bool found = memmem(text, n, words, strlen(words)) != NULL;
 	free(text);
 	return found;
@@ -660,6 +664,11 @@ static bool restarted_often(void)
 	return seen().restarts >= 4;
 }
 
+static bool log_says_missing(void)
+{
+	return log_has("No such file or directory");
+}
+
 static bool is_crashing(void)
 {
 	return seen().state == BT_RUN_CRASHING;
@@ -721,19 +730,26 @@ static bool find_shim(void *arg, pid_t pid, const struct bt_proc_stat *st)
 	return true;
 }
 
+static int number(const char *name, int otherwise)
+{
+	const char *text = getenv(name);
+	return text ? atoi(text) : otherwise;
+}
+
 /* The shim is killed at any moment of a start, a life and a stop: every operation ends, with an
  * app that runs or with nothing at all, and after the stop nothing is left. */
 static void test_shim_killed_at_any_moment(void **state)
 {
 	(void)state;
 	char marker[64];
-	unsigned seed = (unsigned)getpid();
-	print_message("seed %u\n", seed);
+	unsigned seed = (unsigned)number("CHAOS_SEED", getpid());
+	int rounds = number("CHAOS_ROUNDS", 25);
+	print_message("CHAOS_SEED=%u CHAOS_ROUNDS=%d\n", seed, rounds);
 	command("/bin/sh", "-c", "sleep 1000 & sleep 1000");
 	snprintf(marker, sizeof marker, "CHAOS=%u", seed);
 	w.env_vars[0] = (struct bt_kv){"CHAOS", marker + 6};
 	w.steps[0] = (struct bt_stop_step){SIGTERM, 2000};
-	for (int round = 0; round < 25; round++) {
+	for (int round = 0; round < rounds; round++) {
 		pid_t shim = 0;
 		struct bt_start_request rq = {.ref = blue,
 			.release = 7,
@@ -766,6 +782,145 @@ static void test_shim_killed_at_any_moment(void **state)
 		assert_int_equal(seen().state, BT_RUN_ABSENT);
 		assert_false(bt_proc_each(find_marked, marker));
 	}
+}
+
+/* Puts a program in the shim's place: lines of sh, in which $shim is the real one and $1 the
+ * instance's directory. What stops an instance goes to the real one, and is counted. */
+static void instead_of_shim(const char *lines)
+{
+	static char path[200];
+	snprintf(path, sizeof path, "%s/instead", w.dir);
+	BT_FREE char *text =
+		bt_asprintf("#!/bin/sh\nshim=%s dir=%s\n"
+			    "[ $# = 1 ] || { echo >>$dir/asked; exec $shim \"$@\"; }\n%s",
+			w.shim, w.dir, lines);
+	assert_int_equal(bt_fs_write_atomic(path, text, strlen(text), 0700, NULL), 0);
+	bt_process.env.shim_path = path;
+	w.env_vars[0] = (struct bt_kv){"GREETING", "marked"};
+	command("/bin/sleep", "1000", NULL);
+}
+
+static bool is_marked_there(void)
+{
+	return bt_proc_each(find_marked, "GREETING=marked");
+}
+
+/* A shim that dies between its app's start and its word to the agent: the app is not forgotten. */
+static void test_shim_dies_unheard(void **state)
+{
+	(void)state;
+	instead_of_shim("$shim \"$1\"\n"
+			"kill -9 $(tr '\\0' '\\n' <\"$1/status\" | sed -n 's/^shim_pid=//p')\n"
+			"echo not a word; exit 3\n");
+	assert_true(start_release(7) < 0);
+	has(w.err.text, "start shop/blue: not a word");
+	assert_int_equal(seen().state, BT_RUN_ABSENT);
+	assert_false(is_marked_there());
+	bt_process.env.shim_path = w.shim;
+	start();
+	assert_true(is_marked_there());
+}
+
+static bool is_asked_often(void)
+{
+	char path[200], *text;
+	size_t n;
+	snprintf(path, sizeof path, "%s/asked", w.dir);
+	if (bt_fs_read(path, 4096, &text, &n, NULL) < 0)
+		return false;
+	free(text);
+	return n >= 3;
+}
+
+static bool is_over(void)
+{
+	char path[200];
+	snprintf(path, sizeof path, "%s/over", w.dir);
+	return bt_fs_exists(path);
+}
+
+/* The launcher is killed while its shim is slow to come up: the agent asks again until one can say
+ * what became of the instance, and the late shim leaves nothing. */
+static void test_shim_comes_late(void **state)
+{
+	(void)state;
+	char path[200];
+	instead_of_shim("exec >/dev/null 2>&1\n"
+			"{ flock \"$1/lock\" sh -c \"touch $dir/held\n"
+			"until [ -e $dir/go ]; do sleep 0.01; done\" && $shim \"$1\"; touch "
+			"$dir/over; } &\n"
+			"until [ -e $dir/held ]; do sleep 0.01; done; kill -9 $$\n");
+	struct bt_start_request rq = {.ref = blue,
+		.release = 7,
+		.version = "v1",
+		.artifact = "x",
+		.release_dir = w.dir,
+		.service = &w.service};
+	w.called = false;
+	assert_non_null(rt()->start(&rq, on_done, NULL));
+	assert_true(until(is_asked_often));
+	assert_false(w.called);
+	assert_int_equal(seen().state, BT_RUN_STOPPING);
+	snprintf(path, sizeof path, "%s/go", w.dir);
+	assert_int_equal(bt_fs_write_atomic(path, "", 0, 0600, NULL), 0);
+	assert_true(until(is_called));
+	assert_true(w.result < 0);
+	has(w.err.text, "start shop/blue: ");
+	assert_true(until(is_over));
+	assert_int_equal(seen().state, BT_RUN_ABSENT);
+	assert_false(is_marked_there());
+}
+
+/* A shim that comes after all was stopped, before the directory is gone, starts nothing. */
+static void test_shim_comes_after_the_stop(void **state)
+{
+	(void)state;
+	char late[200], path[300], buf[BT_SHIM_MESSAGE_MAX], *spec;
+	size_t n;
+	w.env_vars[0] = (struct bt_kv){"GREETING", "marked"};
+	command("/bin/sleep", "1000", NULL);
+	start();
+	struct bt_shim_status st = bt_instance_find("shop", "blue")->status;
+	snprintf(path, sizeof path, "%s/instances/shop/blue/spec", w.dir);
+	assert_int_equal(bt_fs_read(path, BT_SHIM_SPEC_MAX, &spec, &n, NULL), 0);
+	stop();
+	snprintf(late, sizeof late, "%s/late", w.dir);
+	assert_int_equal(mkdir(late, 0700), 0);
+	snprintf(path, sizeof path, "%s/spec", late);
+	assert_int_equal(bt_fs_write_atomic(path, spec, n, 0600, NULL), 0);
+	free(spec);
+	st.state = BT_SHIM_STOPPED;
+	struct bt_record_out out = {buf, 0, sizeof buf, false};
+	assert_int_equal(bt_shim_status_write(&st, &out), 0);
+	snprintf(path, sizeof path, "%s/status", late);
+	assert_int_equal(bt_fs_write_atomic(path, buf, out.len, 0600, NULL), 0);
+	BT_FREE char *run = bt_asprintf("%s %s 2>/dev/null", w.shim, late);
+	assert_int_equal(WEXITSTATUS(system(run)), BT_SHIM_EXIT_NOTHING);
+	assert_false(is_marked_there());
+}
+
+/* An app that ran, and cannot be started again for now, is tried until it can. */
+static void test_missing_for_a_while(void **state)
+{
+	(void)state;
+	char app[200], away[200];
+	snprintf(app, sizeof app, "%s/app", w.dir);
+	snprintf(away, sizeof away, "%s/away", w.dir);
+	const char *text = "#!/bin/sh\nexec sleep 1000\n";
+	assert_int_equal(bt_fs_write_atomic(app, text, strlen(text), 0700, NULL), 0);
+	command(app, NULL, NULL);
+	start();
+	struct bt_shim_status st = bt_instance_find("shop", "blue")->status;
+	old_shim = (pid_t)st.shim_pid;
+	assert_int_equal(rename(app, away), 0);
+	agent_ends();
+	kill(old_shim, SIGKILL);
+	kill((pid_t)st.pid, SIGKILL);
+	agent_begins();
+	assert_true(until(is_crashing));
+	assert_true(until(log_says_missing));
+	assert_int_equal(rename(away, app), 0);
+	assert_true(until(is_running));
 }
 
 /* A cancelled operation says nothing more; the instance goes on. */
@@ -980,13 +1135,17 @@ static void test_tail(void **state)
 }
 
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
-int main(void)
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {T(test_life), T(test_exits_at_once), T(test_port_held),
 		T(test_agent_restart), T(test_shim_killed), T(test_all_killed),
 		T(test_recycled_pid), T(test_strays), T(test_strays_of_adopted), T(test_back_off),
 		T(test_kill_after_term), T(test_cancel), T(test_shim_killed_at_any_moment),
+		T(test_shim_dies_unheard), T(test_shim_comes_late),
+		T(test_shim_comes_after_the_stop), T(test_missing_for_a_while),
 		T(test_user_and_limits), T(test_rotation), T(test_rotation_by_copy),
 		T(test_shutdown), T(test_other_boot), T(test_tail)};
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
