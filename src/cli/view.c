@@ -1,6 +1,7 @@
 #include "cli/view.h"
 
 #include "base/clock.h"
+#include "cli/say.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -9,24 +10,16 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Both views for people are made of the same sentences: `say` turns a record into where, mark and
- * words. The live view keeps the lanes of the current stage, draws them at the bottom, and leaves
- * them behind as plain text when the stage is over; the cursor is never hidden and no mode of the
- * terminal is changed, so there is nothing to restore however the client ends. */
-
-enum mark { MARK_NONE, MARK_BEGIN, MARK_GOOD, MARK_BAD, MARK_NOTE };
-
-struct said {
-	enum mark mark;
-	const char *where; /* borrowed from the record */
-	struct bt_str words;
-};
+/* Both views for people are made of the same sentences (say.h). The live view keeps the lanes of
+ * the current stage, draws them at the bottom, and leaves them behind as plain text when the stage
+ * is over; the cursor is never hidden and no mode of the terminal is changed, so there is nothing
+ * to restore however the client ends. */
 
 #define LANES 64
 
 struct lane {
 	char *name, *what, *progress;
-	enum mark mark;
+	enum bt_mark mark;
 	int64_t begun_ms, ended_ms;
 };
 
@@ -40,8 +33,7 @@ struct bt_view {
 	size_t n_lanes, drawn; /* lines on the screen that will be drawn again */
 	struct bt_str upload;  /* live: the bar; empty when there is none */
 	int64_t upload_told_ms, upload_begun_ms, upload_first;
-	json_t *running; /* task id → where it was said to run; gone with its result */
-	char *reason;	 /* the last failure said, not to repeat it with each phase */
+	struct bt_sayer *sayer;
 	int64_t first_at_ms, last_at_ms; /* of the records */
 	char *progress_told;		 /* plain: the last line, not to repeat it */
 	int64_t progress_told_ms;
@@ -64,7 +56,7 @@ struct bt_view *bt_view_new(enum bt_view_mode mode)
 	v->color = mode == BT_VIEW_LIVE && !(no_color && *no_color);
 	v->begun_ms = bt_clock_boot_ms();
 	v->title = bt_strdup("");
-	v->running = json_object();
+	v->sayer = bt_sayer_new();
 	return v;
 }
 
@@ -83,13 +75,13 @@ static void forget_lanes(struct bt_view *v)
 	v->n_lanes = 0;
 }
 
-static void paint(struct bt_view *v, struct bt_str *out, enum mark mark, const char *text)
+static void paint(struct bt_view *v, struct bt_str *out, enum bt_mark mark, const char *text)
 {
-	static const char *const colors[] = {[MARK_NONE] = "",
-		[MARK_BEGIN] = "\033[36m",
-		[MARK_GOOD] = "\033[32m",
-		[MARK_BAD] = "\033[31m",
-		[MARK_NOTE] = "\033[33m"};
+	static const char *const colors[] = {[BT_MARK_NONE] = "",
+		[BT_MARK_BEGIN] = "\033[36m",
+		[BT_MARK_GOOD] = "\033[32m",
+		[BT_MARK_BAD] = "\033[31m",
+		[BT_MARK_NOTE] = "\033[33m"};
 	if (v->color)
 		bt_str_addf(out, "%s%s\033[0m", colors[mark], text);
 	else
@@ -123,9 +115,9 @@ static void lane_line(struct bt_view *v, const struct lane *l, size_t columns, s
 	seconds(end - l->begun_ms, took);
 	bt_str_add(out, "  ");
 	paint(v, out, l->mark,
-		l->mark == MARK_GOOD  ? "✓"
-		: l->mark == MARK_BAD ? "✗"
-				      : spinner[now / 120 % 6]);
+		l->mark == BT_MARK_GOOD	 ? "✓"
+		: l->mark == BT_MARK_BAD ? "✗"
+					 : spinner[now / 120 % 6]);
 	BT_STR struct bt_str text = {0};
 	bt_str_addf(&text, "%-14s %7s  %s", l->name, took, l->what);
 	if (l->progress)
@@ -141,7 +133,7 @@ static void stage_line(struct bt_view *v, size_t columns, struct bt_str *out)
 		return;
 	BT_STR struct bt_str text = {0};
 	bt_view_clean(&text, v->stage, columns - 1);
-	paint(v, out, MARK_BEGIN, bt_str_get(&text));
+	paint(v, out, BT_MARK_BEGIN, bt_str_get(&text));
 	bt_str_addc(out, '\n');
 }
 
@@ -211,7 +203,7 @@ static void leave_stage(struct bt_view *v)
 	for (size_t i = 0; i < v->n_lanes; i++) {
 		if (!v->lanes[i].ended_ms) {
 			v->lanes[i].ended_ms = bt_clock_boot_ms();
-			v->lanes[i].mark = MARK_GOOD;
+			v->lanes[i].mark = BT_MARK_GOOD;
 		}
 		lane_line(v, &v->lanes[i], columns, &out);
 	}
@@ -229,8 +221,7 @@ struct bt_view *bt_view_free(struct bt_view *v)
 		leave_stage(v);
 	forget_lanes(v);
 	bt_str_done(&v->upload);
-	json_decref(v->running);
-	free(v->reason);
+	bt_sayer_free(v->sayer);
 	free(v->progress_told);
 	free(v->stage);
 	free(v->title);
@@ -246,7 +237,7 @@ void bt_view_title(struct bt_view *v, const char *title)
 
 /* A line that stays: above what is drawn in place. */
 static void print_line(
-	struct bt_view *v, const char *time, const char *where, enum mark mark, const char *text)
+	struct bt_view *v, const char *time, const char *where, enum bt_mark mark, const char *text)
 {
 	BT_STR struct bt_str out = {0};
 	BT_STR struct bt_str words = {0};
@@ -296,7 +287,7 @@ void bt_view_note(struct bt_view *v, const char *fmt, ...)
 		return;
 	}
 	now_text(time);
-	print_line(v, time, NULL, MARK_NOTE, text);
+	print_line(v, time, NULL, BT_MARK_NOTE, text);
 }
 
 static void upload_bar(struct bt_view *v, const char *name, int64_t sent, int64_t size)
@@ -353,169 +344,12 @@ void bt_view_upload(struct bt_view *v, const char *name, int64_t sent, int64_t s
 	}
 }
 
-/* ---- records in words ---- */
+/* ---- records ---- */
 
 static const char *text_of(const json_t *j, const char *key)
 {
 	const char *s = json_string_value(json_object_get(j, key));
 	return s && *s ? s : NULL;
-}
-
-static void say_sent(const json_t *r, struct said *s)
-{
-	bool undo = bt_streq(text_of(r, "verb"), "undo");
-	const char *words = text_of(json_object_get(r, "task"), "words");
-	json_int_t attempt = json_integer_value(json_object_get(r, "attempt"));
-	bt_str_addf(&s->words, "%s%s", undo ? "undo: " : "", words ? words : "");
-	if (attempt > 1)
-		bt_str_addf(&s->words, " (attempt %lld)", (long long)attempt);
-	s->mark = MARK_BEGIN;
-}
-
-static void say_result(const json_t *r, struct said *s)
-{
-	bool undo = bt_streq(text_of(r, "verb"), "undo");
-	const char *outcome = text_of(r, "outcome"), *detail = text_of(r, "detail");
-	const char *words = text_of(json_object_get(r, "task"), "words");
-	bool good = bt_streq(outcome, "done");
-	s->mark = good ? MARK_GOOD : MARK_BAD;
-	bt_str_addf(&s->words, "%s%s: %s%s%s", undo ? "undo: " : "", words ? words : "",
-		good	  ? "ok"
-		: outcome ? outcome
-			  : "no outcome",
-		detail ? ", " : "", detail ? detail : "");
-}
-
-static void say_stage(const json_t *r, struct said *s)
-{
-	const char *stage = text_of(r, "stage"), *why = text_of(r, "text");
-	bt_str_addf(
-		&s->words, "── %s%s%s", stage ? stage : "stage", why ? ": " : "", why ? why : "");
-}
-
-static void say_text(const json_t *r, struct said *s)
-{
-	const char *text = text_of(r, "text");
-	if (!text)
-		text = text_of(r, "detail");
-	bt_str_add(&s->words, text ? text : "");
-}
-
-static void say_phase(const json_t *r, struct said *s)
-{
-	const char *phase = text_of(r, "phase"), *text = text_of(r, "text");
-	BT_FREE char *words = bt_strdup(phase ? phase : "");
-	for (char *p = words; *p; p++)
-		if (*p == '_')
-			*p = ' ';
-	if (bt_streq(words, "running") || bt_streq(words, "ended"))
-		return;
-	bt_str_addf(&s->words, "%s%s%s", words, text ? ": " : "", text ? text : "");
-	s->mark = MARK_NOTE;
-}
-
-static void say_plan(const json_t *r, struct said *s)
-{
-	const char *purpose = text_of(r, "purpose"), *text = text_of(r, "text");
-	if (text || (purpose && !bt_streq(purpose, "deploy")))
-		bt_str_addf(&s->words, "plan: %s%s%s", purpose ? purpose : "",
-			purpose && text ? ", " : "", text ? text : "");
-	s->mark = MARK_NOTE;
-}
-
-static void say_operator(const json_t *r, struct said *s)
-{
-	const char *op = text_of(r, "op"), *by = text_of(r, "text");
-	bt_str_add(&s->words, by ? by : op ? op : "");
-	s->mark = MARK_NOTE;
-}
-
-static void say_agent(const json_t *r, struct said *s)
-{
-	const char *host = text_of(r, "host"), *text = text_of(r, "text");
-	bool back = json_is_true(json_object_get(r, "back"));
-	bt_str_addf(&s->words, "the agent of %s is %s%s%s", host ? host : "a host",
-		back ? "back" : "not heard of", text ? ": " : "", text ? text : "");
-	s->mark = back ? MARK_NOTE : MARK_BAD;
-}
-
-static void say_bad(const json_t *r, struct said *s)
-{
-	say_text(r, s);
-	s->mark = MARK_BAD;
-}
-
-static void say_note(const json_t *r, struct said *s)
-{
-	say_text(r, s);
-	s->mark = MARK_NOTE;
-}
-
-/* Kinds without a row are for the journal alone. */
-static const struct {
-	const char *kind;
-	void (*say)(const json_t *r, struct said *s);
-} sentences[] = {
-	{"plan", say_plan},
-	{"stage", say_stage},
-	{"sent", say_sent},
-	{"result", say_result},
-	{"retry", say_note},
-	{"lane_failed", say_bad},
-	{"lane_undone", say_note},
-	{"operator", say_operator},
-	{"agent", say_agent},
-	{"phase", say_phase},
-};
-
-/* Where a record belongs: its lane, else its task's place. A result and the progress of a task are
- * said where its begin was. */
-static const char *place(struct bt_view *v, const json_t *r)
-{
-	char id[32];
-	const json_t *task = json_object_get(r, "task");
-	const char *kind = text_of(r, "kind");
-	const char *where = text_of(r, "lane");
-	if (!where)
-		where = text_of(task, "instance");
-	if (!where)
-		where = text_of(task, "host");
-	snprintf(id, sizeof id, "%" JSON_INTEGER_FORMAT,
-		json_integer_value(json_object_get(task, "id")));
-	if (where && bt_streq(kind, "sent"))
-		json_object_set_new(v->running, id, json_string(where));
-	const char *begun = json_string_value(json_object_get(v->running, id));
-	return !task ? where : kind && !bt_streq(kind, "result") ? where : begun;
-}
-
-static void forget_task(struct bt_view *v, const json_t *r)
-{
-	char id[32];
-	snprintf(id, sizeof id, "%" JSON_INTEGER_FORMAT,
-		json_integer_value(json_object_get(json_object_get(r, "task"), "id")));
-	if (bt_streq(text_of(r, "kind"), "result"))
-		json_object_del(v->running, id);
-}
-
-/* false: nothing is to be said. */
-static bool say(struct bt_view *v, const json_t *r, struct said *s)
-{
-	const char *text = text_of(r, "text");
-	s->where = place(v, r);
-	for (size_t i = 0; i < BT_ARRAY_LEN(sentences); i++)
-		if (bt_streq(sentences[i].kind, text_of(r, "kind")))
-			sentences[i].say(r, s);
-	if (text && bt_streq(text_of(r, "kind"), "phase") && bt_streq(text, v->reason)) {
-		size_t with = strlen(text) + 2;
-		if (s->words.len > with && bt_str_ends(s->words.data, text)) {
-			s->words.len -= with;
-			s->words.data[s->words.len] = 0;
-		}
-	} else if (text && !json_object_get(r, "task") && !bt_streq(text_of(r, "kind"), "stage")) {
-		free(v->reason);
-		v->reason = bt_strdup(text);
-	}
-	return s->words.len > 0;
 }
 
 static struct lane *lane_of(struct bt_view *v, const char *name)
@@ -530,7 +364,7 @@ static struct lane *lane_of(struct bt_view *v, const char *name)
 	return l;
 }
 
-static void live_record(struct bt_view *v, const json_t *r, const struct said *s)
+static void live_record(struct bt_view *v, const json_t *r, const struct bt_said *s)
 {
 	const char *kind = text_of(r, "kind");
 	bool result = bt_streq(kind, "result");
@@ -573,9 +407,9 @@ void bt_view_record(struct bt_view *v, const json_t *record)
 		print_json("record", record);
 		return;
 	}
-	struct said s = {0};
+	struct bt_said s = {0};
 	note_time(v, text_of(record, "at"));
-	if (say(v, record, &s)) {
+	if (bt_say(v->sayer, record, &s)) {
 		char time[16];
 		bt_view_time(text_of(record, "at"), time);
 		if (v->mode == BT_VIEW_LIVE)
@@ -585,13 +419,12 @@ void bt_view_record(struct bt_view *v, const json_t *record)
 				bt_streq(text_of(record, "kind"), "stage") ? NULL : s.where, s.mark,
 				s.words.data);
 	}
-	forget_task(v, record);
 	bt_str_done(&s.words);
 }
 
 void bt_view_progress(struct bt_view *v, const json_t *progress)
 {
-	const char *line = text_of(progress, "line"), *where = place(v, progress);
+	const char *line = text_of(progress, "line"), *where = bt_say_place(v->sayer, progress);
 	if (v->mode == BT_VIEW_JSON) {
 		print_json("progress", progress);
 		return;
@@ -611,7 +444,7 @@ void bt_view_progress(struct bt_view *v, const json_t *progress)
 		v->progress_told = bt_strdup(line);
 		v->progress_told_ms = bt_clock_boot_ms();
 		now_text(time);
-		print_line(v, time, where, MARK_NONE, line);
+		print_line(v, time, where, BT_MARK_NONE, line);
 	}
 }
 
