@@ -187,7 +187,7 @@ static int log_path_of(struct ask *k, const json_t *ask, char *path, size_t n, s
 		const struct bt_runtime_ops *rt = x->drivers->runtime(s->service->run.as);
 		if (!bt_streq(have->name, slot) || !rt)
 			continue;
-		struct bt_instance_ref ref = {service, slot, have->port};
+		struct bt_instance_ref ref = {service, slot, have->port, NULL, 0};
 		rt->log_path(&ref, path, n);
 		return 0;
 	}

@@ -97,6 +97,8 @@ int bt_job_read_members(struct bt_job *j, const char *key, struct bt_err *err);
 /* The service as release id was made with; into the job (config, service). */
 int bt_job_release_service(
 	struct bt_job *j, uint32_t id, struct bt_release_on_disk *ret, struct bt_err *err);
+/* The job's slot for a runtime. */
+struct bt_instance_ref bt_job_ref(const struct bt_job *j);
 /* What is in the job's slot now. False: it cannot be seen. */
 bool bt_job_slot_seen(struct bt_job *j, struct bt_arena *a, struct bt_seen_instance *ret);
 /* Adds the last lines of the slot's log to the job's. The app's very last line, and how it ended as

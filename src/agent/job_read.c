@@ -127,10 +127,17 @@ static const struct bt_runtime_ops *runtime(struct bt_job *j)
 	return bt_job_exec(j)->drivers->runtime(kind);
 }
 
+struct bt_instance_ref bt_job_ref(const struct bt_job *j)
+{
+	const struct bt_slot *slot = j->service ? bt_service_slot(j->service, j->slot) : NULL;
+	return (struct bt_instance_ref){j->service_name, j->slot, j->port, slot ? slot->more : NULL,
+		slot ? slot->n_more : 0};
+}
+
 bool bt_job_slot_seen(struct bt_job *j, struct bt_arena *a, struct bt_seen_instance *ret)
 {
 	const struct bt_runtime_ops *rt = runtime(j);
-	struct bt_instance_ref ref = {j->service_name, j->slot, j->port};
+	struct bt_instance_ref ref = bt_job_ref(j);
 	*ret = (struct bt_seen_instance){0};
 	return rt && rt->observe(&ref, a, ret, NULL) >= 0;
 }
@@ -146,7 +153,7 @@ static const char *exit_of(const char *line)
 void bt_job_log_tail(struct bt_job *j, int lines, const char **ret_last, const char **ret_exit)
 {
 	const struct bt_runtime_ops *rt = runtime(j);
-	struct bt_instance_ref ref = {j->service_name, j->slot, j->port};
+	struct bt_instance_ref ref = bt_job_ref(j);
 	BT_STR struct bt_str tail = {0};
 	const char *last = NULL, *ended = NULL;
 	char path[4096];

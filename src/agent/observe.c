@@ -38,6 +38,12 @@ static bool here(const struct bt_service *s, const char *host)
 	return false;
 }
 
+static struct bt_instance_ref ref_of(const struct bt_service *s, size_t i)
+{
+	const struct bt_slot *slot = &s->run.slots[i];
+	return (struct bt_instance_ref){s->name, slot->name, slot->port, slot->more, slot->n_more};
+}
+
 static void fire(evutil_socket_t fd, short what, void *arg)
 {
 	struct bt_observing *o = arg;
@@ -92,7 +98,7 @@ static int see_instances(struct bt_observing *o, bool identity, struct bt_err *e
 	o->instances = BT_ARENA_ARRAY(o->arena, struct bt_seen_instance, s->run.n_slots + 1);
 	o->asked = BT_ARENA_ARRAY(o->arena, struct asked, s->run.n_slots + 1);
 	for (size_t i = 0; i < s->run.n_slots; i++) {
-		struct bt_instance_ref ref = {s->name, s->run.slots[i].name, s->run.slots[i].port};
+		struct bt_instance_ref ref = ref_of(s, i);
 		int r = rt->observe(&ref, o->arena, &o->instances[i], err);
 		if (r < 0)
 			return r;
@@ -207,8 +213,7 @@ uint64_t bt_observe_pulse(const struct bt_exec_env *env)
 		const struct bt_service *s = bt_known_at(env->known, k)->service;
 		const struct bt_runtime_ops *rt = s ? env->drivers->runtime(s->run.as) : NULL;
 		for (size_t i = 0; rt && here(s, env->driver->host) && i < s->run.n_slots; i++) {
-			struct bt_instance_ref ref = {
-				s->name, s->run.slots[i].name, s->run.slots[i].port};
+			struct bt_instance_ref ref = ref_of(s, i);
 			struct bt_seen_instance seen = {0};
 			if (rt->observe(&ref, a, &seen, NULL) < 0)
 				continue;

@@ -374,6 +374,9 @@ int bt_policy_run(const struct bt_policy *p, const struct bt_service *s, struct 
 	int e = check_user(p, s->run.user, err);
 	if (e == 0 && s->run.dir && s->run.dir[0] == '/')
 		e = check_path(p, "run.dir", s->run.dir, err);
+	for (size_t i = 0; i < s->run.n_slots; i++)
+		for (size_t k = 0; e == 0 && k < s->run.slots[i].n_more; k++)
+			e = bt_policy_port(p, s->run.slots[i].more[k].number, err);
 	return e;
 }
 

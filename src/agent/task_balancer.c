@@ -68,11 +68,14 @@ static void on_no_target(evutil_socket_t fd, short what, void *arg)
 
 void bt_task_backend_go(struct bt_job *j)
 {
-	/* A program that checks the app's host says nothing about the way to it from here. */
+	/* A program that checks the app's host says nothing about the way to it from here, and
+	 * neither does another port than the one that requests go to. */
 	struct bt_health *health = BT_ARENA_NEW(j->arena, struct bt_health);
 	*health = j->service->health;
-	if (health->kind == BT_HEALTH_EXEC)
+	if (health->kind == BT_HEALTH_EXEC || health->port || health->port_name)
 		health->kind = BT_HEALTH_TCP;
+	health->port = 0;
+	health->port_name = NULL;
 	j->n_ops_left = j->n_members;
 	if (!j->n_members)
 		on_no_target(-1, 0, j);

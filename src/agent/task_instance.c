@@ -83,7 +83,7 @@ static void start_release(struct bt_job *j, uint32_t id, bt_done_fn done)
 	bt_job_say(j, "start %s in %s on port %d", disk.version ? disk.version : "release", j->slot,
 		j->port);
 	struct bt_start_request rq = {
-		.ref = {j->service_name, j->slot, j->port},
+		.ref = bt_job_ref(j),
 		.release = id,
 		.version = disk.version,
 		.artifact = disk.artifact,
@@ -103,7 +103,7 @@ static void on_stopped(void *arg, int result, const struct bt_err *err)
 
 static void stop_slot(struct bt_job *j)
 {
-	struct bt_instance_ref ref = {j->service_name, j->slot, j->port};
+	struct bt_instance_ref ref = bt_job_ref(j);
 	want(j, j->release, false, NULL);
 	j->op = runtime(j)->stop(&ref, j->service, bt_job_progress, on_stopped, j);
 }
@@ -112,9 +112,12 @@ static void stop_slot(struct bt_job *j)
 
 static void health_target(struct bt_job *j, struct bt_health_target *t)
 {
+	struct bt_instance_ref ref = bt_job_ref(j);
 	*t = (struct bt_health_target){.health = &j->service->health,
 		.address = "127.0.0.1",
 		.port = j->port,
+		.more = ref.more,
+		.n_more = ref.n_more,
 		.slot = j->slot,
 		.host = bt_job_env(j)->host};
 	struct bt_release_on_disk disk;

@@ -80,28 +80,45 @@ bool bt_check_user(const char *t)
 	return t[0] != '-' && strlen(t) <= 64 && only(t, "._-$");
 }
 
+/* In the order of bt_config_expand's values. */
 static const char *const placeholders[] = {"artifact", "release", "port", "slot", "host"};
 enum { IDENTITY_FROM = 2 }; /* who answers is a place: nginx knows nothing of releases */
 
+#define PORT "port."
+
+size_t bt_placeholder_len(const char *t)
+{
+	if (t[0] != '{' || t[1] == '{')
+		return 0;
+	size_t n = strspn(t + 1, "abcdefghijklmnopqrstuvwxyz_");
+	size_t name = bt_str_starts(t + 1, PORT) ? bt_port_name_len(t + 1 + strlen(PORT)) : 0;
+	if (name)
+		n = strlen(PORT) + name;
+	return n && t[1 + n] == '}' ? n + 2 : 0;
+}
+
+/* The index of the placeholder of that length at t; -1: unknown. */
+static int which(const char *t, size_t len)
+{
+	for (size_t i = 0; i < BT_ARRAY_LEN(placeholders); i++)
+		if (strlen(placeholders[i]) == len - 2 && !strncmp(t + 1, placeholders[i], len - 2))
+			return (int)i;
+	return -1;
+}
+
+static bool is_port(const char *t)
+{
+	return bt_str_starts(t, "{" PORT);
+}
+
 /* `{word}` is a placeholder, `{{` a brace, and every other brace itself. */
-static bool known_placeholders(const char *t, size_t from)
+static bool known_placeholders(const char *t, int from)
 {
 	for (; *t; t++) {
-		if (*t != '{')
-			continue;
-		if (t[1] == '{') {
-			t++;
-			continue;
-		}
-		size_t n = strspn(t + 1, "abcdefghijklmnopqrstuvwxyz_");
-		if (n == 0 || t[1 + n] != '}')
-			continue;
-		bool known = false;
-		for (size_t i = from; i < BT_ARRAY_LEN(placeholders); i++)
-			known = known || (strlen(placeholders[i]) == n &&
-						 !strncmp(t + 1, placeholders[i], n));
-		if (!known)
+		size_t n = bt_placeholder_len(t);
+		if (n && !is_port(t) && which(t, n) < from)
 			return false;
+		t += t[0] == '{' && t[1] == '{';
 	}
 	return true;
 }
@@ -116,35 +133,42 @@ bool bt_check_identity(const char *t)
 	return *t && known_placeholders(t, IDENTITY_FROM);
 }
 
+/* The number of {port.NAME} as text; "" where the slot has none of that name. */
+static const char *port_of(
+	const struct bt_placeholders *p, const char *t, size_t len, char text[static 8])
+{
+	const struct bt_slot slot = {.more = p->ports, .n_more = p->n_ports};
+	size_t skip = 1 + strlen(PORT);
+	BT_FREE char *name = bt_strndup(t + skip, len - skip - 1);
+	uint16_t port = bt_slot_port(&slot, name);
+	snprintf(text, 8, "%u", port);
+	return port ? text : NULL;
+}
+
 int bt_config_expand(
 	const char *text, const struct bt_placeholders *p, struct bt_str *out, struct bt_err *err)
 {
-	char port[8];
+	char port[8], other[8];
 	snprintf(port, sizeof port, "%u", p->port);
 	const char *const values[] = {p->artifact, p->release, port, p->slot, p->host};
 	while (*text) {
-		size_t n = *text == '{' ? strspn(text + 1, "abcdefghijklmnopqrstuvwxyz_") : 0;
-		if (*text == '{' && text[1] == '{') {
-			bt_str_addc(out, '{');
-			text += 2;
+		size_t n = bt_placeholder_len(text);
+		if (!n) {
+			bt_str_addc(out, *text);
+			text += text[0] == '{' && text[1] == '{' ? 2 : 1;
 			continue;
 		}
-		if (n == 0 || text[1 + n] != '}') {
-			bt_str_addc(out, *text++);
-			continue;
-		}
-		BT_FREE char *word = bt_strndup(text + 1, n);
-		const char *value = NULL;
-		for (size_t i = 0; i < BT_ARRAY_LEN(placeholders); i++)
-			if (bt_streq(placeholders[i], word))
-				value = values[i];
+		int i = which(text, n);
+		const char *value = is_port(text) ? port_of(p, text, n, other)
+				    : i >= 0	  ? values[i]
+						  : NULL;
 		if (!value)
 			return bt_err_set(err, BT_E_CONFIG,
-				"unknown placeholder {%s}: expected {artifact}, {release}, {port}, "
-				"{slot} or {host} ({{ writes a brace)",
-				word);
+				"unknown placeholder %.*s: expected one of " BT_PLACEHOLDERS
+				" ({{ writes a brace)",
+				(int)(n < 80 ? n : 80), text);
 		bt_str_add(out, value);
-		text += n + 2;
+		text += n;
 	}
 	return 0;
 }

@@ -56,10 +56,13 @@ bool bt_config_is_archive(const char *name); /* .tar.gz, .tgz, .tar.zst or .zip 
  * names no file (or a pattern that ends in `*`), its name. */
 bool bt_config_unpacks(const struct bt_service *s, const char *file_name);
 
-/* {artifact} {release} {port} {slot} {host} → values; BT_E_CONFIG names an unknown one. */
+/* {artifact} {release} {port} {port.NAME} {slot} {host} → values; BT_E_CONFIG names an unknown
+ * one. */
 struct bt_placeholders {
 	const char *artifact, *release, *slot, *host;
 	uint16_t port;
+	const struct bt_port *ports; /* the slot's others */
+	size_t n_ports;
 };
 int bt_config_expand(
 	const char *text, const struct bt_placeholders *p, struct bt_str *out, struct bt_err *err);

@@ -37,16 +37,17 @@ const struct bt_key bt_keys[] = {
 		.doc = "The runtime.", .example = "process"},
 	{"run.command", &bt_type_argv, AT(run.command), WITH(run.n_command), .required = true,
 		.check = bt_check_command,
-		.expected = "only the placeholders {artifact} {release} {port} {slot} {host} ({{ "
-			    "writes a brace)",
+		.expected = "only the placeholders " BT_PLACEHOLDERS " ({{ writes a brace)",
 		.doc = "Program and arguments, as a list or as one text that is split at blanks "
 		       "(quotes group; no shell is involved). Placeholders: `{artifact}` its path, "
-		       "`{release}` its version, `{port}`, `{slot}`, `{host}`; `{{` writes a "
-		       "brace.",
+		       "`{release}` its version, `{port}`, `{port.NAME}`, `{slot}`, `{host}`; `{{` "
+		       "writes a brace.",
 		.example = "java -jar {artifact} --server.port={port}"},
 	{"run.slots", &bt_type_slots, AT(run.slots), WITH(run.n_slots), .required = true,
 		.doc = "Named places on each host and their ports. blue-green takes turns with "
-		       "them and needs two; with rolling and recreate each is an instance.",
+		       "them and needs two; with rolling and recreate each is an instance. A slot "
+		       "may "
+		       "name several ports: `{port: 8081, management: 9081}`.",
 		.example = "{blue: 8081, green: 8082}"},
 	{"run.env", &bt_type_map, AT(run.env), WITH(run.n_env), .check = bt_check_env_name,
 		.expected = "a name such as JAVA_OPTS", .placeholders = true,
@@ -62,7 +63,7 @@ const struct bt_key bt_keys[] = {
 		.derived = "the agent's own",
 		.doc = "User to run as; the host's policy must allow it.", .example = "shop"},
 	{"run.dir", &bt_type_text, AT(run.dir), .check = bt_check_command, .max = 4096,
-		.expected = "only the placeholders {artifact} {release} {port} {slot} {host}",
+		.expected = "only the placeholders " BT_PLACEHOLDERS,
 		.derived = "the release's directory", .doc = "Working directory.",
 		.example = "/var/lib/shop"},
 	{"run.limits", .doc = "Resource limits; what is not given is left as it is."},
@@ -106,7 +107,7 @@ const struct bt_key bt_keys[] = {
 	{"health.tcp", &bt_type_health_tcp, AT(health), .derived = "true when no other is given",
 		.doc = "A connection is enough.", .example = "true"},
 	{"health.exec", &bt_type_health_exec, AT(health), .check = bt_check_command,
-		.expected = "only the placeholders {artifact} {release} {port} {slot} {host}",
+		.expected = "only the placeholders " BT_PLACEHOLDERS,
 		.doc = "A program on the host; exit code 0 is healthy. Placeholders as in "
 		       "run.command.",
 		.example = "[./check.sh, '{port}']"},
@@ -133,8 +134,9 @@ const struct bt_key bt_keys[] = {
 	{"health.headers", &bt_type_map, .when = BT_KEY_HTTP, AT(health.headers),
 		WITH(health.n_headers), .doc = "Request headers.",
 		.example = "{Host: shop.example.com}"},
-	{"health.port", &bt_type_port, AT(health.port), .min = 1, .max = 65535,
-		.derived = "the slot's", .doc = "Another port to ask.", .example = "9000"},
+	{"health.port", &bt_type_health_port, AT(health), .derived = "the slot's first",
+		.doc = "Another port to ask: the name of one in `run.slots`, or a number.",
+		.example = "management"},
 	{"health.verify", &bt_type_bool, .when = BT_KEY_HTTPS, AT(health.verify), .def = "false",
 		.doc = "https: check the certificate.", .example = "true"},
 

@@ -63,8 +63,15 @@ void bt_config_key_kind(const struct bt_key *k, struct bt_str *out);
 /* The value that was given for a path, or NULL where the default holds. */
 const struct bt_node *bt_reading_at(const struct bt_reading *r, const char *path);
 
+/* "PATH: expected …, found …", at the node. */
+void bt_reading_wrong(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
+	const char *expected);
+/* A whole number between the key's bounds; false after a problem. */
+bool bt_reading_whole(
+	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, int64_t *ret);
+
 extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt_type_count,
-	bt_type_number, bt_type_port, bt_type_bool, bt_type_enum, bt_type_share, bt_type_map,
+	bt_type_number, bt_type_health_port, bt_type_bool, bt_type_enum, bt_type_share, bt_type_map,
 	bt_type_list, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes, bt_type_failure,
 	bt_type_batch, bt_type_health_path, bt_type_health_tls_path, bt_type_health_tcp,
 	bt_type_health_exec;
@@ -80,13 +87,19 @@ bool bt_check_listen(const char *t);	  /* PORT or ADDRESS:PORT */
 bool bt_check_server_name(const char *t); /* host names, blanks between */
 bool bt_check_variable(const char *t);	  /* of nginx, without $ */
 bool bt_check_user(const char *t);
+#define BT_PLACEHOLDERS "{artifact} {release} {port} {port.NAME} {slot} {host}"
 bool bt_check_command(const char *t); /* only known placeholders */
 bool bt_check_identity(const char *t);
+/* Of the {word} or {port.NAME} that begins here, with its braces; 0: none does. */
+size_t bt_placeholder_len(const char *t);
+size_t bt_port_name_len(const char *t); /* how much of the text may name a port */
 
 /* Reads the map of one service into r->service, defaults and checks included. */
 void bt_reading_service(struct bt_reading *r);
 /* What only holds together: strategy and slots, ports, forms. */
 void bt_config_check_service(struct bt_reading *r);
+/* Names of ports, wherever they stand, are those of the slots (type_slots.c). */
+void bt_config_check_ports(struct bt_reading *r);
 /* Ports and names of two services; told at `later`'s place. */
 void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later);

@@ -19,6 +19,19 @@ static long listen_port(const struct bt_service *s)
 	return strtol(colon ? colon + 1 : s->nginx->listen, NULL, 10);
 }
 
+static const struct bt_slot *slot_with(const struct bt_service *s, long port)
+{
+	for (size_t i = 0; i < s->run.n_slots; i++) {
+		const struct bt_slot *slot = &s->run.slots[i];
+		if (slot->port == port)
+			return slot;
+		for (size_t k = 0; k < slot->n_more; k++)
+			if (slot->more[k].number == port)
+				return slot;
+	}
+	return NULL;
+}
+
 static bool runs_on(const struct bt_service *s, const char *host)
 {
 	for (size_t i = 0; i < s->n_hosts; i++)
@@ -37,7 +50,7 @@ static void check_health(struct bt_reading *r)
 			tell(r, http_only[i], "only with health.http or health.https");
 	if (bt_reading_at(r, "health.verify") && h->kind != BT_HEALTH_HTTPS)
 		tell(r, "health.verify", "only with health.https");
-	if (h->port && h->kind == BT_HEALTH_EXEC)
+	if ((h->port || h->port_name) && h->kind == BT_HEALTH_EXEC)
 		tell(r, "health.port", "not with health.exec");
 	if ((h->passes - 1) * h->every_ms > h->within_ms)
 		tell(r, "health.within",
@@ -105,12 +118,12 @@ static void check_nginx(struct bt_reading *r)
 	}
 	if (!n->certificate != !n->certificate_key)
 		tell(r, "traffic.nginx.tls", "expected both certificate and key");
-	for (size_t i = 0; i < s->run.n_slots; i++)
-		if (s->run.slots[i].port == listen_port(s) && runs_on(s, n->on)) {
-			BT_FREE char *text = bt_asprintf("port %u is that of slot %s on host %s",
-				s->run.slots[i].port, s->run.slots[i].name, n->on);
-			tell(r, "traffic.nginx.listen", text);
-		}
+	const struct bt_slot *slot = runs_on(s, n->on) ? slot_with(s, listen_port(s)) : NULL;
+	if (slot) {
+		BT_FREE char *text = bt_asprintf("port %ld is that of slot %s on host %s",
+			listen_port(s), slot->name, n->on);
+		tell(r, "traffic.nginx.listen", text);
+	}
 }
 
 static void check_strategy(struct bt_reading *r)
@@ -145,6 +158,7 @@ void bt_config_check_service(struct bt_reading *r)
 	check_health(r);
 	check_environment(r);
 	check_strategy(r);
+	bt_config_check_ports(r);
 	if (r->nginx)
 		check_nginx(r);
 }
@@ -152,9 +166,9 @@ void bt_config_check_service(struct bt_reading *r)
 /* Ports a service takes on a host: its slots, and nginx's own. */
 static const char *taken(const struct bt_service *s, const char *host, long port)
 {
-	for (size_t i = 0; runs_on(s, host) && i < s->run.n_slots; i++)
-		if (s->run.slots[i].port == port)
-			return s->run.slots[i].name;
+	const struct bt_slot *slot = runs_on(s, host) ? slot_with(s, port) : NULL;
+	if (slot)
+		return slot->name;
 	return s->nginx && bt_streq(s->nginx->on, host) && listen_port(s) == port ? "nginx" : NULL;
 }
 
@@ -168,6 +182,15 @@ static void check_port(struct bt_problem_sink *sink, const struct bt_node *at,
 			later->name, what, host, by, earlier->name);
 }
 
+static void check_slot(struct bt_problem_sink *sink, const struct bt_node *at,
+	const struct bt_service *earlier, const struct bt_service *later, const char *host,
+	const struct bt_slot *slot)
+{
+	check_port(sink, at, earlier, later, host, slot->port, slot->name);
+	for (size_t i = 0; i < slot->n_more; i++)
+		check_port(sink, at, earlier, later, host, slot->more[i].number, slot->name);
+}
+
 void bt_config_check_pair(struct bt_problem_sink *sink, const struct bt_node *at,
 	const struct bt_service *earlier, const struct bt_service *later)
 {
@@ -176,8 +199,7 @@ void bt_config_check_pair(struct bt_problem_sink *sink, const struct bt_node *at
 			earlier->file ? earlier->file : "?", earlier->line);
 	for (size_t h = 0; h < later->n_hosts; h++)
 		for (size_t i = 0; i < later->run.n_slots; i++)
-			check_port(sink, at, earlier, later, later->hosts[h],
-				later->run.slots[i].port, later->run.slots[i].name);
+			check_slot(sink, at, earlier, later, later->hosts[h], &later->run.slots[i]);
 	if (later->nginx)
 		check_port(sink, at, earlier, later, later->nginx->on, listen_port(later), "nginx");
 	bool same_file = earlier->nginx && later->nginx && earlier->nginx->include &&

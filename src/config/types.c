@@ -10,12 +10,13 @@
 #include <stdio.h>
 #include <string.h>
 
-static void wrong(
+void bt_reading_wrong(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, const char *expected)
 {
 	bt_problem(r->sink, n, "%s: expected %s, found %s", k->path, expected,
 		bt_node_shown(r->arena, n));
 }
+#define wrong bt_reading_wrong
 
 /* The text of a scalar, or NULL after a problem. */
 static const char *scalar(
@@ -136,7 +137,7 @@ static json_t *write_size(const struct bt_key *k, const void *field, const void 
 }
 const struct bt_key_type bt_type_size = {"size", read_size, write_size};
 
-static bool read_whole(
+bool bt_reading_whole(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, int64_t *ret)
 {
 	struct bt_err err;
@@ -156,7 +157,7 @@ static void read_count(struct bt_reading *r, const struct bt_key *k, const struc
 {
 	(void)count;
 	int64_t v;
-	if (read_whole(r, k, n, &v))
+	if (bt_reading_whole(r, k, n, &v))
 		*(int64_t *)field = v;
 }
 
@@ -173,7 +174,7 @@ static void read_number(struct bt_reading *r, const struct bt_key *k, const stru
 {
 	(void)count;
 	int64_t v;
-	if (read_whole(r, k, n, &v))
+	if (bt_reading_whole(r, k, n, &v))
 		*(int *)field = (int)v;
 }
 
@@ -183,23 +184,6 @@ static json_t *write_number(const struct bt_key *k, const void *field, const voi
 	return json_integer(*(const int *)field);
 }
 const struct bt_key_type bt_type_number = {"number", read_number, write_number};
-
-static void read_port(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
-	void *field, void *count)
-{
-	(void)count;
-	int64_t v;
-	if (read_whole(r, k, n, &v))
-		*(uint16_t *)field = (uint16_t)v;
-}
-
-static json_t *write_port(const struct bt_key *k, const void *field, const void *count)
-{
-	(void)k, (void)count;
-	uint16_t v = *(const uint16_t *)field;
-	return v ? json_integer(v) : NULL;
-}
-const struct bt_key_type bt_type_port = {"port", read_port, write_port};
 
 static void read_bool(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
 	void *field, void *count)
@@ -308,8 +292,7 @@ static void read_map(struct bt_reading *r, const struct bt_key *k, const struct 
 				k->path);
 		else if (k->placeholders && !bt_check_command(value->text))
 			wrong(r, k, value,
-				"only the placeholders {artifact} {release} {port} {slot} {host} "
-				"({{ writes a brace)");
+				"only the placeholders " BT_PLACEHOLDERS " ({{ writes a brace)");
 		else
 			list[used++] = (struct bt_kv){bt_arena_strdup(r->arena, key->text),
 				bt_arena_strdup(r->arena, value->text)};
@@ -434,7 +417,7 @@ static void read_argv(struct bt_reading *r, const struct bt_key *k, const struct
 }
 const struct bt_key_type bt_type_argv = {"command", read_argv, write_list};
 
-/* ── maps of our own: slots, stop steps, routes ── */
+/* ── maps of our own: stop steps, routes ── */
 
 /* Tells keys that are not among the words; true when the node is a map. */
 static bool only(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
@@ -457,50 +440,6 @@ static bool only(struct bt_reading *r, const struct bt_key *k, const struct bt_n
 	}
 	return true;
 }
-
-static void read_slots(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
-	void *field, void *count)
-{
-	static const char expected[] = "a map of slot names to ports such as {blue: 8081, green: "
-				       "8082}";
-	if (n->kind != BT_NODE_MAP || n->n == 0 || n->n > 100) {
-		wrong(r, k, n, expected);
-		return;
-	}
-	struct bt_slot *list = BT_ARENA_ARRAY(r->arena, struct bt_slot, n->n);
-	size_t used = 0;
-	for (size_t i = 0; i < n->n; i++) {
-		int64_t port;
-		const struct bt_key range = {.path = k->path, .min = 1, .max = 65535};
-		if (!bt_name_valid(n->keys[i]->text)) {
-			wrong(r, k, n->keys[i],
-				"a slot name of letters, digits, '.', '_' and '-', at most 63");
-			continue;
-		}
-		if (!read_whole(r, &range, n->items[i], &port))
-			continue;
-		for (size_t j = 0; j < used; j++)
-			if (list[j].port == port)
-				bt_problem(r->sink, n->items[i],
-					"%s: slots %s and %s have the same port %lld", k->path,
-					list[j].name, n->keys[i]->text, (long long)port);
-		list[used++] = (struct bt_slot){
-			bt_arena_strdup(r->arena, n->keys[i]->text), (uint16_t)port};
-	}
-	*(const struct bt_slot **)field = list;
-	*(size_t *)count = used;
-}
-
-static json_t *write_slots(const struct bt_key *k, const void *field, const void *count)
-{
-	(void)k;
-	const struct bt_slot *list = *(const struct bt_slot *const *)field;
-	json_t *o = json_object();
-	for (size_t i = 0; i < *(const size_t *)count; i++)
-		json_object_set_new(o, list[i].name, json_integer(list[i].port));
-	return o;
-}
-const struct bt_key_type bt_type_slots = {"slots", read_slots, write_slots};
 
 static const struct bt_enum signals = {(const struct bt_enum_name[]){{"TERM", SIGTERM},
 	{"INT", SIGINT}, {"QUIT", SIGQUIT}, {"HUP", SIGHUP}, {"USR1", SIGUSR1}, {"USR2", SIGUSR2},
@@ -659,7 +598,7 @@ static void read_failure(struct bt_reading *r, const struct bt_key *k, const str
 		else
 			bt_type_enum.read(r, k, n, field, NULL);
 	}
-	if (number && read_whole(r, &range, number, (int64_t *)count))
+	if (number && bt_reading_whole(r, &range, number, (int64_t *)count))
 		*(int *)field = BT_ON_FAILURE_CONTINUE;
 }
 

@@ -40,6 +40,8 @@ struct bt_op *bt_op_cancel(struct bt_op *op); /* NULL is fine; returns NULL */
 struct bt_instance_ref {
 	const char *service, *slot;
 	uint16_t port;
+	const struct bt_port *more; /* the slot's other ports, as the config at hand has them */
+	size_t n_more;
 };
 struct bt_start_request {
 	struct bt_instance_ref ref;
@@ -63,8 +65,8 @@ struct bt_runtime_ops {
 	 * already runs with the same release is done at once. Port held by a stranger: error naming
 	 * it. */
 	struct bt_op *(*start)(const struct bt_start_request *rq, bt_done_fn done, void *arg);
-	/* Runs the stop sequence; done when the group is gone and the port is free. Absent: done.
-	 */
+	/* Runs the stop sequence; done when the group is gone and its ports are free. Absent:
+	 * done. */
 	struct bt_op *(*stop)(const struct bt_instance_ref *ref, const struct bt_service *service,
 		bt_progress_fn progress, bt_done_fn done, void *arg);
 	/* What is there now, without blocking (shims report changes); strings into the arena. */
@@ -79,8 +81,10 @@ const struct bt_runtime_ops *bt_runtime_find(enum bt_runtime kind);
 
 struct bt_health_target {
 	const struct bt_health *health;
-	const char *address;			      /* "127.0.0.1" */
-	uint16_t port;				      /* the slot's */
+	const char *address;	    /* "127.0.0.1" */
+	uint16_t port;		    /* the slot's */
+	const struct bt_port *more; /* its others */
+	size_t n_more;
 	const char *slot, *host, *artifact, *version; /* for exec's placeholders; may be NULL */
 	int64_t within_ms; /* the deadline of this check; 0: health->within_ms */
 };

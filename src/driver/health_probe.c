@@ -76,7 +76,8 @@ static void settle(struct bt_health_probe *p, bool healthy)
 
 static uint16_t port_of(const struct bt_health_target *t)
 {
-	return t->health->port ? t->health->port : t->port;
+	const struct bt_slot slot = {.more = t->more, .n_more = t->n_more};
+	return bt_health_port(t->health, &slot, t->port);
 }
 
 /* ---- http --------------------------------------------------------------------------------- */
@@ -274,7 +275,9 @@ static int expand_argv(
 		.release = t->version ? t->version : "",
 		.slot = t->slot ? t->slot : "",
 		.host = t->host ? t->host : "",
-		.port = t->port};
+		.port = t->port,
+		.ports = t->more,
+		.n_ports = t->n_more};
 	size_t n = t->health->n_argv;
 	if (n == 0 || n > ARGV_MAX)
 		return bt_err_set(err, BT_E_CONFIG, "health: exec needs 1 to %d words", ARGV_MAX);

@@ -110,6 +110,24 @@ static bool find_stranger(const struct bt_instance *i, uint16_t port, char *buf,
 	return false;
 }
 
+/* The same of every port of the slot; *ret_port says which. */
+static bool find_stranger_anywhere(const struct bt_instance *i, const struct bt_instance_ref *ref,
+	uint16_t *ret_port, char *buf, size_t n)
+{
+	for (size_t k = 0; k <= ref->n_more; k++) {
+		*ret_port = k ? ref->more[k - 1].number : ref->port;
+		if (find_stranger(i, *ret_port, buf, n))
+			return true;
+	}
+	return false;
+}
+
+static void learn_ports(struct bt_instance *i, const struct bt_instance_ref *ref)
+{
+	for (i->n_more = 0; i->n_more < ref->n_more && i->n_more < BT_SLOT_PORTS; i->n_more++)
+		i->more[i->n_more] = ref->more[i->n_more].number;
+}
+
 /* A slot that is in use: by the same release, or not to be started now. */
 static void start_again(
 	struct bt_instance *i, const struct bt_start_request *rq, struct bt_process_op *op)
@@ -141,17 +159,19 @@ static int start_new(
 	char log[4096], who[96];
 	struct bt_shim_spec *spec;
 	BT_ARENA struct bt_arena *a = bt_arena_new();
-	if (find_stranger(NULL, rq->ref.port, who, sizeof who))
+	uint16_t port;
+	if (find_stranger_anywhere(NULL, &rq->ref, &port, who, sizeof who))
 		return bt_err_set(err, BT_E_FAILED,
 			"port %u is held by %s; stop it, or choose "
 			"another port for slot %s",
-			rq->ref.port, who, rq->ref.slot);
+			port, who, rq->ref.slot);
 	process_log_path(&rq->ref, log, sizeof log);
 	int r = bt_process_spec_make(&bt_process.env, rq, log, a, &spec, err);
 	if (r < 0)
 		return r;
 	BT_FREE char *dir = dir_of(rq->ref.service, rq->ref.slot);
 	struct bt_instance *i = bt_instance_add(spec, dir);
+	learn_ports(i, &rq->ref);
 	op->instance = i;
 	i->starting = op;
 	bt_instance_prepare(i, BT_STEAL(a), spec);
@@ -196,6 +216,8 @@ static struct bt_op *process_stop(const struct bt_instance_ref *ref,
 			i->steps.items[i->steps.n++] = (struct bt_shim_step){
 				service->run.stop[k].signal, service->run.stop[k].wait_ms};
 	}
+	if (ref->n_more)
+		learn_ports(i, ref);
 	op->instance = i;
 	i->stopping = op;
 	if (!i->stop_wanted)
@@ -232,8 +254,10 @@ static int process_observe(const struct bt_instance_ref *ref, struct bt_arena *a
 	char who[96];
 	(void)err;
 	struct bt_seen_instance s = {.slot = bt_arena_strdup(a, ref->slot), .port = ref->port};
-	if (find_stranger(i, ref->port, who, sizeof who))
-		s.holder = bt_arena_strdup(a, who);
+	uint16_t port;
+	if (find_stranger_anywhere(i, ref, &port, who, sizeof who))
+		s.holder = port == ref->port ? bt_arena_strdup(a, who)
+					     : bt_arena_printf(a, "%s on its port %u", who, port);
 	if (i) {
 		s.state = state_of(i);
 		s.release = i->release;

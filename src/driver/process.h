@@ -52,6 +52,8 @@ struct bt_instance {
 	struct bt_instance *next;
 	char *service, *slot, *dir, *log, *version, *marker;
 	uint16_t port;
+	uint16_t more[BT_SLOT_PORTS]; /* its other ports */
+	size_t n_more;
 	uint32_t release;
 	enum bt_process_phase phase;
 	struct bt_shim_status status; /* the last one seen */

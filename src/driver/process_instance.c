@@ -434,10 +434,14 @@ static void removed(struct bt_instance *i)
 	struct bt_process_op *starting = i->starting, *stopping = i->stopping;
 	struct bt_err failure = i->failure, held = {0};
 	char who[96];
-	if (stopping && bt_process_find_listener(i->port, who, sizeof who))
-		bt_err_set(&held, BT_E_FAILED,
-			"stop %s/%s: its processes are gone, but port %u is still held by %s",
-			i->service, i->slot, i->port, who);
+	for (size_t k = 0; stopping && !held.code && k <= i->n_more; k++) {
+		uint16_t port = k ? i->more[k - 1] : i->port;
+		if (bt_process_find_listener(port, who, sizeof who))
+			bt_err_set(&held, BT_E_FAILED,
+				"stop %s/%s: its processes are gone, but port %u is still held by "
+				"%s",
+				i->service, i->slot, port, who);
+	}
 	if (starting)
 		starting->instance = NULL;
 	if (stopping)

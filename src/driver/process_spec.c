@@ -229,7 +229,7 @@ int bt_process_spec_make(const struct bt_driver_env *env, const struct bt_start_
 				    : s->backoff_ms;
 	struct maker m = {env, rq,
 		{rq->artifact, rq->version ? rq->version : "", rq->ref.slot, env->host,
-			rq->ref.port},
+			rq->ref.port, rq->ref.more, rq->ref.n_more},
 		a, s};
 	const struct passwd *pw = NULL;
 	int r = make_argv(&m, err);

@@ -63,3 +63,25 @@ bool bt_name_valid(const char *text)
 			return false;
 	return true;
 }
+
+const struct bt_slot *bt_service_slot(const struct bt_service *s, const char *name)
+{
+	for (size_t i = 0; i < s->run.n_slots; i++)
+		if (bt_streq(s->run.slots[i].name, name))
+			return &s->run.slots[i];
+	return NULL;
+}
+
+uint16_t bt_slot_port(const struct bt_slot *slot, const char *name)
+{
+	for (size_t i = 0; slot && i < slot->n_more; i++)
+		if (bt_streq(slot->more[i].name, name))
+			return slot->more[i].number;
+	return 0;
+}
+
+uint16_t bt_health_port(const struct bt_health *h, const struct bt_slot *slot, uint16_t port)
+{
+	uint16_t named = h->port_name ? bt_slot_port(slot, h->port_name) : 0;
+	return h->port ? h->port : named ? named : port;
+}

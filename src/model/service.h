@@ -24,10 +24,17 @@ struct bt_kv {
 	const char *key, *value;
 };
 
+struct bt_port {
+	const char *name; /* "management" */
+	uint16_t number;
+};
 struct bt_slot {
 	const char *name;
-	uint16_t port;
+	uint16_t port; /* where requests go */
+	const struct bt_port *more;
+	size_t n_more; /* the same names in every slot of a service */
 };
+#define BT_SLOT_PORTS 16 /* at most, besides the first */
 
 struct bt_stop_step { /* send the signal, then wait up to wait_ms for the group to be gone */
 	int signal;
@@ -61,7 +68,8 @@ struct bt_run {
 struct bt_health {
 	enum bt_health_kind kind;
 	const char *path;	 /* http(s) */
-	uint16_t port;		 /* 0: the slot's */
+	uint16_t port;		 /* 0: the slot's, or the one of this name there */
+	const char *port_name;	 /* NULL: none */
 	const char *const *argv; /* exec, placeholders as in command */
 	size_t n_argv;
 	const struct bt_kv *headers;
@@ -145,6 +153,13 @@ struct bt_service {
 	const struct bt_nginx *nginx; /* NULL: no balancer */
 	struct bt_deploy deploy;
 };
+
+/* By name; NULL: none. */
+const struct bt_slot *bt_service_slot(const struct bt_service *s, const char *name);
+/* The port of that name; 0: none. */
+uint16_t bt_slot_port(const struct bt_slot *slot, const char *name);
+/* Where health is asked in the slot; `port` is the slot's first, also where slot is NULL. */
+uint16_t bt_health_port(const struct bt_health *h, const struct bt_slot *slot, uint16_t port);
 
 /* Names of the enums, as baton.yaml and all JSON write them. */
 struct bt_enum_name {

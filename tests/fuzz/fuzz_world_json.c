@@ -6,7 +6,7 @@
 #include "plan/plan.h"
 
 static const char *const hosts[] = {"was1", "was2"};
-static const struct bt_slot slots[] = {{"blue", 8081}, {"green", 8082}};
+static const struct bt_slot slots[] = {{"blue", 8081, NULL, 0}, {"green", 8082, NULL, 0}};
 static const struct bt_stop_step stop[] = {{15, 1000}};
 static const struct bt_nginx adopt = {.on = "was1", .mode = BT_NGINX_ADOPT};
 static const struct bt_nginx managed = {.on = "web1", .mode = BT_NGINX_MANAGED, .listen = "80"};

@@ -1,5 +1,6 @@
 """A small web application to deploy, with every way of misbehaving. Lab.artifact() puts its settings
 in front of it, so that each version is a file of its own; run as: python3 FILE --port N --slot S
+/file?name= is a file of its working directory, /env?name= a variable.
 
 version        what /version says                start_delay    seconds before it listens
 healthy        False: health stays 503           exit_at_once   exit code, before it listens
@@ -23,6 +24,7 @@ SETTINGS = globals().get("SETTINGS", {})
 parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int, required=True)
 parser.add_argument("--slot", default="-")
+parser.add_argument("--management", type=int, help="a port of its own for /actuator/health")
 ARGS = parser.parse_args()
 BEGUN = time.monotonic()
 
@@ -134,7 +136,9 @@ class Page(http.server.BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length", 0))
         if length:
             self.rfile.read(length)
-        if url.path == "/actuator/health":
+        if url.path == "/actuator/health" and ARGS.management not in (None, self.server.server_port):
+            self.answer(404, "not here\n")
+        elif url.path == "/actuator/health":
             good = self.healthy()
             self.answer(200 if good else 503, json.dumps({"status": "UP" if good else "DOWN"}), "application/json")
         elif setting("answer_500"):
@@ -143,6 +147,12 @@ class Page(http.server.BaseHTTPRequestHandler):
             self.answer(200, ARGS.slot)
         elif url.path == "/env":
             self.answer(200, os.environ.get(query.get("name", ""), ""))
+        elif url.path == "/file":
+            try:
+                with open(query.get("name", ""), encoding="utf-8") as f:
+                    self.answer(200, f.read())
+            except OSError as e:
+                self.answer(404, str(e))
         else:
             if url.path == "/slow":
                 time.sleep(float(query.get("s", "1")))
@@ -166,6 +176,8 @@ def main():
         sys.exit(setting("exit_at_once"))
     time.sleep(setting("start_delay", 0))
     app = App(("127.0.0.1", ARGS.port), Page)
+    if ARGS.management:
+        threading.Thread(target=App(("127.0.0.1", ARGS.management), Page).serve_forever, args=(0.02,), daemon=True).start()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: setting("ignore_term") or ended.set())

@@ -80,7 +80,7 @@ static void pick_service(struct sim *s)
 		s->n_slots = 2;
 	s->n_inst = s->n_service_hosts * s->n_slots;
 	for (uint16_t i = 0; i < s->n_slots; i++)
-		s->slots[i] = (struct bt_slot){slots[i], (uint16_t)(8081 + i)};
+		s->slots[i] = (struct bt_slot){slots[i], (uint16_t)(8081 + i), NULL, 0};
 	for (uint16_t h = 0; h < s->n_service_hosts; h++)
 		s->host_names[h] = hosts[h];
 	s->n_hosts = s->n_service_hosts;

@@ -96,6 +96,25 @@ static void test_users(void **state)
 	bt_policy_free(p);
 }
 
+static void test_further_ports(void **state)
+{
+	(void)state;
+	struct bt_err err = {0};
+	const struct bt_port more[] = {{"management", 9081}};
+	const struct bt_slot slots[] = {{"blue", 8081, NULL, 0}, {"green", 8082, more, 1}};
+	struct bt_service s = {.name = "shop"};
+	s.run.user = "daemon";
+	s.run.slots = slots;
+	s.run.n_slots = 2;
+	struct bt_policy *p = parse("run_as: [daemon]\nports: 8000-9081\n");
+	assert_int_equal(bt_policy_run(p, &s, &err), 0);
+	bt_policy_free(p);
+	p = parse("run_as: [daemon]\nports: 8000-9080\n");
+	assert_int_equal(bt_policy_run(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "port 9081"));
+	bt_policy_free(p);
+}
+
 static void test_exec(void **state)
 {
 	(void)state;
@@ -239,6 +258,7 @@ int main(void)
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_parse_errors),
 		cmocka_unit_test(test_users),
+		cmocka_unit_test(test_further_ports),
 		cmocka_unit_test(test_exec),
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_binary),

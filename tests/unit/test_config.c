@@ -267,7 +267,7 @@ static void problems(void **state)
 	REFUSED("service: a\nrun: {command: 'x {prot}', slots: {x: 70000, y: 2}, env: {K: v, 1: "
 		"x}, secrets: [K]}\n",
 		"f:2:16: run.command: expected only the placeholders {artifact} {release} {port} "
-		"{slot} {host} ({{ writes a brace), found '{prot}'",
+		"{port.NAME} {slot} {host} ({{ writes a brace), found '{prot}'",
 		"f:2:39: run.slots: expected a whole number from 1 to 65535, found '70000'",
 		"f:2:65: run.env: expected a name such as JAVA_OPTS, found '1'",
 		"f:2:81: run.secrets: K is in run.env too: keep one of them");
@@ -368,7 +368,8 @@ static void hostile(void **state)
 static void placeholders(void **state)
 {
 	(void)state;
-	const struct bt_placeholders p = {"/r/app.jar", "v2", "blue", "was1", 8081};
+	const struct bt_port management = {"management", 9081};
+	const struct bt_placeholders p = {"/r/app.jar", "v2", "blue", "was1", 8081, &management, 1};
 	BT_STR struct bt_str out = {0};
 	struct bt_err err = {0};
 	assert_int_equal(
@@ -377,8 +378,64 @@ static void placeholders(void **state)
 	bt_str_reset(&out);
 	assert_int_equal(bt_config_expand("{{port}} {\"a\":{}} {", &p, &out, &err), 0);
 	assert_string_equal(bt_str_get(&out), "{port}} {\"a\":{}} {");
+	bt_str_reset(&out);
+	assert_int_equal(
+		bt_config_expand("{port.management}/{{port.x} {port.} {port.M}", &p, &out, &err),
+		0);
+	assert_string_equal(bt_str_get(&out), "9081/{port.x} {port.} {port.M}");
 	assert_int_equal(bt_config_expand("{prot}", &p, &out, &err), BT_E_CONFIG);
 	assert_non_null(strstr(err.text, "{prot}"));
+	assert_int_equal(bt_config_expand("{port.admin}", &p, &out, &err), BT_E_CONFIG);
+	assert_non_null(strstr(err.text, "{port.admin}"));
+}
+
+static void ports(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse(
+		"service: shop\n"
+		"run:\n"
+		"  command: java -jar {artifact} --server.port={port} "
+		"--management.server.port={port.management}\n"
+		"  slots: {blue: {port: 8081, management: 9081}, green: {management: 9082, port: "
+		"8082}}\n"
+		"health: {http: /actuator/health, port: management}\n");
+	const struct bt_service *s = &c->services[0];
+	const struct bt_slot *green = bt_service_slot(s, "green");
+	same_again(c);
+	assert_int_equal(green->port, 8082);
+	assert_int_equal(bt_slot_port(green, "management"), 9082);
+	assert_int_equal(bt_slot_port(green, "port"), 0);
+	assert_int_equal(bt_health_port(&s->health, green, 8082), 9082);
+	assert_null(bt_service_slot(s, "red"));
+	bt_config_free(c);
+#define SLOTS(text) "service: a\nrun:\n  command: x\n  slots: {" text "}\n"
+	REFUSED(SLOTS("x: {port: 1, m: 2}, y: {port: 3, m: 2}"),
+		"f:4:34: run.slots: slots x and y have the same port 2");
+	REFUSED(SLOTS("x: {port: 1, m: 2}, y: {port: 2, m: 3}"),
+		"f:4:34: run.slots: slots x and y have the same port 2");
+	REFUSED(SLOTS("x: {port: 1, m: 1}, y: {port: 2, m: 3}"),
+		"f:4:14: run.slots: slot x has port 1 twice");
+	REFUSED(SLOTS("x: {port: 1, m: 2}, y: 3"),
+		"f:4:34: run.slots: slots x and y name different ports: expected the same names in "
+		"every slot");
+	REFUSED(SLOTS("x: {http: 1, m: 2}, y: 3"),
+		"f:4:14: run.slots: expected a port, or ports by name such as {port: 8081, "
+		"management: 9081}, found a map");
+	REFUSED(SLOTS("x: {port: 1, M: 2}, y: 3"),
+		"f:4:24: run.slots: expected a port's name of a-z, 0-9, '_' and '-' that begins "
+		"with a letter, at most 31, found 'M'");
+	REFUSED(SLOTS("x: {port: 1, mgmt: 2}, y: {port: 3, mgmt: 4}") "health: {http: /h, port: "
+								      "mgnt}\n",
+		"f:5:26: health.port: no port 'mgnt' in run.slots (did you mean 'mgmt'?)");
+	REFUSED("service: a\nrun:\n  command: x {port.mgmt}\n  slots: {x: 1, y: 2}\n",
+		"f:3:12: run.command: no port 'mgmt' in run.slots, which names none: expected for "
+		"example {blue: {port: 8081, management: 9081}, …}");
+	REFUSED("services:\n"
+		"  a: {run: {command: x, slots: {x: {port: 1, m: 5}, y: {port: 2, m: 6}}}}\n"
+		"  b: {run: {command: x, slots: {x: 5, y: 7}}, traffic: {nginx: {listen: '6'}}}\n",
+		"f:3:3: port 5 of b (x) on host local is taken by x of a",
+		"f:3:3: port 6 of b (nginx) on host local is taken by y of a");
 }
 
 static void table(void **state)
@@ -441,8 +498,10 @@ static json_t *random_value(const struct bt_key *k)
 		return json_string(bt_duration_format(k->min + pick(100000) * 10, text));
 	if (k->type == &bt_type_size)
 		return json_sprintf("%lldk", (long long)(k->min / 1024 + pick(10000)));
-	if (k->type == &bt_type_count || k->type == &bt_type_number || k->type == &bt_type_port)
+	if (k->type == &bt_type_count || k->type == &bt_type_number)
 		return json_integer(k->min + pick(500));
+	if (k->type == &bt_type_health_port)
+		return pick(2) ? json_integer(1 + pick(500)) : json_string("a-1");
 	if (k->type == &bt_type_bool)
 		return json_boolean(pick(2));
 	if (k->type == &bt_type_share)
@@ -470,8 +529,12 @@ static json_t *random_value(const struct bt_key *k)
 		return a;
 	}
 	if (k->type == &bt_type_slots)
-		return json_pack("{s:i,s:i}", "blue", 1 + (int)pick(30000), "green.2",
-			30001 + (int)pick(30000));
+		return pick(3) ? json_pack("{s:i,s:i}", "blue", 1 + (int)pick(30000), "green.2",
+					 30001 + (int)pick(30000))
+			       : json_pack("{s:{s:i,s:i},s:{s:i,s:i}}", "blue", "port",
+					 1 + (int)pick(10000), "a-1", 10001 + (int)pick(10000),
+					 "green.2", "a-1", 20001 + (int)pick(10000), "port",
+					 30001 + (int)pick(30000));
 	if (k->type == &bt_type_text && !k->check)
 		return random_text();
 	return NULL;
@@ -536,6 +599,7 @@ int main(void)
 		cmocka_unit_test(nginx_problems),
 		cmocka_unit_test(hostile),
 		cmocka_unit_test(placeholders),
+		cmocka_unit_test(ports),
 		cmocka_unit_test(table),
 		cmocka_unit_test(random_services),
 	};

@@ -68,7 +68,7 @@ static void setup(struct world_case *c, enum bt_strategy strategy, const char *h
 	s->hosts = c->hosts;
 	s->run.n_slots = words(c, slots, slot_names, 8);
 	for (size_t i = 0; i < s->run.n_slots; i++)
-		c->slots[i] = (struct bt_slot){slot_names[i], (uint16_t)(8081 + i)};
+		c->slots[i] = (struct bt_slot){.name = slot_names[i], .port = (uint16_t)(8081 + i)};
 	s->run.slots = c->slots;
 	c->stop = (struct bt_stop_step){15, 30000};
 	s->run.stop = &c->stop;

@@ -47,7 +47,7 @@ struct world {
 };
 static struct world w;
 static const char *release_dir; /* NULL: the state directory */
-static struct bt_instance_ref blue = {"shop", "blue", 0};
+static struct bt_instance_ref blue = {.service = "shop", .slot = "blue"};
 
 static void on_done(void *arg, int result, const struct bt_err *err)
 {
