@@ -2,6 +2,7 @@
  * drivers (which adopt what runs), executor, link; what the ledger holds open goes on last. */
 #include "agent/agent.h"
 
+#include "agent/boot.h"
 #include "agent/identity.h"
 #include "base/fs.h"
 #include "base/str.h"
@@ -31,6 +32,7 @@ struct bt_agent {
 	struct bt_driver_env driver;
 	struct bt_ledger_file *ledger;
 	struct bt_known *known;
+	struct bt_boot *boot;
 	struct bt_exec_env exec_env;
 	struct bt_exec *exec;
 	struct bt_link *link;
@@ -128,6 +130,9 @@ static int start_drivers(struct bt_agent *a, struct bt_err *err)
 		.self_path = a->self_path,
 		.tls = &a->tls,
 	};
+	int load = bt_boot_load(a->state_dir, a->known, &a->driver, &a->boot, err);
+	if (load < 0)
+		return load;
 	int r = rt ? rt->init(&a->driver, err) : 0;
 	const struct bt_balancer_ops *lb;
 	for (size_t i = 0; r == 0 && (lb = bt_balancer_at(i)); i++)
@@ -144,6 +149,7 @@ static void start_executor(struct bt_agent *a)
 		.ledger = a->ledger,
 		.known = a->known,
 		.redact = a->redact,
+		.boot = a->boot,
 		.agent_version = BATON_VERSION,
 		.address = a->address,
 		.artifact_url = a->artifact_url,
@@ -214,6 +220,7 @@ int bt_agent_run(struct event_base *base, const struct bt_agent_spec *spec, stru
 		return r;
 	}
 	start_executor(a);
+	bt_boot_start(a->boot, &a->exec_env, &a->log);
 	size_t open = bt_exec_recover(a->exec);
 	bt_log(&a->log, BT_LOG_INFO, "agent %s on %s, policy %s%s", BATON_VERSION, a->state_dir,
 		a->policy->file, open ? "; going on with what was begun" : "");
@@ -227,6 +234,7 @@ struct bt_agent *bt_agent_free(struct bt_agent *a)
 		return NULL;
 	bt_renewal_free(a->renewal);
 	bt_exec_free(a->exec);
+	bt_boot_free(a->boot);
 	bt_link_free(a->link);
 	bt_ledger_file_free(a->ledger);
 	bt_known_free(a->known);

@@ -36,6 +36,7 @@ struct bt_drivers {
 };
 const struct bt_drivers *bt_drivers_real(void);
 
+struct bt_boot;
 struct bt_exec_env {
 	const struct bt_driver_env *driver; /* borrowed, like all below */
 	const struct bt_drivers *drivers;
@@ -43,6 +44,7 @@ struct bt_exec_env {
 	struct bt_ledger_file *ledger;
 	struct bt_known *known;
 	struct bt_redact *redact;
+	struct bt_boot *boot; /* boot.h; NULL: nothing is held */
 	const char *agent_version, *address;
 	const char *artifact_url; /* base: the digest is appended */
 	int64_t keep_free_bytes;

@@ -94,6 +94,8 @@ void bt_job_progress(void *job, const char *line);   /* a bt_progress_fn */
 int bt_job_read_service(struct bt_job *j, struct bt_err *err); /* params.service; learned, too */
 int bt_job_read_slot(struct bt_job *j, struct bt_err *err);    /* slot, port, release */
 int bt_job_read_members(struct bt_job *j, const char *key, struct bt_err *err);
+/* The service that a release was made with; the caller decrefs. */
+int bt_release_service(const struct bt_release_on_disk *release, json_t **ret, struct bt_err *err);
 /* The service as release id was made with; into the job (config, service). */
 int bt_job_release_service(
 	struct bt_job *j, uint32_t id, struct bt_release_on_disk *ret, struct bt_err *err);

@@ -97,25 +97,36 @@ int bt_job_read_members(struct bt_job *j, const char *key, struct bt_err *err)
 	return 0;
 }
 
-int bt_job_release_service(
-	struct bt_job *j, uint32_t id, struct bt_release_on_disk *ret, struct bt_err *err)
+int bt_release_service(const struct bt_release_on_disk *release, json_t **ret, struct bt_err *err)
 {
-	const struct bt_exec_env *x = bt_job_exec(j);
+	const char *json = release->release_json; /* the text, or a path to it */
 	BT_FREE char *text = NULL;
 	BT_JSON json_t *doc = NULL;
 	size_t n = 0;
-	int r = x->drivers->release_find(x->driver, j->service_name, id, j->arena, ret, err);
-	if (r < 0)
-		return r;
-	if (ret->release_json[0] == '{')
-		n = strlen(text = bt_strdup(ret->release_json));
+	int r = 0;
+	if (json[0] == '{')
+		n = strlen(text = bt_strdup(json));
 	else
-		r = bt_fs_read(ret->release_json, RELEASE_JSON_MAX, &text, &n, err);
+		r = bt_fs_read(json, RELEASE_JSON_MAX, &text, &n, err);
 	if (r == 0)
 		r = bt_json_parse(text, n, RELEASE_JSON_MAX, &doc, err);
 	json_t *service = json_object_get(doc, "service");
 	if (r == 0)
-		r = take_service(j, json_is_object(service) ? service : doc, err);
+		*ret = json_incref(json_is_object(service) ? service : doc);
+	return r;
+}
+
+int bt_job_release_service(
+	struct bt_job *j, uint32_t id, struct bt_release_on_disk *ret, struct bt_err *err)
+{
+	const struct bt_exec_env *x = bt_job_exec(j);
+	BT_JSON json_t *service = NULL;
+	int r = x->drivers->release_find(x->driver, j->service_name, id, j->arena, ret, err);
+	if (r < 0)
+		return r;
+	r = bt_release_service(ret, &service, err);
+	if (r == 0)
+		r = take_service(j, service, err);
 	if (r < 0)
 		return bt_err_wrap(err, "release %u of %s on this host", id, j->service_name);
 	return 0;

@@ -23,6 +23,7 @@ struct bt_driver_env {
 	const char *host;      /* this host's name */
 	const char *shim_path; /* the shim's executable */
 	const char *self_path; /* this binary, for helper children (`baton unpack`) */
+	bool hold; /* init starts nothing: wake() does, once balancers send nothing there */
 	/* Who this agent is to its server: artifact downloads present it. NULL in tests: plain
 	 * http. */
 	const struct bt_tls_identity *tls;
@@ -72,6 +73,8 @@ struct bt_runtime_ops {
 	/* What is there now, without blocking (shims report changes); strings into the arena. */
 	int (*observe)(const struct bt_instance_ref *ref, struct bt_arena *a,
 		struct bt_seen_instance *ret, struct bt_err *err);
+	/* Starts what shall run and was not started since `hold` of the environment was set. */
+	void (*wake)(void);
 	/* Path of the current log file (older ones are .1 .2 …), into buf. */
 	void (*log_path)(const struct bt_instance_ref *ref, char *buf, size_t n);
 };
@@ -117,6 +120,8 @@ struct bt_pool {
 	uint64_t generation;
 	const struct bt_pool_member *members;
 	size_t n_members; /* every slot of every host */
+	/* Of each member: not even a backup, since it is being started after a boot. NULL: none. */
+	const bool *down;
 };
 struct bt_drain_request {
 	const char *name;
@@ -152,6 +157,12 @@ struct bt_balancer_ops {
 	/* Called every few seconds by the agent: re-applies the last confirmed desired state when
 	 * the proxy was restarted without it. Drift made by people is reported, not fought. */
 	void (*tend)(void);
+	/* After a boot of this host: these of its slots get no request, whatever was confirmed; an
+	 * empty list takes that back. The desired state stays what it is. Where the proxy does not
+	 * run it counts for its next start. BT_E_REFUSED: something else is on its way, try again.
+	 */
+	struct bt_op *(*hold)(const struct bt_service *service, const char *const *slots,
+		size_t n_slots, bt_done_fn done, void *arg);
 };
 const struct bt_balancer_ops *bt_balancer_find(const struct bt_service *service); /* NULL: none */
 /* Every row of the table, for init and tend; NULL past the last. */

@@ -31,6 +31,12 @@ static const char *worker_user(const char *prefix)
 	return NULL;
 }
 
+struct bt_nginx_layout bt_nginx_layout_of(bool managed, const char *prefix)
+{
+	return (struct bt_nginx_layout){
+		.prefix = prefix, .worker_user = managed ? worker_user(prefix) : NULL};
+}
+
 static struct bt_nginx_target target_of(
 	const struct bt_pool *pool, const char *text, struct bt_arena *a)
 {
@@ -121,9 +127,8 @@ static int want_of(const struct bt_pool *pool, struct bt_nginx_site *site,
 	if (n->mode == BT_NGINX_ADOPT && (!n->include || n->include[0] != '/'))
 		return bt_err_set(err, BT_E_CONFIG,
 			"nginx: `include` must be the absolute path of the file that baton owns");
-	struct bt_nginx_layout layout = {.prefix = site->unit->prefix};
-	if (n->mode == BT_NGINX_MANAGED)
-		layout.worker_user = worker_user(layout.prefix);
+	struct bt_nginx_layout layout =
+		bt_nginx_layout_of(n->mode == BT_NGINX_MANAGED, site->unit->prefix);
 	int r = bt_nginx_render(pool, &layout, &text, err);
 	if (r == 0)
 		r = check_of(pool, a, &want->check, err);
@@ -175,7 +180,7 @@ static void put_last(struct bt_nginx_unit *u, struct bt_nginx_apply *op)
 	*p = op;
 }
 
-static void op_cancel(struct bt_op *base)
+void bt_nginx_op_cancel(struct bt_op *base)
 {
 	struct bt_nginx_apply *op = (struct bt_nginx_apply *)base;
 	for (struct bt_nginx_unit *u = bt_nginx_driver()->units; u; u = u->next)
@@ -295,9 +300,9 @@ static void on_kick(evutil_socket_t fd, short what, void *arg)
 	size_t n = take_batch(u, ops);
 	if (n == 0)
 		return;
-	enum bt_nginx_batch_kind kind = !ops[0]->internal	    ? BT_NGINX_CHANGE
-					: ops[0]->want->has_pending ? BT_NGINX_RECOVER
-								    : BT_NGINX_RESTART;
+	enum bt_nginx_batch_kind kind = !ops[0]->internal || ops[0]->hold ? BT_NGINX_CHANGE
+					: ops[0]->want->has_pending	  ? BT_NGINX_RECOVER
+									  : BT_NGINX_RESTART;
 	bt_nginx_batch_start(u, kind, ops, n, batch_ended);
 }
 
@@ -308,12 +313,18 @@ static void kick(struct bt_nginx_unit *u)
 	bt_nginx_timer(u->kick, 0);
 }
 
+void bt_nginx_submit(struct bt_nginx_apply *op)
+{
+	put_last(op->site->unit, op);
+	kick(op->site->unit);
+}
+
 struct bt_op *bt_nginx_apply_begin(const struct bt_pool *pool, bt_progress_fn progress,
 	void *progress_arg, bt_done_fn done, void *arg)
 {
 	struct bt_nginx_apply *op = bt_calloc(1, sizeof *op);
 	struct bt_arena *a = bt_arena_new();
-	op->op.cancel = op_cancel;
+	op->op.cancel = bt_nginx_op_cancel;
 	op->site = bt_nginx_site_of(pool->service);
 	op->want = BT_ARENA_NEW(a, struct bt_nginx_state);
 	op->want->arena = a;
@@ -322,8 +333,7 @@ struct bt_op *bt_nginx_apply_begin(const struct bt_pool *pool, bt_progress_fn pr
 	op->done = done;
 	op->arg = arg;
 	(void)want_of(pool, op->site, op->want, &op->early);
-	put_last(op->site->unit, op);
-	kick(op->site->unit);
+	bt_nginx_submit(op);
 	return &op->op;
 }
 
@@ -342,7 +352,7 @@ static void begin_internal(struct bt_nginx_site *site)
 	if (internal_waits(site))
 		return;
 	struct bt_nginx_apply *op = bt_calloc(1, sizeof *op);
-	op->op.cancel = op_cancel;
+	op->op.cancel = bt_nginx_op_cancel;
 	op->site = site;
 	op->internal = true;
 	op->want = bt_nginx_state_copy(site->state);

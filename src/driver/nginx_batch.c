@@ -297,6 +297,8 @@ static void on_config_tested(void *arg, int result, const char *dump, const stru
 	if (!find_master(b)) {
 		if (b->unit->managed)
 			bt_nginx_start(b);
+		else if (b->ops[0]->hold)
+			bt_nginx_batch_answered(b); /* its next start reads the file */
 		else
 			bt_nginx_batch_fail(b, BT_E_FAILED,
 				"nginx is not running (%s names no nginx master process): start it",
@@ -346,7 +348,7 @@ static void on_first_look(void *arg, int result, const char *dump, const struct 
 	if (result < 0) {
 		text = bt_asprintf("%s (nothing was changed)", err->text);
 		give_up(b, result, text);
-	} else if (!find_master(b)) {
+	} else if (!find_master(b) && !b->ops[0]->hold) {
 		text = bt_asprintf("nginx is not running (%s names no nginx master process): start "
 				   "it; nothing was changed",
 			b->unit->facts.pid_file);

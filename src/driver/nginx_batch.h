@@ -10,7 +10,8 @@ struct bt_nginx_apply { /* one service that waits for its change */
 	struct bt_nginx_state *want; /* pending: what shall be */
 	struct bt_err early;	     /* found wrong at once: only told from the loop */
 	bool alone;		     /* a batch with others failed: its own reload this time */
-	bool internal;		     /* nobody waits: recovery or restart */
+	bool internal;		     /* nobody waits: recovery or restart; or a hold */
+	bool hold;		     /* nginx_hold.c: good also where nginx does not run */
 	bt_progress_fn progress;
 	void *progress_arg;
 	bt_done_fn done; /* NULL: cancelled or internal */
@@ -24,6 +25,12 @@ enum bt_nginx_batch_kind {
 };
 
 #define BT_NGINX_BATCH_MAX 64
+
+/* nginx_apply.c: at the end of its unit's queue. */
+void bt_nginx_submit(struct bt_nginx_apply *op);
+void bt_nginx_op_cancel(struct bt_op *op);
+/* What a configuration needs to know of its place. */
+struct bt_nginx_layout bt_nginx_layout_of(bool managed, const char *prefix);
 
 /* Takes the ops over; `ended` is called from the loop with each op's answer still to be given:
  * result and err hold for all of them. */

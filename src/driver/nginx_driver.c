@@ -97,4 +97,5 @@ const struct bt_balancer_ops bt_balancer_nginx = {
 	.watch = bt_nginx_watch_begin,
 	.observe = bt_nginx_observe_begin,
 	.tend = nginx_tend,
+	.hold = bt_nginx_hold_begin,
 };

@@ -108,9 +108,9 @@ static void servers(
 	for (size_t i = 0; i < pool->n_members; i++) {
 		const struct bt_pool_member *m = &pool->members[i];
 		bool primary = only ? m == only : m->in;
-		const char *how = n_in == 0	   ? "down;"
-				  : !primary	   ? "backup max_fails=0;"
-				  : n_primary == 1 ? "max_fails=0;"
+		const char *how = n_in == 0 || (pool->down && pool->down[i]) ? "down;"
+				  : !primary				     ? "backup max_fails=0;"
+				  : n_primary == 1			     ? "max_fails=0;"
 						   : "max_fails=1 fail_timeout=1s;";
 		bt_nginx_address(m->address, m->port, addr, sizeof addr);
 		bt_str_addf(out, "%sserver %-*s %-28s # %s/%s\n", indent, (int)width, addr, how,

@@ -75,6 +75,9 @@ void bt_nginx_argv(const struct bt_nginx_unit *u, const char *extra, const char 
 struct bt_op *bt_nginx_apply_begin(const struct bt_pool *pool, bt_progress_fn progress,
 	void *progress_arg, bt_done_fn done, void *arg);
 void bt_nginx_recover_begin(struct bt_nginx_site *site);
+/* nginx_hold.c */
+struct bt_op *bt_nginx_hold_begin(const struct bt_service *service, const char *const *slots,
+	size_t n_slots, bt_done_fn done, void *arg);
 void bt_nginx_restart_begin(struct bt_nginx_site *site);
 
 struct bt_op *bt_nginx_drain_begin(const struct bt_drain_request *rq, bt_progress_fn progress,

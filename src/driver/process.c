@@ -40,10 +40,10 @@ static bool adopt(const char *service, const char *slot)
 	spec->service = service;
 	spec->slot = slot;
 	struct bt_instance *i = bt_instance_add(spec, dir);
-	/* Until the shim speaks, its last written word is what observe tells. */
-	if (bt_process_status_read(dir, &i->status, NULL) == 0)
-		i->seen = true;
-	i->ran = i->seen;
+	/* Until the shim speaks, its last written word is what observe tells; but for one of an
+	 * earlier boot, which is no more. */
+	i->ran = bt_process_status_read(dir, &i->status, NULL) == 0;
+	i->seen = i->ran && !bt_process.env.hold;
 	i->phase = BT_PROCESS_LOST;
 	bt_instance_resume(i);
 	return true;
@@ -84,6 +84,16 @@ static int process_init(const struct bt_driver_env *env, struct bt_err *err)
 			adopt_service(root, e->d_name);
 	closedir(d);
 	return 0;
+}
+
+static void process_wake(void)
+{
+	bt_process.env.hold = false;
+	for (struct bt_instance *i = bt_process.instances, *next; i; i = next) {
+		next = i->next;
+		if (i->phase == BT_PROCESS_LOST && !event_pending(i->timer, EV_TIMEOUT, NULL))
+			bt_instance_resume(i);
+	}
 }
 
 /* ---- start ---------------------------------------------------------------------------------- */
@@ -278,4 +288,5 @@ const struct bt_runtime_ops bt_runtime_process = {
 	.stop = process_stop,
 	.observe = process_observe,
 	.log_path = process_log_path,
+	.wake = process_wake,
 };

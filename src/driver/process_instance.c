@@ -343,8 +343,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 void bt_instance_resume(struct bt_instance *i)
 {
 	struct bt_shim_status s;
-	if (link_shim(i))
-		return;
+	if (link_shim(i) || bt_process.env.hold)
+		return; /* what is held waits, without a timer, for bt_process_wake */
 	if (bt_process_status_read(i->dir, &s, NULL) == 0) {
 		i->status = s;
 		i->seen = true;

@@ -8,6 +8,7 @@ answer_500     every page but health is 500      die_after      seconds until it
 ignore_term    SIGTERM changes nothing           health_fails_after  seconds until health turns 503
 healthy_slots  the only slots where it is healthy
 print_env      a variable it prints as it begins
+warm_up        seconds after it listens in which it is not healthy and every page says NOT READY
 """
 import argparse
 import http.server
@@ -126,8 +127,13 @@ class Page(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(data)
 
+    def warm(self):
+        return time.monotonic() - BEGUN >= setting("start_delay", 0) + setting("warm_up", 0)
+
     def healthy(self):
         after = setting("health_fails_after")
+        if not self.warm():
+            return False
         return setting("healthy", True) and ARGS.slot in setting("healthy_slots", [ARGS.slot]) and (after is None or time.monotonic() - BEGUN < after)
 
     def do_GET(self):
@@ -141,6 +147,8 @@ class Page(http.server.BaseHTTPRequestHandler):
         elif url.path == "/actuator/health":
             good = self.healthy()
             self.answer(200 if good else 503, json.dumps({"status": "UP" if good else "DOWN"}), "application/json")
+        elif not self.warm():
+            self.answer(200, "NOT READY")
         elif setting("answer_500"):
             self.answer(500, "out of order\n")
         elif url.path == "/profile":
