@@ -153,6 +153,8 @@ class Page(http.server.BaseHTTPRequestHandler):
             self.answer(500, "out of order\n")
         elif url.path == "/profile":
             self.answer(200, ARGS.slot)
+        elif url.path.endswith("/who"):
+            self.answer(200, f"{ARGS.slot} {setting('version', '?')}")
         elif url.path == "/env":
             self.answer(200, os.environ.get(query.get("name", ""), ""))
         elif url.path == "/file":

@@ -261,11 +261,16 @@ class Lab:
             else:
                 config[key] = value
         self.services[name] = config
+        self.write()
+        return config
+
+    def write(self):
+        """baton.yaml from self.services, which a test may have changed."""
+        config = next(iter(self.services.values()))
         text = json.dumps(config if len(self.services) == 1 else
                           {"services": {n: {k: v for k, v in c.items() if k != "service"}
                                         for n, c in self.services.items()}}, indent=1)
         (self.dir / "baton.yaml").write_text(text)
-        return config
 
     def artifact(self, version, **settings):
         """A file that is the app with these settings; see app.py for what they are."""
