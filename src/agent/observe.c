@@ -141,7 +141,7 @@ static void see_balancer(struct bt_observing *o)
 {
 	const struct bt_service *s = o->service;
 	const struct bt_balancer_ops *ops = o->env->drivers->balancer(s);
-	if (!ops || !s->nginx || !bt_streq(s->nginx->on, o->env->driver->host))
+	if (!ops || !s->nginx || !bt_nginx_is_on(s->nginx, o->env->driver->host))
 		return;
 	o->balancer = BT_ARENA_NEW(o->arena, struct bt_seen_balancer);
 	o->balancer->name = bt_arena_printf(o->arena, "nginx/%s", s->name);

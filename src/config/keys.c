@@ -158,8 +158,12 @@ const struct bt_key bt_keys[] = {
 	{"traffic", .doc = "What brings requests to the instances; nothing without it."},
 	{"traffic.nginx", .in_nginx = true,
 		.doc = "nginx: `adopt` for the one that is there, else baton runs its own."},
-	{"traffic.nginx.on", &bt_type_text, NGINX_AT(on), NAME, .derived = "the first host",
-		.doc = "The host it runs on.", .example = "web1"},
+	{"traffic.nginx.on", &bt_type_names, NGINX_AT(on), NGINX_WITH(n_on), NAME, .max = 63,
+		.derived = "the first host",
+		.doc = "The host it runs on. Several, as a list, each have an nginx of the same "
+		       "configuration: they are switched in this order, and if one fails all "
+		       "return.",
+		.example = "[web1, web2]"},
 	{"traffic.nginx.adopt", .in_nginx = true, .when = BT_KEY_ADOPT,
 		.doc = "Your nginx, whose configuration includes one file that baton owns."},
 	{"traffic.nginx.adopt.include", &bt_type_text, NGINX_AT(include), .when = BT_KEY_ADOPT,

@@ -72,9 +72,9 @@ bool bt_reading_whole(
 
 extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt_type_count,
 	bt_type_number, bt_type_health_port, bt_type_bool, bt_type_enum, bt_type_share, bt_type_map,
-	bt_type_list, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes, bt_type_failure,
-	bt_type_batch, bt_type_health_path, bt_type_health_tls_path, bt_type_health_tcp,
-	bt_type_health_exec;
+	bt_type_list, bt_type_names, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes,
+	bt_type_failure, bt_type_batch, bt_type_health_path, bt_type_health_tls_path,
+	bt_type_health_tcp, bt_type_health_exec;
 
 /* Checks of texts. */
 bool bt_check_text(const char *t);     /* any, without control characters but tab and newline */

@@ -106,8 +106,10 @@ static const struct bt_node *scalar(struct bt_reading *r, const char *text)
 static void derive_nginx(struct bt_reading *r)
 {
 	struct bt_nginx *n = r->nginx;
-	if (!n->on)
-		n->on = r->service->hosts[0];
+	if (!n->n_on) {
+		n->on = r->service->hosts;
+		n->n_on = 1;
+	}
 	if (n->mode == BT_NGINX_ADOPT) {
 		if (!n->upstream)
 			n->upstream = r->service->name;

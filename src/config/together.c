@@ -90,10 +90,12 @@ static void check_form(struct bt_reading *r)
 		tell(r, "traffic.nginx.adopt.form",
 			"this form sends to one instance, and several would serve: use form: "
 			"upstream");
-	if (s->nginx->form == BT_NGINX_SERVICE_PORT && !runs_on(s, s->nginx->on))
-		tell(r, "traffic.nginx.adopt.form",
-			"a port alone means nginx's own host, and the service runs on another: use "
-			"form: service_url");
+	for (size_t i = 0; s->nginx->form == BT_NGINX_SERVICE_PORT && i < s->nginx->n_on; i++)
+		if (!runs_on(s, s->nginx->on[i]))
+			tell(r, "traffic.nginx.adopt.form",
+				"a port alone means nginx's own host, and the service runs on "
+				"another: use "
+				"form: service_url");
 }
 
 static void check_nginx(struct bt_reading *r)
@@ -118,10 +120,13 @@ static void check_nginx(struct bt_reading *r)
 	}
 	if (!n->certificate != !n->certificate_key)
 		tell(r, "traffic.nginx.tls", "expected both certificate and key");
-	const struct bt_slot *slot = runs_on(s, n->on) ? slot_with(s, listen_port(s)) : NULL;
-	if (slot) {
+	for (size_t k = 0; k < n->n_on; k++) {
+		const struct bt_slot *slot =
+			runs_on(s, n->on[k]) ? slot_with(s, listen_port(s)) : NULL;
+		if (!slot)
+			continue;
 		BT_FREE char *text = bt_asprintf("port %ld is that of slot %s on host %s",
-			listen_port(s), slot->name, n->on);
+			listen_port(s), slot->name, n->on[k]);
 		tell(r, "traffic.nginx.listen", text);
 	}
 }
@@ -169,7 +174,8 @@ static const char *taken(const struct bt_service *s, const char *host, long port
 	const struct bt_slot *slot = runs_on(s, host) ? slot_with(s, port) : NULL;
 	if (slot)
 		return slot->name;
-	return s->nginx && bt_streq(s->nginx->on, host) && listen_port(s) == port ? "nginx" : NULL;
+	return s->nginx && bt_nginx_is_on(s->nginx, host) && listen_port(s) == port ? "nginx"
+										    : NULL;
 }
 
 static void check_port(struct bt_problem_sink *sink, const struct bt_node *at,
@@ -200,12 +206,12 @@ void bt_config_check_pair(struct bt_problem_sink *sink, const struct bt_node *at
 	for (size_t h = 0; h < later->n_hosts; h++)
 		for (size_t i = 0; i < later->run.n_slots; i++)
 			check_slot(sink, at, earlier, later, later->hosts[h], &later->run.slots[i]);
-	if (later->nginx)
-		check_port(sink, at, earlier, later, later->nginx->on, listen_port(later), "nginx");
-	bool same_file = earlier->nginx && later->nginx && earlier->nginx->include &&
-			 bt_streq(earlier->nginx->include, later->nginx->include) &&
-			 bt_streq(earlier->nginx->on, later->nginx->on);
-	if (same_file)
-		bt_problem(sink, at, "the include file %s on host %s is that of %s too",
-			later->nginx->include, later->nginx->on, earlier->name);
+	for (size_t i = 0; later->nginx && i < later->nginx->n_on; i++) {
+		const char *on = later->nginx->on[i], *file = later->nginx->include;
+		check_port(sink, at, earlier, later, on, listen_port(later), "nginx");
+		if (earlier->nginx && file && bt_streq(earlier->nginx->include, file) &&
+			bt_nginx_is_on(earlier->nginx, on))
+			bt_problem(sink, at, "the include file %s on host %s is that of %s too",
+				file, on, earlier->name);
+	}
 }

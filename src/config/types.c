@@ -10,6 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { NAMES_MAX = 32 };
+
 void bt_reading_wrong(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, const char *expected)
 {
@@ -356,6 +358,34 @@ static json_t *write_list(const struct bt_key *k, const void *field, const void 
 	return a;
 }
 const struct bt_key_type bt_type_list = {"list", read_list, write_list};
+
+/* One name, or a list of some. */
+static void read_names(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
+	void *field, void *count)
+{
+	const char *one = NULL;
+	if (n->kind == BT_NODE_LIST && n->n > 0 && n->n <= NAMES_MAX) {
+		read_texts(r, k, n, true, field, count);
+		return;
+	}
+	if (n->kind == BT_NODE_SCALAR)
+		read_text(r, k, n, &one, NULL);
+	else
+		wrong(r, k, n, "a name, or a list of up to 32 such as [a, b]");
+	if (!one)
+		return;
+	const char **list = BT_ARENA_ARRAY(r->arena, const char *, 1);
+	list[0] = one;
+	*(const char *const **)field = list;
+	*(size_t *)count = 1;
+}
+
+static json_t *write_names(const struct bt_key *k, const void *field, const void *count)
+{
+	const char *const *list = *(const char *const *const *)field;
+	return *(const size_t *)count == 1 ? json_string(list[0]) : write_list(k, field, count);
+}
+const struct bt_key_type bt_type_names = {"name or list", read_names, write_names};
 
 /* A command line split at blanks; quotes group, a backslash takes the next character as it is
  * (within double quotes only before " and \). No shell is ever asked. */

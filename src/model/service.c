@@ -48,6 +48,14 @@ int bt_enum_parse(const struct bt_enum *e, const char *text, int *ret, struct bt
 		text, near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
 
+bool bt_nginx_is_on(const struct bt_nginx *n, const char *host)
+{
+	for (size_t i = 0; i < n->n_on; i++)
+		if (bt_streq(n->on[i], host))
+			return true;
+	return false;
+}
+
 static bool alnum(char c)
 {
 	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');

@@ -97,7 +97,8 @@ struct bt_route {
 };
 
 struct bt_nginx {
-	const char *on; /* host name of the balancer's agent */
+	const char *const *on; /* hosts whose agents have one, in the order they are switched */
+	size_t n_on;
 	enum bt_nginx_mode mode;
 	/* adopt */
 	const char *config;  /* the user's nginx.conf for -t and -c; NULL: nginx's own default */
@@ -120,6 +121,8 @@ struct bt_nginx {
 				listen */
 	int max_old_workers; /* refuse a reload while more than these still shut down */
 };
+
+bool bt_nginx_is_on(const struct bt_nginx *n, const char *host);
 
 struct bt_deploy {
 	enum bt_strategy strategy;

@@ -89,13 +89,11 @@ static void take_over(struct bt_build *b, struct bt_list to, struct bt_list abse
 			bt_list_add(&rest, i);
 	}
 	if (b->balancer != BT_NONE && in.n) {
-		bt_build_stage(b, NULL, "check");
-		bt_build_lane_balancer(b);
-		bt_build_backend(b, in, NULL);
+		bt_build_check_stage(b, in);
 	}
 	if (b->balancer != BT_NONE && (in.n || out.n)) {
 		bt_build_stage(b, to.n ? "one switch back" : "nothing served before", "cutover");
-		bt_build_lane_balancer(b);
+		bt_build_lane_balancers(b);
 		bt_build_switch(b, in, out, NULL);
 	}
 	bt_build_retire_stages(b, rest,
@@ -256,7 +254,7 @@ static int back_recreate(struct bt_build *b, struct bt_err *err)
 	b->plan->min_in_rotation = 0;
 	if (b->balancer != BT_NONE && s.wrong.n) {
 		bt_build_stage(b, "no new request goes to what is about to stop", "take out");
-		bt_build_lane_balancer(b);
+		bt_build_lane_balancers(b);
 		bt_build_switch(b, none, s.wrong, NULL);
 	}
 	bt_build_retire_stages(b, start, "it must be gone before the old release starts");
@@ -268,11 +266,9 @@ static int back_recreate(struct bt_build *b, struct bt_err *err)
 		bt_build_health(b, in.v[i], NULL);
 	}
 	if (b->balancer != BT_NONE && in.n) {
-		bt_build_stage(b, NULL, "check");
-		bt_build_lane_balancer(b);
-		bt_build_backend(b, in, NULL);
+		bt_build_check_stage(b, in);
 		bt_build_stage(b, NULL, "cutover");
-		bt_build_lane_balancer(b);
+		bt_build_lane_balancers(b);
 		bt_build_switch(b, in, none, NULL);
 	}
 	confirm(b, s.good);

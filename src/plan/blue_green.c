@@ -56,11 +56,9 @@ static void cutover(struct bt_build *b, struct bt_list to, struct bt_list from)
 				 "the new port");
 		return;
 	}
-	bt_build_stage(b, NULL, "check");
-	bt_build_lane_balancer(b);
-	bt_build_backend(b, to, NULL);
+	bt_build_check_stage(b, to);
 	bt_build_stage(b, NULL, "cutover");
-	bt_build_lane_balancer(b);
+	bt_build_lane_balancers(b);
 	bt_build_switch(b, to, from, "one change moves every new request, and nginx confirms it");
 }
 

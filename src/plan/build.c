@@ -68,24 +68,29 @@ static void add_release(struct bt_build *b, uint32_t id, const char *version, co
 	p->releases = list;
 }
 
-static uint16_t add_hosts(struct bt_build *b)
+static uint16_t find_host(const char *const *hosts, size_t n, const char *name)
+{
+	for (size_t i = 0; i < n; i++)
+		if (bt_streq(hosts[i], name))
+			return (uint16_t)i;
+	return BT_NONE;
+}
+
+/* Those of the service, then those that are only a balancer's. */
+static void add_hosts(struct bt_build *b)
 {
 	const struct bt_service *s = b->service;
-	const char **hosts = BT_ARENA_ARRAY(b->arena, const char *, s->n_hosts + 1);
+	const struct bt_scene *scene = &b->scene;
+	const char **hosts =
+		BT_ARENA_ARRAY(b->arena, const char *, s->n_hosts + scene->n_balancers);
 	size_t n = 0;
-	uint16_t balancer_host = BT_NONE;
-	for (; n < s->n_hosts; n++) {
+	for (; n < s->n_hosts; n++)
 		hosts[n] = bt_arena_strdup(b->arena, s->hosts[n]);
-		if (s->nginx && bt_streq(hosts[n], s->nginx->on))
-			balancer_host = (uint16_t)n;
-	}
-	if (s->nginx && balancer_host == BT_NONE) {
-		balancer_host = (uint16_t)n;
-		hosts[n++] = bt_arena_strdup(b->arena, s->nginx->on);
-	}
+	for (size_t i = 0; i < scene->n_balancers; i++)
+		if (find_host(hosts, n, scene->balancers[i].on) == BT_NONE)
+			hosts[n++] = bt_arena_strdup(b->arena, scene->balancers[i].on);
 	b->plan->hosts = hosts;
 	b->plan->n_hosts = n;
-	return balancer_host;
 }
 
 static void add_instances(struct bt_build *b)
@@ -107,23 +112,53 @@ static void add_instances(struct bt_build *b)
 	b->plan->n_instances = s->n_places;
 }
 
-static void add_balancer(struct bt_build *b)
+static bool routes_one(const struct bt_nginx *n)
 {
-	if (b->balancer_host == BT_NONE)
+	for (size_t i = 0; i < n->n_routes; i++)
+		if (n->routes[i].to == BT_ROUTE_ONE)
+			return true;
+	return false;
+}
+
+/* Where they differ (one was added, or set up anew), the next switch makes them alike. */
+static void note_difference(struct bt_build *b)
+{
+	const struct bt_scene *s = &b->scene;
+	for (uint16_t i = 0; i < s->n_places; i++)
+		for (size_t k = 0; s->places[i].in && k < s->n_balancers; k++)
+			if (!(s->places[i].in_at >> k & 1)) {
+				bt_build_note(b,
+					"nginx on %s does not send to %s, and another one does: "
+					"the first switch makes them alike",
+					s->balancers[k].on, bt_build_place_name(b, i));
+				return;
+			}
+}
+
+static void add_balancers(struct bt_build *b)
+{
+	const struct bt_scene *s = &b->scene;
+	if (!s->n_balancers)
 		return;
-	struct bt_plan_balancer *list = BT_ARENA_NEW(b->arena, struct bt_plan_balancer);
-	list->host = b->balancer_host;
-	list->name = bt_arena_printf(b->arena, "nginx/%s", b->service->name);
-	list->expect_generation = b->scene.balancer ? b->scene.balancer->generation : 0;
-	list->expect_one = BT_NONE;
-	for (size_t i = 0; i < b->service->nginx->n_routes; i++)
-		list->routes_one |= b->service->nginx->routes[i].to == BT_ROUTE_ONE;
-	for (size_t i = b->scene.n_places; list->routes_one && i-- > 0;)
-		if (b->scene.places[i].one)
-			list->expect_one = (uint16_t)i;
+	struct bt_plan_balancer *list =
+		BT_ARENA_ARRAY(b->arena, struct bt_plan_balancer, s->n_balancers);
+	for (size_t i = 0; i < s->n_balancers; i++) {
+		const struct bt_seen_balancer *seen = s->balancers[i].seen;
+		list[i].host = find_host(b->plan->hosts, b->plan->n_hosts, s->balancers[i].on);
+		list[i].name = bt_arena_printf(b->arena, "nginx/%s", b->service->name);
+		list[i].expect_generation = seen ? seen->generation : 0;
+		list[i].routes_one = routes_one(b->service->nginx);
+		list[i].expect_one = BT_NONE;
+		for (size_t k = s->n_places; list[i].routes_one && k-- > 0;)
+			if (s->places[k].one)
+				list[i].expect_one = (uint16_t)k;
+		if (seen && seen->trouble)
+			bt_build_note(b, "nginx on %s: %s", s->balancers[i].on, seen->trouble);
+	}
 	b->plan->balancers = list;
-	b->plan->n_balancers = 1;
+	b->plan->n_balancers = s->n_balancers;
 	b->balancer = 0;
+	note_difference(b);
 }
 
 int bt_build_begin(struct bt_build *b, const struct bt_plan_request *rq,
@@ -131,8 +166,7 @@ int bt_build_begin(struct bt_build *b, const struct bt_plan_request *rq,
 {
 	BT_ARENA struct bt_arena *a = bt_arena_new();
 	const struct bt_service *s = rq->service;
-	*b = (struct bt_build){
-		.arena = a, .rq = rq, .service = s, .balancer = BT_NONE, .balancer_host = BT_NONE};
+	*b = (struct bt_build){.arena = a, .rq = rq, .service = s, .balancer = BT_NONE};
 	int r = bt_scene_look(s, rq->world, a, &b->scene, err);
 	if (r < 0)
 		return r;
@@ -147,11 +181,9 @@ int bt_build_begin(struct bt_build *b, const struct bt_plan_request *rq,
 	p->on_drain_timeout = s->deploy.on_drain_timeout;
 	p->release = purpose == BT_PLAN_RETIRE ? 0 : rq->release.id;
 	add_release(b, p->release, rq->release.version, rq->release.digest);
-	b->balancer_host = add_hosts(b);
+	add_hosts(b);
 	add_instances(b);
-	add_balancer(b);
-	if (b->scene.balancer && b->scene.balancer->trouble)
-		bt_build_note(b, "nginx on %s: %s", s->nginx->on, b->scene.balancer->trouble);
+	add_balancers(b);
 	BT_STEAL(a);
 	return 0;
 }
@@ -236,9 +268,18 @@ void bt_build_lane_at(struct bt_build *b, uint16_t place)
 	bt_build_lane(b, bt_build_place_name(b, place));
 }
 
-void bt_build_lane_balancer(struct bt_build *b)
+static void lane_balancer(struct bt_build *b, uint16_t balancer)
 {
-	bt_build_lane(b, b->plan->hosts[b->balancer_host]);
+	bt_build_lane(b, b->plan->hosts[b->plan->balancers[balancer].host]);
+}
+
+void bt_build_lane_balancers(struct bt_build *b)
+{
+	BT_STR struct bt_str name = {0};
+	for (size_t i = 0; i < b->plan->n_balancers; i++)
+		bt_str_addf(
+			&name, "%s%s", i ? ", " : "", b->plan->hosts[b->plan->balancers[i].host]);
+	bt_build_lane(b, bt_str_get(&name));
 }
 
 /* ── tasks ── */
@@ -279,10 +320,11 @@ static struct bt_task *add_at(
 	return t;
 }
 
-static struct bt_task *add_balanced(struct bt_build *b, enum bt_task_kind kind, const char *why)
+static struct bt_task *add_balanced(
+	struct bt_build *b, enum bt_task_kind kind, uint16_t balancer, const char *why)
 {
-	struct bt_task *t = add(b, kind, b->balancer_host, why);
-	t->balancer = b->balancer;
+	struct bt_task *t = add(b, kind, b->plan->balancers[balancer].host, why);
+	t->balancer = balancer;
 	return t;
 }
 
@@ -321,42 +363,48 @@ void bt_build_health(struct bt_build *b, uint16_t place, const char *why)
 	t->timeout_ms = health_ms(b->service);
 }
 
-void bt_build_backend(struct bt_build *b, struct bt_list in, const char *why)
+static void backend_at(struct bt_build *b, uint16_t balancer, struct bt_list in, const char *why)
 {
-	if (b->balancer == BT_NONE || !in.n)
-		return;
-	struct bt_task *t = add_balanced(b, BT_TASK_BACKEND_CHECK, why);
+	struct bt_task *t = add_balanced(b, BT_TASK_BACKEND_CHECK, balancer, why);
 	t->in = in.v;
 	t->n_in = in.n;
+}
+
+void bt_build_backend(struct bt_build *b, struct bt_list in, const char *why)
+{
+	for (uint16_t i = 0; in.n && i < b->plan->n_balancers; i++)
+		backend_at(b, i, in, why);
 }
 
 void bt_build_switch(struct bt_build *b, struct bt_list in, struct bt_list out, const char *why)
 {
-	if (b->balancer == BT_NONE || (!in.n && !out.n))
-		return;
-	struct bt_task *t = add_balanced(b, BT_TASK_SWITCH, why);
-	t->in = in.v;
-	t->n_in = in.n;
-	t->out = out.v;
-	t->n_out = out.n;
+	for (uint16_t i = 0; (in.n || out.n) && i < b->plan->n_balancers; i++) {
+		struct bt_task *t = add_balanced(b, BT_TASK_SWITCH, i, why);
+		t->in = in.v;
+		t->n_in = in.n;
+		t->out = out.v;
+		t->n_out = out.n;
+	}
 }
 
-void bt_build_drain(struct bt_build *b, struct bt_list out, const char *why)
+static void drain_at(struct bt_build *b, uint16_t balancer, struct bt_list out, const char *why)
 {
-	if (b->balancer == BT_NONE || !out.n)
-		return;
-	struct bt_task *t = add_balanced(b, BT_TASK_DRAIN, why);
+	struct bt_task *t = add_balanced(b, BT_TASK_DRAIN, balancer, why);
 	t->out = out.v;
 	t->n_out = out.n;
 	t->wait_ms = b->service->deploy.drain_ms;
 	t->timeout_ms += t->wait_ms;
 }
 
-void bt_build_bake_balancer(struct bt_build *b)
+void bt_build_drain(struct bt_build *b, struct bt_list out, const char *why)
 {
-	if (b->balancer == BT_NONE)
-		return;
-	struct bt_task *t = add_balanced(b, BT_TASK_BAKE, NULL);
+	for (uint16_t i = 0; out.n && i < b->plan->n_balancers; i++)
+		drain_at(b, i, out, why);
+}
+
+static void bake_at(struct bt_build *b, uint16_t balancer)
+{
+	struct bt_task *t = add_balanced(b, BT_TASK_BAKE, balancer, NULL);
 	t->wait_ms = b->service->deploy.bake_ms;
 	t->timeout_ms += t->wait_ms;
 }
@@ -447,6 +495,15 @@ void bt_build_prepare(struct bt_build *b, const bool *hosts)
 	}
 }
 
+void bt_build_check_stage(struct bt_build *b, struct bt_list in)
+{
+	bt_build_stage(b, NULL, "check");
+	for (uint16_t i = 0; in.n && i < b->plan->n_balancers; i++) {
+		lane_balancer(b, i);
+		backend_at(b, i, in, NULL);
+	}
+}
+
 void bt_build_bake_stage(struct bt_build *b, struct bt_list places, const char *name)
 {
 	if (b->service->deploy.bake_ms == 0)
@@ -456,9 +513,9 @@ void bt_build_bake_stage(struct bt_build *b, struct bt_list places, const char *
 		bt_build_lane_at(b, places.v[i]);
 		bt_build_bake(b, places.v[i]);
 	}
-	if (b->balancer != BT_NONE) {
-		bt_build_lane_balancer(b);
-		bt_build_bake_balancer(b);
+	for (uint16_t i = 0; i < b->plan->n_balancers; i++) {
+		lane_balancer(b, i);
+		bake_at(b, i);
 	}
 }
 
@@ -479,10 +536,10 @@ void bt_build_retire_stages(struct bt_build *b, struct bt_list places, const cha
 			bt_list_add(&ours, places.v[i]);
 	if (!ours.n)
 		return;
-	if (b->balancer != BT_NONE) {
-		bt_build_stage(b, NULL, "drain");
-		bt_build_lane_balancer(b);
-		bt_build_drain(b, ours, NULL);
+	bt_build_stage(b, NULL, "drain");
+	for (uint16_t i = 0; i < b->plan->n_balancers; i++) {
+		lane_balancer(b, i);
+		drain_at(b, i, ours, NULL);
 	}
 	bt_build_stage(b, why, "retire");
 	for (size_t i = 0; i < ours.n; i++) {

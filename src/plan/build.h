@@ -16,8 +16,8 @@ struct bt_build {
 	const struct bt_plan_request *rq;
 	const struct bt_service *service;
 	struct bt_scene scene;
-	uint16_t balancer, balancer_host; /* plan indexes, BT_NONE without a balancer */
-	size_t n_tasks;			  /* in the whole plan */
+	uint16_t balancer; /* BT_NONE: there is none; else 0, the first of the plan's */
+	size_t n_tasks;	   /* in the whole plan */
 	/* what is being added to: capacities of the growing tables */
 	size_t cap_stages, cap_lanes, cap_tasks, cap_notes, cap_releases;
 };
@@ -33,7 +33,7 @@ void bt_build_stage(struct bt_build *b, const char *why, const char *name_fmt, .
 	__attribute__((format(printf, 3, 4)));
 void bt_build_lane(struct bt_build *b, const char *name);
 void bt_build_lane_at(struct bt_build *b, uint16_t place); /* "was1/green" */
-void bt_build_lane_balancer(struct bt_build *b);
+void bt_build_lane_balancers(struct bt_build *b);	   /* one for all of them */
 void bt_build_note(struct bt_build *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const char *bt_build_text(struct bt_build *b, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
@@ -43,11 +43,11 @@ void bt_build_component(struct bt_build *b, uint16_t host, const char *why);
 void bt_build_start(struct bt_build *b, uint16_t place, const char *why);
 void bt_build_stop(struct bt_build *b, uint16_t place, const char *why);
 void bt_build_health(struct bt_build *b, uint16_t place, const char *why);
-/* The four below do nothing without a balancer or with empty lists. */
+/* The three below do nothing without a balancer or with empty lists. With several, each has a task
+ * of its own, in their order. */
 void bt_build_backend(struct bt_build *b, struct bt_list in, const char *why);
 void bt_build_switch(struct bt_build *b, struct bt_list in, struct bt_list out, const char *why);
 void bt_build_drain(struct bt_build *b, struct bt_list out, const char *why);
-void bt_build_bake_balancer(struct bt_build *b);
 void bt_build_bake(struct bt_build *b, uint16_t place);
 void bt_build_prune(struct bt_build *b, uint16_t host);
 
@@ -62,7 +62,8 @@ const char *bt_build_version(struct bt_build *b, uint32_t release);
 const char *bt_build_place_name(struct bt_build *b, uint16_t place); /* "was1/green" */
 
 /* Stages that every strategy has. */
-void bt_build_prepare(struct bt_build *b, const bool *hosts); /* hosts NULL: all */
+void bt_build_check_stage(struct bt_build *b, struct bt_list in); /* from every balancer */
+void bt_build_prepare(struct bt_build *b, const bool *hosts);	  /* hosts NULL: all */
 void bt_build_bake_stage(struct bt_build *b, struct bt_list places, const char *name);
 void bt_build_prune_stage(struct bt_build *b);
 /* Drain then stop: stages "drain" and "retire"; for places where something of ours runs. */

@@ -81,16 +81,36 @@ static size_t used(const size_t *counts, size_t n, int *ret_first)
 	return k;
 }
 
-/* "blue (was1, was2) and green (was3)": which slots, and where. */
-static void name_places(const struct bt_scene *s, bool by_rotation, struct bt_str *out)
+/* "web1 and web2" */
+static void name_balancers(const struct bt_scene *s, struct bt_str *out)
+{
+	for (size_t i = 0; i < s->n_balancers; i++)
+		bt_str_addf(out, "%s%s",
+			i == 0			  ? ""
+			: i + 1 == s->n_balancers ? " and "
+						  : ", ",
+			s->balancers[i].on);
+}
+
+enum { EVERY = -1, UP = -2 }; /* besides one balancer's number */
+
+static bool is_named(const struct bt_place *p, int by)
+{
+	if (by == UP)
+		return bt_place_ours(p) || p->stranger;
+	return by == EVERY ? p->in : p->in_at >> by & 1;
+}
+
+/* "blue (was1, was2) and green (was3)": which slots are in rotation, or have something running,
+ * and where. */
+static void name_places(const struct bt_scene *s, int by, struct bt_str *out)
 {
 	bool any = false;
 	for (uint16_t slot = 0; slot < s->service->run.n_slots; slot++) {
 		size_t n = 0;
 		for (size_t i = 0; i < s->n_places; i++) {
 			const struct bt_place *p = &s->places[i];
-			if (p->slot != slot ||
-				!(by_rotation ? p->in : bt_place_ours(p) || p->stranger))
+			if (p->slot != slot || !is_named(p, by))
 				continue;
 			if (n++ == 0)
 				bt_str_addf(out, "%s%s (%s", any ? " and " : "",
@@ -103,22 +123,25 @@ static void name_places(const struct bt_scene *s, bool by_rotation, struct bt_st
 			bt_str_addc(out, ')');
 	}
 	if (!any)
-		bt_str_add(out, by_rotation ? "no slot" : "nothing");
+		bt_str_add(out, by == UP ? "nothing" : "no slot");
 }
 
 static int disagree(const struct bt_scene *s, const char *what, struct bt_err *err)
 {
 	BT_STR struct bt_str text = {0};
 	bt_str_addf(&text, "%s; ", what);
-	if (s->balancer) {
-		bt_str_addf(&text, "nginx on %s sends to ", s->balancer_host->host);
-		name_places(s, true, &text);
+	for (size_t i = 0; i < s->n_balancers; i++) {
+		const struct bt_scene_balancer *b = &s->balancers[i];
+		if (!b->seen)
+			continue;
+		bt_str_addf(&text, "nginx on %s sends to ", b->on);
+		name_places(s, (int)i, &text);
 		bt_str_add(&text, ", ");
-		if (s->balancer->identity)
-			bt_str_addf(&text, "through it '%s' answers, ", s->balancer->identity);
+		if (b->seen->identity)
+			bt_str_addf(&text, "through it '%s' answers, ", b->seen->identity);
 	}
 	bt_str_add(&text, "running: ");
-	name_places(s, false, &text);
+	name_places(s, UP, &text);
 	return bt_err_set(err, BT_E_REFUSED, "which slot of %s is live? %s", s->service->name,
 		bt_str_get(&text));
 }
@@ -140,15 +163,36 @@ static int check_instances(const struct bt_scene *s, struct bt_err *err)
 	return 0;
 }
 
+static const char *said_through(const struct bt_scene *s, size_t balancer)
+{
+	const struct bt_seen_balancer *seen = s->balancers[balancer].seen;
+	return seen ? seen->identity : NULL;
+}
+
+static bool fits_through(const struct bt_scene *s, size_t balancer, const char *said)
+{
+	for (size_t i = 0; i < s->n_places; i++)
+		if (is_named(&s->places[i], (int)balancer) && identity_fits(s, &s->places[i], said))
+			return true;
+	return false;
+}
+
 static int check_through(const struct bt_scene *s, struct bt_err *err)
 {
-	const char *said = s->balancer ? s->balancer->identity : NULL;
-	if (!said || !s->service->identity.path)
-		return 0;
-	for (size_t i = 0; i < s->n_places; i++)
-		if (s->places[i].in && identity_fits(s, &s->places[i], said))
-			return 0;
-	return disagree(s, "the identity is not that of the slot in rotation", err);
+	for (size_t k = 0; s->service->identity.path && k < s->n_balancers; k++) {
+		const char *said = said_through(s, k);
+		if (said && !fits_through(s, k, said))
+			return disagree(s, "the identity is not that of the slot in rotation", err);
+	}
+	return 0;
+}
+
+static bool any_through(const struct bt_scene *s)
+{
+	for (size_t k = 0; k < s->n_balancers; k++)
+		if (said_through(s, k))
+			return true;
+	return false;
 }
 
 /* Nobody to ask but what runs: one slot, or else the one that was started last. */
@@ -211,7 +255,7 @@ static int live_by_balancer(const struct bt_scene *s, const struct slots *c, int
 	size_t n_in = used(c->in, c->n, &slot), n_up = used(c->up, c->n, &up);
 	if (n_in > 1 && !all_alike(s, c))
 		return disagree(s, "nginx sends to several slots", err);
-	if (n_up == 0 && !(s->balancer && s->balancer->identity)) {
+	if (n_up == 0 && !any_through(s)) {
 		if (slot < 0)
 			bt_str_add(why, "nothing runs and nginx sends nowhere");
 		else
@@ -230,12 +274,15 @@ static int live_by_balancer(const struct bt_scene *s, const struct slots *c, int
 		bt_str_add(why, "nginx sends nowhere");
 	else if (!c->up[slot])
 		return disagree(s, "nginx sends where nothing runs", err);
-	else if (n_in > 1) {
-		bt_str_addf(why, "nginx on %s sends to ", s->balancer_host->host);
-		name_places(s, true, why);
-	} else
-		bt_str_addf(why, "nginx on %s sends to %s", s->balancer_host->host,
-			s->service->run.slots[slot].name);
+	else {
+		bt_str_add(why, "nginx on ");
+		name_balancers(s, why);
+		bt_str_addf(why, " send%s to ", s->n_balancers > 1 ? "" : "s");
+		if (n_in > 1)
+			name_places(s, EVERY, why);
+		else
+			bt_str_add(why, s->service->run.slots[slot].name);
+	}
 	*ret_slot = slot;
 	return 0;
 }
@@ -253,8 +300,8 @@ int bt_plan_live_slot(const struct bt_service *service, const struct bt_world *w
 	if (service->deploy.strategy != BT_STRATEGY_BLUE_GREEN) {
 		/* Every slot is an instance here, and several serve at once. */
 		int first = -1;
-		used(s.balancer_host ? c.in : c.up, c.n, &first);
-		if (s.balancer_host)
+		used(s.n_balancers ? c.in : c.up, c.n, &first);
+		if (s.n_balancers)
 			bt_str_addf(ret_why, "%zu of %zu instances are in rotation", s.n_in,
 				s.n_places);
 		else

@@ -29,35 +29,43 @@ static long listen_port(const char *listen)
 	return listen ? strtol(colon ? colon + 1 : listen, NULL, 10) : 0;
 }
 
-static int check_balancer(struct bt_build *b, struct bt_err *err)
+static int check_balancer(
+	struct bt_build *b, const struct bt_scene_balancer *at, struct bt_err *err)
 {
 	const struct bt_nginx *n = b->service->nginx;
-	if (!n)
-		return 0;
-	if (n->mode == BT_NGINX_ADOPT && !b->scene.balancer->running)
+	if (n->mode == BT_NGINX_ADOPT && !at->seen->running)
 		return bt_err_set(err, BT_E_REFUSED,
-			"nginx on %s is not running: start it, then deploy", n->on);
-	const struct bt_seen_member *gone = b->scene.gone_member, *other = b->scene.other_member;
+			"nginx on %s is not running: start it, then deploy", at->on);
+	const struct bt_seen_member *gone = at->gone_member, *other = at->other_member;
 	if (gone && b->scene.n_in == 0)
 		other = gone; /* nothing else serves */
 	else if (gone)
 		bt_build_note(b,
 			"nginx on %s sends to %s:%u too, a host that is no longer one of "
 			"%s: the switch takes it out, and what runs there is left running",
-			n->on, gone->address, gone->port, b->service->name);
+			at->on, gone->address, gone->port, b->service->name);
 	if (other)
 		return bt_err_set(err, BT_E_REFUSED,
 			"nginx on %s sends to %s:%u, which is no slot of %s: give what serves "
 			"there "
 			"a slot, or take it out of nginx",
-			n->on, other->address, other->port, b->service->name);
+			at->on, other->address, other->port, b->service->name);
 	long port = listen_port(n->listen);
-	if (n->mode == BT_NGINX_MANAGED && port > 0 && port < 1024 &&
-		!b->scene.balancer_host->can_bind_low)
+	if (n->mode == BT_NGINX_MANAGED && port > 0 && port < 1024 && !at->host->can_bind_low)
 		return bt_err_set(err, BT_E_REFUSED,
 			"the agent on %s may not listen on port %ld (below 1024): use a higher "
 			"port, or give it CAP_NET_BIND_SERVICE",
-			n->on, port);
+			at->on, port);
+	return 0;
+}
+
+static int check_balancers(struct bt_build *b, struct bt_err *err)
+{
+	for (size_t i = 0; i < b->scene.n_balancers; i++) {
+		int r = check_balancer(b, &b->scene.balancers[i], err);
+		if (r < 0)
+			return r;
+	}
 	return 0;
 }
 
@@ -76,7 +84,7 @@ int bt_plan_deploy(const struct bt_plan_request *rq, struct bt_plan **ret, struc
 	int r = bt_build_begin(&b, rq, BT_PLAN_DEPLOY, err);
 	if (r < 0)
 		return r;
-	r = check_balancer(&b, err);
+	r = check_balancers(&b, err);
 	if (r == 0)
 		r = strategies[rq->service->deploy.strategy](&b, err);
 	return finish(&b, r, ret, err);

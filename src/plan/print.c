@@ -38,6 +38,8 @@ static void duration(struct bt_str *out, int64_t ms)
 static void switch_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
 {
 	bt_str_addf(out, "switch %s ", p->balancers[t->balancer].name);
+	if (p->n_balancers > 1)
+		bt_str_addf(out, "on %s ", p->hosts[t->host]);
 	if (t->n_in) {
 		bt_str_add(out, t->n_out ? "to " : "to include ");
 		instance_names(p, t->in, t->n_in, out);
@@ -83,6 +85,8 @@ static void drain_words(const struct bt_plan *p, const struct bt_task *t, struct
 {
 	bt_str_add(out, "wait until nothing is connected to ");
 	instance_names(p, t->out, t->n_out, out);
+	if (p->n_balancers > 1)
+		bt_str_addf(out, " from %s", p->hosts[t->host]);
 	bt_str_add(out, ", at most ");
 	duration(out, t->wait_ms);
 }
@@ -94,7 +98,9 @@ static void bake_words(const struct bt_plan *p, const struct bt_task *t, struct 
 		bt_str_add(out, "the health of ");
 		instance_name(p, t->instance, out);
 	} else
-		bt_str_addf(out, "the answers of %s", p->balancers[t->balancer].name);
+		bt_str_addf(out, "the answers of %s%s%s", p->balancers[t->balancer].name,
+			p->n_balancers > 1 ? " on " : "",
+			p->n_balancers > 1 ? p->hosts[t->host] : "");
 	bt_str_add(out, " for ");
 	duration(out, t->wait_ms);
 }

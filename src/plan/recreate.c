@@ -23,7 +23,7 @@ int bt_plan_recreate(struct bt_build *b, struct bt_err *err)
 	bt_build_prepare(b, NULL);
 	if (b->balancer != BT_NONE && in.n) {
 		bt_build_stage(b, "no new request goes to what is about to stop", "take out");
-		bt_build_lane_balancer(b);
+		bt_build_lane_balancers(b);
 		bt_build_switch(b, none, in, NULL);
 	}
 	bt_build_retire_stages(b, all, "the old release must be gone before the new one starts");
@@ -34,11 +34,9 @@ int bt_plan_recreate(struct bt_build *b, struct bt_err *err)
 		bt_build_health(b, all.v[i], NULL);
 	}
 	if (b->balancer != BT_NONE) {
-		bt_build_stage(b, NULL, "check");
-		bt_build_lane_balancer(b);
-		bt_build_backend(b, all, NULL);
+		bt_build_check_stage(b, all);
 		bt_build_stage(b, NULL, "cutover");
-		bt_build_lane_balancer(b);
+		bt_build_lane_balancers(b);
 		bt_build_switch(b, all, none, NULL);
 	}
 	bt_build_bake_stage(b, all, "bake");

@@ -53,11 +53,9 @@ static void first(struct bt_build *b, struct bt_list all)
 		bt_build_health(b, place, NULL);
 	}
 	if (b->balancer != BT_NONE) {
-		bt_build_stage(b, NULL, "check");
-		bt_build_lane_balancer(b);
-		bt_build_backend(b, all, NULL);
+		bt_build_check_stage(b, all);
 		bt_build_stage(b, NULL, "cutover");
-		bt_build_lane_balancer(b);
+		bt_build_lane_balancers(b);
 		bt_build_switch(b, all, none, NULL);
 	}
 	bt_build_bake_stage(b, all, "bake");

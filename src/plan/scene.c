@@ -29,43 +29,63 @@ static bool loopback(const char *address)
 	return false;
 }
 
-static bool is_member(
-	const struct bt_scene *s, const struct bt_place *p, const struct bt_seen_member *m)
+static bool is_member(const struct bt_scene *s, const struct bt_scene_balancer *b,
+	const struct bt_place *p, const struct bt_seen_member *m)
 {
 	const struct bt_seen_host *h = s->hosts[p->host];
 	if (m->port != p->port)
 		return false;
 	return bt_streq(m->address, p->address) || bt_streq(m->address, h->address) ||
-	       (h == s->balancer_host && loopback(m->address));
+	       (h == b->host && loopback(m->address));
 }
 
-static int find_balancer(const struct bt_world *w, struct bt_scene *s, struct bt_err *err)
+static int find_balancer(const struct bt_world *w, const struct bt_scene *s,
+	struct bt_scene_balancer *b, struct bt_err *err)
+{
+	b->host = find_host(w, b->on);
+	if (!b->host)
+		return bt_err_set(err, BT_E_REFUSED,
+			"host %s (nginx of %s) has not reported: is its agent running?", b->on,
+			s->service->name);
+	for (size_t i = 0; i < b->host->n_balancers; i++) {
+		const struct bt_seen_balancer *seen = &b->host->balancers[i];
+		if (bt_str_starts(seen->name, "nginx/") &&
+			bt_streq(seen->name + 6, s->service->name))
+			b->seen = seen;
+	}
+	if (!b->seen && s->service->nginx->mode == BT_NGINX_ADOPT)
+		return bt_err_set(err, BT_E_REFUSED,
+			"host %s has not reported what nginx/%s sends where: it cannot be told "
+			"which slot is live",
+			b->on, s->service->name);
+	return 0;
+}
+
+static int find_balancers(
+	const struct bt_world *w, struct bt_arena *a, struct bt_scene *s, struct bt_err *err)
 {
 	const struct bt_nginx *n = s->service->nginx;
 	if (!n)
 		return 0;
-	s->balancer_host = find_host(w, n->on);
-	if (!s->balancer_host)
-		return bt_err_set(err, BT_E_REFUSED,
-			"host %s (nginx of %s) has not reported: is its agent running?", n->on,
-			s->service->name);
-	for (size_t i = 0; i < s->balancer_host->n_balancers; i++) {
-		const struct bt_seen_balancer *b = &s->balancer_host->balancers[i];
-		if (bt_str_starts(b->name, "nginx/") && bt_streq(b->name + 6, s->service->name))
-			s->balancer = b;
+	if (n->n_on == 0 || n->n_on > 32)
+		return bt_err_set(err, BT_E_CONFIG, "service %s has %zu nginx, expected 1 to 32",
+			s->service->name, n->n_on);
+	s->balancers = BT_ARENA_ARRAY(a, struct bt_scene_balancer, n->n_on);
+	s->n_balancers = n->n_on;
+	for (size_t i = 0; i < n->n_on; i++) {
+		s->balancers[i].on = n->on[i];
+		int r = find_balancer(w, s, &s->balancers[i], err);
+		if (r < 0)
+			return r;
 	}
-	if (!s->balancer && n->mode == BT_NGINX_ADOPT)
-		return bt_err_set(err, BT_E_REFUSED,
-			"host %s has not reported what nginx/%s sends where: it cannot be told "
-			"which slot is live",
-			n->on, s->service->name);
 	return 0;
 }
 
 /* Baton put it in while the config still named its host: the next switch takes it out. */
-static bool is_gone(const struct bt_scene *s, const struct bt_seen_member *m)
+static bool is_gone(
+	const struct bt_scene *s, const struct bt_scene_balancer *b, const struct bt_seen_member *m)
 {
-	if (s->balancer->generation == 0 || loopback(m->address))
+	if (b->seen->generation == 0 || loopback(m->address))
 		return false;
 	for (size_t h = 0; h < s->service->n_hosts; h++)
 		if (bt_streq(s->hosts[h]->address, m->address))
@@ -73,28 +93,40 @@ static bool is_gone(const struct bt_scene *s, const struct bt_seen_member *m)
 	return true;
 }
 
-static void match_members(struct bt_scene *s)
+static void match_members(struct bt_scene *s, size_t at)
 {
-	for (size_t m = 0; s->balancer && m < s->balancer->n_members; m++) {
-		const struct bt_seen_member *member = &s->balancer->members[m];
+	struct bt_scene_balancer *b = &s->balancers[at];
+	for (size_t m = 0; b->seen && m < b->seen->n_members; m++) {
+		const struct bt_seen_member *member = &b->seen->members[m];
 		bool known = false;
-		for (size_t i = 0; i < s->n_places; i++)
-			if (is_member(s, &s->places[i], member)) {
-				known = true;
-				if (member->in && member->one)
-					s->places[i].one = true;
-				if (member->in && !s->places[i].in) {
-					s->places[i].in = true;
-					s->n_in++;
-				}
-			}
+		for (size_t i = 0; i < s->n_places; i++) {
+			struct bt_place *p = &s->places[i];
+			if (!is_member(s, b, p, member))
+				continue;
+			known = true;
+			if (!member->in)
+				continue;
+			p->one = p->one || member->one;
+			p->in_at |= (uint32_t)1 << at;
+			s->n_in += !p->in;
+			p->in = true;
+		}
 		if (known || !member->in)
 			continue;
-		if (is_gone(s, member))
-			s->gone_member = member;
+		if (is_gone(s, b, member))
+			b->gone_member = member;
 		else
-			s->other_member = member;
+			b->other_member = member;
 	}
+}
+
+/* As the balancers reach it; NULL: its host has told no address. */
+static const char *address_of(const struct bt_scene *s, const struct bt_seen_host *h)
+{
+	for (size_t i = 0; i < s->n_balancers; i++)
+		if (s->balancers[i].host != h)
+			return h->address;
+	return "127.0.0.1";
 }
 
 static int fill_place(struct bt_scene *s, struct bt_place *p, struct bt_err *err)
@@ -103,11 +135,11 @@ static int fill_place(struct bt_scene *s, struct bt_place *p, struct bt_err *err
 	const struct bt_seen_host *h = s->hosts[p->host];
 	const struct bt_seen_instance *seen = find_instance(h, slot->name);
 	p->port = slot->port;
-	p->address = !s->balancer_host || h == s->balancer_host ? "127.0.0.1" : h->address;
+	p->address = address_of(s, h);
 	if (!p->address)
 		return bt_err_set(err, BT_E_REFUSED,
 			"host %s has told no address, so nginx on %s cannot send to it", h->host,
-			s->service->nginx->on);
+			s->service->nginx->on[0]);
 	if (!seen)
 		return 0;
 	p->state = seen->state;
@@ -126,7 +158,7 @@ int bt_scene_look(const struct bt_service *service, const struct bt_world *w, st
 {
 	struct bt_scene s = {.service = service};
 	size_t n_slots = service->run.n_slots;
-	int r = find_balancer(w, &s, err);
+	int r = find_balancers(w, a, &s, err);
 	if (r < 0)
 		return r;
 	s.n_places = service->n_hosts * n_slots;
@@ -148,7 +180,8 @@ int bt_scene_look(const struct bt_service *service, const struct bt_world *w, st
 		if ((r = fill_place(&s, p, err)) < 0)
 			return r;
 	}
-	match_members(&s);
+	for (size_t i = 0; i < s.n_balancers; i++)
+		match_members(&s, i);
 	*ret = s;
 	return 0;
 }

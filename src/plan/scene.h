@@ -18,8 +18,18 @@ struct bt_place {
 	const char *stranger;	 /* who holds the port and was not started by baton; NULL */
 	const char *identity;	 /* what the instance itself says; NULL */
 	int64_t since_wall_ms;
-	bool in;  /* the balancer sends to it */
-	bool one; /* … routes `to: one` too */
+	bool in;	/* a balancer sends to it */
+	bool one;	/* … routes `to: one` too */
+	uint32_t in_at; /* which ones do, a bit for each of scene.balancers */
+};
+
+struct bt_scene_balancer { /* one nginx of the service */
+	const char *on;
+	const struct bt_seen_host *host;
+	const struct bt_seen_balancer *seen;	   /* NULL: not set up yet */
+	const struct bt_seen_member *other_member; /* in rotation and no slot of the service */
+	const struct bt_seen_member *gone_member;  /* the same, on a host that is no longer one of
+						      the service's; baton put it in */
 };
 
 struct bt_scene {
@@ -27,12 +37,9 @@ struct bt_scene {
 	const struct bt_seen_host **hosts; /* in the order of service->hosts */
 	struct bt_place *places;	   /* host-major: index = host × n_slots + slot */
 	size_t n_places;
-	size_t n_in;				   /* places in rotation */
-	const struct bt_seen_host *balancer_host;  /* NULL: no balancer */
-	const struct bt_seen_balancer *balancer;   /* NULL: none, or not set up yet */
-	const struct bt_seen_member *other_member; /* in rotation and no slot of the service */
-	const struct bt_seen_member *gone_member;  /* the same, on a host that is no longer one of
-						      the service's; baton put it in */
+	size_t n_in;			     /* places in rotation */
+	struct bt_scene_balancer *balancers; /* in the order of service->nginx->on */
+	size_t n_balancers;		     /* 0: nobody sends requests there */
 };
 
 /* BT_E_REFUSED when a host of the service or its balancer has not reported, or an instance has no

@@ -25,20 +25,17 @@ struct bt_gather {
 size_t bt_service_hosts(const struct bt_service *service, const char ***ret)
 {
 	size_t n = 0;
-	const char **list = bt_calloc(service->n_hosts + 1, sizeof *list);
-	for (size_t i = 0; i < service->n_hosts; i++) {
+	size_t n_on = service->nginx ? service->nginx->n_on : 0;
+	const char **list = bt_calloc(service->n_hosts + n_on + 1, sizeof *list);
+	for (size_t i = 0; i < service->n_hosts + n_on; i++) {
+		const char *host = i < service->n_hosts ? service->hosts[i]
+							: service->nginx->on[i - service->n_hosts];
 		size_t k = 0;
-		while (k < n && strcmp(list[k], service->hosts[i]) != 0)
+		while (k < n && strcmp(list[k], host) != 0)
 			k++;
 		if (k == n)
-			list[n++] = service->hosts[i];
+			list[n++] = host;
 	}
-	const char *on = service->nginx ? service->nginx->on : NULL;
-	for (size_t k = 0; on && k < n; k++)
-		if (strcmp(list[k], on) == 0)
-			on = NULL;
-	if (on)
-		list[n++] = on;
 	*ret = list;
 	return n;
 }
@@ -151,7 +148,7 @@ static void on_answer(void *arg, const json_t *answer, bool end, const struct bt
 static json_t *question(const struct bt_service *service, const json_t *json, const char *host)
 {
 	json_t *balancers = json_array();
-	if (service->nginx && bt_streq(service->nginx->on, host)) {
+	if (service->nginx && bt_nginx_is_on(service->nginx, host)) {
 		BT_FREE char *name = bt_asprintf("nginx/%s", service->name);
 		json_array_append_new(balancers, json_string(name));
 	}

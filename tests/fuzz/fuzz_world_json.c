@@ -8,8 +8,10 @@
 static const char *const hosts[] = {"was1", "was2"};
 static const struct bt_slot slots[] = {{"blue", 8081, NULL, 0}, {"green", 8082, NULL, 0}};
 static const struct bt_stop_step stop[] = {{15, 1000}};
-static const struct bt_nginx adopt = {.on = "was1", .mode = BT_NGINX_ADOPT};
-static const struct bt_nginx managed = {.on = "web1", .mode = BT_NGINX_MANAGED, .listen = "80"};
+static const char *const on[] = {"was1", "web1"};
+static const struct bt_nginx adopt = {.on = on, .n_on = 2, .mode = BT_NGINX_ADOPT};
+static const struct bt_nginx managed = {
+	.on = on + 1, .n_on = 1, .mode = BT_NGINX_MANAGED, .listen = "80"};
 
 static void plan_one(const struct bt_service *s, const struct bt_world *w, uint32_t release)
 {

@@ -9,6 +9,7 @@ ignore_term    SIGTERM changes nothing           health_fails_after  seconds unt
 healthy_slots  the only slots where it is healthy
 print_env      a variable it prints as it begins
 warm_up        seconds after it listens in which it is not healthy and every page says NOT READY
+listen         its address, 127.0.0.1 if not given
 """
 import argparse
 import http.server
@@ -26,6 +27,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--port", type=int, required=True)
 parser.add_argument("--slot", default="-")
 parser.add_argument("--management", type=int, help="a port of its own for /actuator/health")
+parser.add_argument("--host", default="-")
 ARGS = parser.parse_args()
 BEGUN = time.monotonic()
 
@@ -153,6 +155,8 @@ class Page(http.server.BaseHTTPRequestHandler):
             self.answer(500, "out of order\n")
         elif url.path == "/profile":
             self.answer(200, ARGS.slot)
+        elif url.path.endswith("/where"):
+            self.answer(200, f"{ARGS.host}/{ARGS.slot} {setting('version', '?')}")
         elif url.path.endswith("/who"):
             self.answer(200, f"{ARGS.slot} {setting('version', '?')}")
         elif url.path == "/env":
@@ -185,7 +189,7 @@ def main():
         print("app: cannot work: the settings say so", file=sys.stderr, flush=True)
         sys.exit(setting("exit_at_once"))
     time.sleep(setting("start_delay", 0))
-    app = App(("127.0.0.1", ARGS.port), Page)
+    app = App((setting("listen", "127.0.0.1"), ARGS.port), Page)
     if ARGS.management:
         threading.Thread(target=App(("127.0.0.1", ARGS.management), Page).serve_forever, args=(0.02,), daemon=True).start()
     ended = threading.Event()

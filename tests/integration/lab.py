@@ -68,7 +68,7 @@ class Ports:
             except OSError:
                 lock.close()
                 continue
-            self.lock, self.left = lock, list(range(base, base + BLOCK))
+            self.lock, self.base, self.left = lock, base, list(range(base, base + BLOCK))
             return True
         return False
 
@@ -94,6 +94,7 @@ class Lab:
         self.named_ports = {}
         self.children = {}   # name: Popen
         self.loads = []
+        self.machines = []   # hosts with a network of their own; see farhost.py
         self.url = self.token = self.page = None
         self.services = {}   # name: config
 
@@ -170,11 +171,12 @@ class Lab:
         state = self.dir / "server"
         self.url = f"http://127.0.0.1:{self.port('api')}"
         if not self.token:
-            done = self.baton("server", "init", "--dir", state, "--name", "localhost")
+            names = [a for m in self.machines for a in ("--name", m.gateway)]
+            done = self.baton("server", "init", "--dir", state, "--name", "localhost", *names)
             assert done.returncode == 0, done.stderr
             self.token = done.stdout.split()[-1]
         self.start("server", "server", "run", "--dir", state, "--listen", f"127.0.0.1:{self.port('api')}",
-                   "--agent-listen", f"127.0.0.1:{self.port('agents')}", **env)
+                   "--agent-listen", f"{'0.0.0.0' if self.machines else '127.0.0.1'}:{self.port('agents')}", **env)
         if wait:
             poll("the server answers", lambda: self.alive("server") and self.healthy())
 
@@ -183,19 +185,23 @@ class Lab:
         assert done.returncode == 0, done.stderr
         return done.stdout.split()[-1]
 
-    def join(self, host, token, *args):
+    def join(self, host, token, *args, address="127.0.0.1"):
         return self.baton("agent", "join", f"https://127.0.0.1:{self.port('agents')}", "--token", token, "--dir",
-                          self.dir / f"agent-{host}", "--host", host, "--address", "127.0.0.1", *args)
+                          self.dir / f"agent-{host}", "--host", host, "--address", address, *args)
 
-    def agent(self, host, wait=True, wrap=(), **env):
-        """`baton agent`: joined on the first call, run on each. Its process is called agent-HOST."""
+    def agent(self, host, wait=True, wrap=(), machine=None, address="127.0.0.1", **env):
+        """`baton agent`: joined on the first call, run on each. Its process is called agent-HOST.
+        machine: where it runs; address: how others reach it."""
+        server = "127.0.0.1"
+        if machine:
+            wrap, server, address = machine.wrap(), machine.gateway, machine.address
         if wrap:  # a file system of its own: it is joined there, by the same shell
-            join = [BATON, "agent", "join", f"https://127.0.0.1:{self.port('agents')}", "--dir",
-                    self.dir / f"agent-{host}", "--host", host, "--address", "127.0.0.1"]
+            join = [BATON, "agent", "join", f"https://{server}:{self.port('agents')}", "--dir",
+                    self.dir / f"agent-{host}", "--host", host, "--address", address]
             wrap = [*wrap, "sh", "-c", " ".join(map(str, join)) + ' && exec "$@"', "sh"]
             env["BATON_JOIN_TOKEN"] = self.join_token(host)
         elif not (self.dir / f"agent-{host}/agent.json").exists():
-            done = self.join(host, self.join_token(host))
+            done = self.join(host, self.join_token(host), address=address)
             assert done.returncode == 0, done.stderr
         self.start(f"agent-{host}", "agent", "run", "--dir", self.dir / f"agent-{host}", "--own-machine",
                    wrap=wrap, **env)
@@ -390,6 +396,8 @@ http {{
             child.wait(10)
             if child.stdout:
                 child.stdout.close()
+        for machine in self.machines:
+            machine.close()
         self.ports_.close()
         complaints = self.complaints()
         shutil.rmtree(self.dir, ignore_errors=True)

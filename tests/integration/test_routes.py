@@ -1,10 +1,8 @@
 """Routes as document 001 has them: `/` goes to one instance, `/api` to all, and instances are replaced one
 by one. Nobody's request fails, and `/` moves once: to the first instance that is renewed."""
-import json
-
 import pytest
 
-from lab import Load, poll
+from lab import poll
 
 ROUTES = [{"path": "/", "to": "one"}, {"path": "/api", "to": "all"}]
 
@@ -14,11 +12,11 @@ def good(done):
     return done
 
 
-def routed(lab, slots, host="local", address="127.0.0.1", **groups):
-    lab.page = f"http://{address}:{lab.port('page')}"
-    config = lab.config(nginx=False, host=host, slots=slots, **groups)
-    config["deploy"].update(strategy="rolling", batch=1)
-    config["traffic"] = {"nginx": {"listen": f"{address}:{lab.port('page')}", "routes": ROUTES}}
+def routed(lab, slots, **groups):
+    lab.page = f"http://127.0.0.1:{lab.port('page')}"
+    config = lab.config(nginx=False, slots=slots, **groups)
+    config["deploy"].update(strategy="rolling", batch=1, bake="0s")
+    config["traffic"] = {"nginx": {"listen": f"127.0.0.1:{lab.port('page')}", "routes": ROUTES}}
     lab.write()
     return config
 
@@ -34,7 +32,7 @@ def test_one_moves_once_and_all_stay_balanced(lab, n):
     routed(lab, slots)
     lab.up()
     good(lab.deploy("v1"))
-    for version, before in (("v2", "v1"), ("v3", "v2")):
+    for version, before in (("v2", "v1"), ("v3", "v2"))[:2 if n == 3 else 1]:
         was = lab.ask("/who").split()
         plan = lab.baton("plan", "shop", "--artifact", lab.artifact(version), "--version", version).stdout
         assert f"/ goes to local/{was[0]} alone, and moves once" in plan, plan

@@ -104,7 +104,8 @@ static void pick_service(struct sim *s)
 		s->balancer.host = s->n_hosts;
 		s->host_names[s->n_hosts++] = hosts[3];
 	}
-	s->nginx = (struct bt_nginx){.on = s->host_names[s->balancer.host], .mode = BT_NGINX_ADOPT};
+	s->nginx = (struct bt_nginx){
+		.on = &s->host_names[s->balancer.host], .n_on = 1, .mode = BT_NGINX_ADOPT};
 	if (chance(s, 500)) {
 		s->routes[0] = (struct bt_route){"/", BT_ROUTE_ONE};
 		s->routes[1] = (struct bt_route){"/api", BT_ROUTE_ALL};

@@ -318,6 +318,17 @@ static void nginx_problems(void **state)
 		"all}",
 		"f:5:63: unknown key 'pat' in traffic.nginx.routes, expected path and to, such as "
 		"{path: /api, to: all} (did you mean 'path'?)");
+	REFUSED(MINIMAL "traffic: {nginx: {on: [w1, w2, w1]}}\n",
+		"f:5:32: traffic.nginx.on: 'w1' is listed twice");
+	REFUSED(MINIMAL "traffic: {nginx: {on: []}}\n",
+		"f:5:23: traffic.nginx.on: expected a name, or a list of up to 32 such as [a, b], "
+		"found a list");
+	REFUSED(MINIMAL "hosts: [h1]\ntraffic: {nginx: {on: [w1, h1], listen: 1002}}\n",
+		"f:6:41: traffic.nginx.listen: port 1002 is that of slot y on host h1");
+	REFUSED(MINIMAL "traffic: {nginx: {on: [local, w2], adopt: {include: /i, form: "
+			"service_port}}}\n",
+		"f:5:63: traffic.nginx.adopt.form: a port alone means nginx's own host, and the "
+		"service runs on another: use form: service_url");
 	REFUSED("services:\n  a: {run: {command: x, slots: {x: 1, y: 2}}, traffic: {nginx: {}}}\n"
 		"  b: {run: {command: x, slots: {x: 2, y: 3}}, traffic: {nginx: {}}}\n"
 		"  c: 3\n",
@@ -528,6 +539,8 @@ static json_t *random_value(const struct bt_key *k)
 			json_array_append_new(a, random_text());
 		return a;
 	}
+	if (k->type == &bt_type_names)
+		return pick(2) ? json_string("w1") : json_pack("[s,s]", "w1", "w2");
 	if (k->type == &bt_type_slots)
 		return pick(3) ? json_pack("{s:i,s:i}", "blue", 1 + (int)pick(30000), "green.2",
 					 30001 + (int)pick(30000))

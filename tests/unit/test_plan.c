@@ -20,11 +20,11 @@ struct world_case {
 	struct bt_service service;
 	struct bt_nginx nginx;
 	struct bt_slot slots[8];
-	const char *hosts[8];
+	const char *hosts[8], *on[2];
 	struct bt_stop_step stop;
 	struct bt_seen_host seen[9];
 	struct bt_seen_instance instances[8][8];
-	struct bt_seen_balancer balancer;
+	struct bt_seen_balancer balancer, second;
 	struct bt_seen_member members[64];
 	struct bt_world world;
 	struct bt_plan_release known[4];
@@ -79,7 +79,9 @@ static void setup(struct world_case *c, enum bt_strategy strategy, const char *h
 		.batch = 1,
 		.min_in_rotation = -1,
 		.keep = 5};
-	c->nginx = (struct bt_nginx){.on = nginx, .mode = BT_NGINX_MANAGED, .listen = "8080"};
+	c->on[0] = nginx;
+	c->nginx = (struct bt_nginx){
+		.on = c->on, .n_on = 1, .mode = BT_NGINX_MANAGED, .listen = "8080"};
 	s->nginx = nginx ? &c->nginx : NULL;
 	for (size_t h = 0; h < s->n_hosts; h++) {
 		static const char *const addresses[] = {
@@ -139,7 +141,7 @@ static void in(struct world_case *c, const char *place)
 	size_t h = 0;
 	while (strncmp(c->hosts[h], place, strlen(c->hosts[h])) != 0)
 		h++;
-	bool local = c->service.nginx && bt_streq(c->hosts[h], c->nginx.on);
+	bool local = c->service.nginx && bt_nginx_is_on(&c->nginx, c->hosts[h]);
 	c->members[c->balancer.n_members++] = (struct bt_seen_member){
 		local ? "127.0.0.1" : c->seen[h].address, seen(c, place)->port, true, false};
 }
@@ -154,9 +156,9 @@ static void serves(struct world_case *c, const char *place, uint32_t release)
 
 struct walk {
 	const struct bt_plan *p;
-	uint32_t running[64]; /* release in each place */
-	bool in[64], drained[64], healthy[64], stranger[64];
-	int64_t n_in;
+	uint32_t running[64];					   /* release in each place */
+	bool in[2][64], drained[2][64], healthy[64], stranger[64]; /* at each balancer */
+	int64_t n_in[2];
 };
 
 static void walk_task(struct walk *w, const struct bt_task *t)
@@ -164,15 +166,17 @@ static void walk_task(struct walk *w, const struct bt_task *t)
 	switch (t->kind) {
 	case BT_TASK_INSTANCE_START:
 		assert_int_equal(w->running[t->instance], 0);
-		assert_false(w->in[t->instance]);
+		assert_false(w->in[0][t->instance] || w->in[1][t->instance]);
 		assert_false(w->stranger[t->instance]);
 		w->running[t->instance] = t->release;
-		w->drained[t->instance] = w->healthy[t->instance] = false;
+		w->drained[0][t->instance] = w->drained[1][t->instance] = false;
+		w->healthy[t->instance] = false;
 		break;
 	case BT_TASK_INSTANCE_STOP:
-		assert_false(w->in[t->instance]);
+		assert_false(w->in[0][t->instance] || w->in[1][t->instance]);
 		assert_int_not_equal(w->running[t->instance], 0);
-		assert_true(w->drained[t->instance] || !w->p->n_balancers);
+		for (size_t b = 0; b < w->p->n_balancers; b++)
+			assert_true(w->drained[b][t->instance]);
 		w->running[t->instance] = 0;
 		break;
 	case BT_TASK_HEALTH_CHECK:
@@ -184,26 +188,27 @@ static void walk_task(struct walk *w, const struct bt_task *t)
 			assert_true(w->healthy[t->in[i]] || w->stranger[t->in[i]]);
 		break;
 	case BT_TASK_SWITCH: {
-		int64_t before = w->n_in;
+		uint16_t b = t->balancer;
+		int64_t before = w->n_in[b];
 		for (size_t i = 0; i < t->n_in; i++) {
 			uint16_t k = t->in[i];
 			assert_true(w->healthy[k] || w->stranger[k]);
-			w->n_in += !w->in[k];
-			w->in[k] = true;
-			w->drained[k] = false;
+			w->n_in[b] += !w->in[b][k];
+			w->in[b][k] = true;
+			w->drained[b][k] = false;
 		}
 		for (size_t i = 0; i < t->n_out; i++) {
-			assert_true(w->in[t->out[i]]);
-			w->n_in--;
-			w->in[t->out[i]] = false;
+			assert_true(w->in[b][t->out[i]]);
+			w->n_in[b]--;
+			w->in[b][t->out[i]] = false;
 		}
-		assert_true(w->n_in >= before || w->n_in >= w->p->min_in_rotation);
+		assert_true(w->n_in[b] >= before || w->n_in[b] >= w->p->min_in_rotation);
 		break;
 	}
 	case BT_TASK_DRAIN:
 		for (size_t i = 0; i < t->n_out; i++) {
-			assert_false(w->in[t->out[i]]);
-			w->drained[t->out[i]] = true;
+			assert_false(w->in[t->balancer][t->out[i]]);
+			w->drained[t->balancer][t->out[i]] = true;
 		}
 		break;
 	default:
@@ -221,8 +226,10 @@ static void walk_plan(struct walk *w, const struct bt_plan *p, const struct worl
 		const struct bt_seen_instance *s = &c->instances[i / slots][i % slots];
 		w->running[i] = s->state == BT_RUN_ABSENT ? 0 : s->release;
 		w->stranger[i] = s->holder != NULL;
-		w->in[i] = p->instances[i].expect_in;
-		w->n_in += w->in[i];
+		for (size_t b = 0; b < 2; b++) {
+			w->in[b][i] = p->instances[i].expect_in && b < p->n_balancers;
+			w->n_in[b] += w->in[b][i];
+		}
 	}
 	for (size_t s = 0; s < p->n_stages; s++) {
 		bool more = true;
@@ -251,16 +258,20 @@ static void check_plan(const struct bt_plan *p, const struct world_case *c)
 	struct walk w;
 	walk_plan(&w, p, c);
 	for (size_t i = 0; i < p->n_instances; i++) {
-		if (w.in[i] && p->purpose != BT_PLAN_RETIRE && p->release)
+		bool in = w.in[0][i];
+		if (p->n_balancers > 1)
+			assert_int_equal(w.in[1][i], in);
+		if (in && p->purpose != BT_PLAN_RETIRE && p->release)
 			assert_int_equal(w.running[i], p->release);
-		if (w.in[i] && !p->release && p->purpose == BT_PLAN_ROLLBACK)
+		if (in && !p->release && p->purpose == BT_PLAN_ROLLBACK)
 			assert_true(w.stranger[i]);
-		if (!w.in[i] && p->n_balancers && p->purpose != BT_PLAN_DEPLOY)
+		if (!in && p->n_balancers && p->purpose != BT_PLAN_DEPLOY)
 			assert_int_equal(w.running[i], 0);
 	}
 	if (p->n_balancers && p->release && p->purpose != BT_PLAN_RETIRE)
-		assert_int_equal(w.n_in, p->strategy == BT_STRATEGY_BLUE_GREEN ? c->service.n_hosts
-									       : p->n_instances);
+		assert_int_equal(w.n_in[0], p->strategy == BT_STRATEGY_BLUE_GREEN
+						    ? c->service.n_hosts
+						    : p->n_instances);
 }
 
 typedef int planner(const struct bt_plan_request *, struct bt_plan **, struct bt_err *);
@@ -378,6 +389,50 @@ static void changes(void **state)
 	golden(&c, bt_plan_deploy, "blue-green-hosts-changed");
 	c.balancer.generation = 0; /* baton has never written there: it is a stranger */
 	refused(&c, bt_plan_deploy, BT_E_REFUSED, "10.0.0.9:8081, which is no slot of shop");
+}
+
+/* The same at a second nginx, on a host of its own. */
+static void second_nginx(struct world_case *c)
+{
+	struct bt_seen_host *h = &c->seen[c->world.n_hosts++];
+	*h = (struct bt_seen_host){.host = "web2", .balancers = &c->second, .n_balancers = 1};
+	c->second = c->balancer;
+	c->second.generation = 3;
+	c->on[1] = "web2";
+	c->nginx.n_on = 2;
+}
+
+static void several_nginx(void **state)
+{
+	(void)state;
+	struct world_case c;
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "blue green", "web1");
+	serves(&c, "was1/blue", 1);
+	serves(&c, "was2/blue", 1);
+	second_nginx(&c);
+	c.service.deploy.bake_ms = 10000;
+	golden(&c, bt_plan_deploy, "blue-green-two-nginx");
+	/* one was added: nothing is there yet */
+	c.second = (struct bt_seen_balancer){.name = "nginx/shop"};
+	golden(&c, bt_plan_deploy, "blue-green-nginx-added");
+	/* they send to different slots */
+	static const struct bt_seen_member green[] = {{"10.0.0.1", 8082, true, false}};
+	c.second.members = green;
+	c.second.n_members = 1;
+	refused(&c, bt_plan_deploy, BT_E_REFUSED,
+		"nginx on web1 sends to blue (was1, was2), nginx on web2 sends to green (was1)");
+	c.world.n_hosts--;
+	refused(&c, bt_plan_deploy, BT_E_REFUSED, "host web2 (nginx of shop) has not reported");
+
+	/* one of them stands beside an instance */
+	setup(&c, BT_STRATEGY_ROLLING, "was1", "1 2", "was1");
+	serves(&c, "was1/1", 1);
+	serves(&c, "was1/2", 1);
+	second_nginx(&c);
+	static const struct bt_seen_member far[] = {
+		{"10.0.0.1", 8081, true, false}, {"10.0.0.1", 8082, true, false}};
+	c.second.members = far;
+	golden(&c, bt_plan_deploy, "rolling-two-nginx");
 }
 
 static void rolling(void **state)
@@ -641,6 +696,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(blue_green),
 		cmocka_unit_test(changes),
+		cmocka_unit_test(several_nginx),
 		cmocka_unit_test(rolling),
 		cmocka_unit_test(recreate),
 		cmocka_unit_test(rollback),
