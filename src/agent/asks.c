@@ -98,10 +98,13 @@ static void ask_observe(struct ask *k, const json_t *ask)
 {
 	struct bt_err err = {0};
 	json_t *service = NULL;
+	struct bt_observe_what what = {.identity = true};
 	int r = bt_json_object(ask, "service", &service, &err);
 	if (r == 0)
+		r = bt_json_bool_opt(ask, "foreign", &what.foreign, &err);
+	if (r == 0)
 		r = bt_observe_start(
-			k->all->l->env.exec, service, true, on_seen, k, &k->observing, &err);
+			k->all->l->env.exec, service, what, on_seen, k, &k->observing, &err);
 	if (r < 0)
 		post_error(k, err.text);
 }

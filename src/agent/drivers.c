@@ -8,6 +8,7 @@ const struct bt_drivers *bt_drivers_real(void)
 		.health_wait = bt_health_wait,
 		.health_watch = bt_health_watch,
 		.identity_ask = bt_identity_ask,
+		.foreign_examine = bt_foreign_examine,
 		.artifact_place = bt_artifact_place,
 		.release_find = bt_release_find,
 		.release_list = bt_release_list,

@@ -11,6 +11,7 @@
 #include "agent/policy.h"
 #include "agent/redact.h"
 #include "driver/driver.h"
+#include "driver/foreign.h"
 #include <jansson.h>
 
 /* The drivers' entry points as one table, so that a test can put fakes in. */
@@ -27,6 +28,9 @@ struct bt_drivers {
 		const struct bt_fetch_request *, bt_progress_fn, void *, bt_done_fn, void *);
 	int (*release_find)(const struct bt_driver_env *, const char *, uint32_t, struct bt_arena *,
 		struct bt_release_on_disk *, struct bt_err *);
+	struct bt_op *(*foreign_examine)(const struct bt_driver_env *, uint16_t,
+		const struct bt_service *,
+		void (*)(void *, int, const struct bt_foreign *, const struct bt_err *), void *);
 	size_t (*release_list)(
 		const struct bt_driver_env *, const char *, struct bt_arena *, uint32_t **);
 	int (*release_activate)(

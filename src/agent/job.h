@@ -63,6 +63,7 @@ struct bt_job {
 	size_t n_members;
 	const char *version, *digest, *file_name;
 	int64_t size;
+	const struct bt_foreign *foreign; /* Adopt: who listens */
 	bool unpack, identity;
 	const uint32_t *keep;
 	size_t n_keep;

@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-struct asked { /* one running instance */
+struct asked { /* one slot: who answers there, or who holds its port */
 	struct bt_observing *o;
 	size_t i;
 	struct bt_op *op;
@@ -89,7 +89,43 @@ static void ask_identity(struct bt_observing *o, size_t i)
 		o->env->driver, bt_str_get(&url), NULL, on_identity, a);
 }
 
-static int see_instances(struct bt_observing *o, bool identity, struct bt_err *err)
+static void on_examined(void *arg, int result, const struct bt_foreign *f, const struct bt_err *err)
+{
+	struct asked *a = arg;
+	struct bt_arena *to = a->o->arena;
+	struct bt_seen_foreign *s = BT_ARENA_NEW(to, struct bt_seen_foreign);
+	struct bt_err no = {0};
+	a->op = NULL;
+	if (result == 0) {
+		*s = f->seen;
+		s->command = bt_arena_strdup(to, s->command);
+		s->user = bt_arena_strdup(to, s->user);
+		s->unit = bt_arena_strdup(to, s->unit);
+		s->artifact = bt_arena_strdup(to, s->artifact);
+		s->digest = bt_arena_strdup(to, s->digest);
+		s->no_artifact = bt_arena_strdup(to, s->no_artifact);
+		if (bt_policy_adopt(a->o->env->policy, f->uid, s->user, &no) < 0)
+			s->trouble = bt_arena_printf(to, "%s (pid %d) on port %d: %s", f->name,
+				(int)f->pid, a->o->instances[a->i].port, no.text);
+	} else {
+		s->trouble = bt_arena_strdup(to, err->text);
+	}
+	a->o->instances[a->i].foreign = s;
+	one_less(a->o);
+}
+
+static void examine(struct bt_observing *o, size_t i)
+{
+	struct asked *a = &o->asked[i];
+	if (!o->instances[i].holder || a->op)
+		return;
+	*a = (struct asked){o, i, NULL};
+	o->pending++;
+	a->op = o->env->drivers->foreign_examine(
+		o->env->driver, o->instances[i].port, o->service, on_examined, a);
+}
+
+static int see_instances(struct bt_observing *o, struct bt_observe_what what, struct bt_err *err)
 {
 	const struct bt_service *s = o->service;
 	const struct bt_runtime_ops *rt = o->env->drivers->runtime(s->run.as);
@@ -102,8 +138,10 @@ static int see_instances(struct bt_observing *o, bool identity, struct bt_err *e
 		int r = rt->observe(&ref, o->arena, &o->instances[i], err);
 		if (r < 0)
 			return r;
-		if (identity)
+		if (what.identity)
 			ask_identity(o, i);
+		if (what.foreign)
+			examine(o, i);
 	}
 	o->seen.instances = o->instances;
 	o->seen.n_instances = s->run.n_slots;
@@ -162,9 +200,9 @@ static void see_host(struct bt_observing *o)
 	o->seen.releases = ids;
 }
 
-int bt_observe_start(const struct bt_exec_env *env, const json_t *service, bool identity,
-	void (*done)(void *arg, json_t *seen), void *arg, struct bt_observing **ret,
-	struct bt_err *err)
+int bt_observe_start(const struct bt_exec_env *env, const json_t *service,
+	struct bt_observe_what what, void (*done)(void *arg, json_t *seen), void *arg,
+	struct bt_observing **ret, struct bt_err *err)
 {
 	struct bt_config *c = NULL;
 	int r = bt_config_service_from_json(service, &c, err);
@@ -180,7 +218,7 @@ int bt_observe_start(const struct bt_exec_env *env, const json_t *service, bool 
 		.pending = 1};
 	o->fire = evtimer_new(env->driver->base, fire, o);
 	see_host(o);
-	r = see_instances(o, identity, err);
+	r = see_instances(o, what, err);
 	if (r < 0) {
 		bt_observe_cancel(o);
 		return r;

@@ -3,12 +3,16 @@
 #include "agent/exec.h"
 
 struct bt_observing;
-/* service: canonical JSON. identity: running instances are asked who they are, too.
+struct bt_observe_what {
+	bool identity; /* running instances are asked who they are, too */
+	bool foreign;  /* what holds a slot's port and is not baton's is looked at (and hashed) */
+};
+/* service: canonical JSON.
  * done exactly once, from the loop, never from inside this call, unless it is cancelled; seen is a
  * seen host (world.h) as JSON, borrowed. A service that cannot be read is BT_E_PROTOCOL at once. */
-int bt_observe_start(const struct bt_exec_env *env, const json_t *service, bool identity,
-	void (*done)(void *arg, json_t *seen), void *arg, struct bt_observing **ret,
-	struct bt_err *err);
+int bt_observe_start(const struct bt_exec_env *env, const json_t *service,
+	struct bt_observe_what what, void (*done)(void *arg, json_t *seen), void *arg,
+	struct bt_observing **ret, struct bt_err *err);
 struct bt_observing *bt_observe_cancel(struct bt_observing *o); /* NULL is fine; returns NULL */
 
 /* What changes when an instance starts, dies or stops: a number to compare, without any I/O. */

@@ -344,6 +344,32 @@ static int check_path(
 	return no(p, err, "paths", text);
 }
 
+static bool listed(const struct bt_policy *p, const char *user)
+{
+	for (size_t i = 0; i < p->n_run_as; i++)
+		if (bt_streq(p->run_as[i], user))
+			return true;
+	return false;
+}
+
+int bt_policy_adopt(const struct bt_policy *p, uid_t uid, const char *user, struct bt_err *err)
+{
+	char text[256];
+	if (uid == 0 && !p->root)
+		return no(p, err, "root",
+			"it runs as root, and stopping what runs as root is off on this host: "
+			"allow it with 'root: true'");
+	if (uid == geteuid())
+		return 0;
+	snprintf(text, sizeof text, "stopping processes of '%s' is not allowed", user);
+	if (uid != 0 && !listed(p, user))
+		return no(p, err, "run_as", text);
+	if (geteuid() == 0)
+		return 0;
+	return bt_err_set(err, BT_E_REFUSED,
+		"it belongs to '%s', and this agent, which is no root, could not stop it", user);
+}
+
 static int check_user(const struct bt_policy *p, const char *user, struct bt_err *err)
 {
 	char text[256];
@@ -362,9 +388,8 @@ static int check_user(const struct bt_policy *p, const char *user, struct bt_err
 			"it with 'root: true'");
 	if (!user || uid == geteuid())
 		return 0;
-	for (size_t i = 0; i < p->n_run_as; i++)
-		if (bt_streq(p->run_as[i], user))
-			return 0;
+	if (listed(p, user))
+		return 0;
 	snprintf(text, sizeof text, "running as '%s' is not allowed", user);
 	return no(p, err, "run_as", text);
 }

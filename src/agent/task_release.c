@@ -172,8 +172,8 @@ static void on_seen(void *arg, json_t *seen)
 void bt_task_observe_go(struct bt_job *j)
 {
 	struct bt_err err = {0};
-	int r = bt_observe_start(bt_job_exec(j), json_object_get(j->params, "service"), true,
-		on_seen, j, &j->observing, &err);
+	int r = bt_observe_start(bt_job_exec(j), json_object_get(j->params, "service"),
+		(struct bt_observe_what){.identity = true}, on_seen, j, &j->observing, &err);
 	if (r < 0)
 		bt_job_finish_result(j, r, &err, "");
 }

@@ -40,5 +40,13 @@ const struct bt_task_row bt_task_rows[BT_TASK_KINDS] = {
 		},
 	[BT_TASK_DRAIN] = {.check = bt_task_drain_check, .go = bt_task_drain_go},
 	[BT_TASK_BAKE] = {.check = bt_task_bake_check, .go = bt_task_bake_go},
+	[BT_TASK_ADOPT] =
+		{
+			.check = bt_task_adopt_check,
+			.prior = bt_task_slot_prior,
+			.go = bt_task_adopt_go,
+			.undo = bt_task_adopt_undo,
+			.there = bt_task_adopt_there,
+		},
 	[BT_TASK_PRUNE] = {.check = bt_task_prune_check, .go = bt_task_prune_go},
 };

@@ -39,5 +39,10 @@ void bt_task_drain_go(struct bt_job *j);
 int bt_task_bake_check(struct bt_job *j, struct bt_err *err);
 void bt_task_bake_go(struct bt_job *j);
 
+int bt_task_adopt_check(struct bt_job *j, struct bt_err *err);
+void bt_task_adopt_go(struct bt_job *j);
+void bt_task_adopt_undo(struct bt_job *j);
+bool bt_task_adopt_there(struct bt_job *j);
+
 int bt_task_observe_check(struct bt_job *j, struct bt_err *err);
 void bt_task_observe_go(struct bt_job *j);

@@ -120,7 +120,8 @@ static void start_one(struct bt_watch *w, const struct bt_known_service *s)
 	*o = (struct one){w, NULL, NULL};
 	if (!s->text || bt_json_parse(s->text, strlen(s->text), SIZE_MAX, &service, NULL) < 0)
 		return;
-	if (bt_observe_start(w->l->env.exec, service, false, on_seen, o, &o->observing, NULL) < 0)
+	if (bt_observe_start(w->l->env.exec, service, (struct bt_observe_what){0}, on_seen, o,
+		    &o->observing, NULL) < 0)
 		return;
 	o->name = bt_strdup(s->name);
 	w->n_ones++;

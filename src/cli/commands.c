@@ -94,6 +94,11 @@ OPTIONS(deploy_options,
 	{"commit", 0, "ID", "noted with the deployment (default: GIT_COMMIT)"});
 EXAMPLES(deploy_examples, "baton deploy shop --artifact build/libs/shop.jar --version 1.4.2",
 	"baton deploy -v \"$GIT_COMMIT\" --json   # the only service in baton.yaml");
+OPTIONS(adopt_options,
+	{"version", 'v', "NAME", "how people will call what runs (default: adopted- and a number)"},
+	FILE_OPTION, {"detach", 'd', NULL, "leave as soon as the server has taken it over"},
+	{"json", 0, NULL, "one event a line, as JSON"});
+EXAMPLES(adopt_examples, "baton adopt shop", "baton adopt shop --version 1.4.1");
 OPTIONS(json_only, JSON_OPTION);
 OPTIONS(history_options, {"limit", 'n', "N", "how many (default: 20)"}, JSON_OPTION);
 OPTIONS(logs_options, {"follow", 'f', NULL, "go on as lines are written"},
@@ -183,6 +188,22 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.client = true,
 		.exits = "0 1 2 3 4 5 130",
 		.run = bt_cmd_deploy},
+	{.name = "adopt",
+		.args = "[SERVICE]",
+		.max_args = 1,
+		.summary = "Take over what already serves, as it is.",
+		.details =
+			"Finds the process that others started and that listens on the live slot's "
+			"port (the one that nginx sends to), and records it as the live release. "
+			"Nothing is stopped, started or switched. The next deployment stops it by "
+			"its pid and start time, after the cutover and the drain; until then a "
+			"rollback to it is one switch. The file that it runs is kept where it can "
+			"be told, so that a later rollback can start it with `run.command`.",
+		WITH_OPTIONS(adopt_options),
+		WITH_EXAMPLES(adopt_examples),
+		.client = true,
+		.exits = "0 1 2 3 4 5 130",
+		.run = bt_cmd_adopt},
 	{.name = "status",
 		.args = "[SERVICE]",
 		.max_args = 1,

@@ -109,10 +109,13 @@ static int conclude(const struct state *s, int64_t took_ms, bool interrupted)
 		BT_STR struct bt_str clean = {0};
 		const char *reason = end_text(s->end, "reason");
 		const char *percent = strstr(words, "%s");
-		bt_str_addf(&line, "%.*s%s", (int)(percent - words), words,
-			code == 0   ? f->what
-			: reason[0] ? reason
-				    : "no reason was given");
+		if (code == 0 && f->done)
+			bt_str_addf(&line, "%s %s", f->done, f->what);
+		else
+			bt_str_addf(&line, "%.*s%s", (int)(percent - words), words,
+				code == 0   ? f->what
+				: reason[0] ? reason
+					    : "no reason was given");
 		if (code == 0 && reason[0])
 			bt_str_addf(&line, ", but %s", reason);
 		if (interrupted && code == 0)

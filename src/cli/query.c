@@ -18,6 +18,16 @@ static void service_row(struct bt_table *t, const json_t *s)
 		bt_answer_text(s, "phase"), bt_answer_text(s, "live_slot"), bt_str_get(&hosts));
 }
 
+static void state_of(const json_t *instance, struct bt_str *out)
+{
+	const char *holder = bt_answer_text(instance, "holder");
+	bt_str_add(out, bt_answer_text(instance, "state"));
+	if (json_is_true(json_object_get(instance, "adopted")))
+		bt_str_add(out, ", adopted");
+	if (*holder)
+		bt_str_addf(out, ", port held by %s", holder);
+}
+
 /* What runs in the slots of one service, host by host. */
 static void print_world(const json_t *service)
 {
@@ -35,7 +45,9 @@ static void print_world(const json_t *service)
 			bt_answer_time(instance, "since_wall_ms", since);
 			BT_FREE char *name = bt_asprintf("%s/%s", bt_answer_text(host, "host"),
 				bt_answer_text(instance, "slot"));
-			BT_TABLE_ROW(&t, name, port, bt_answer_text(instance, "state"),
+			BT_STR struct bt_str state = {0};
+			state_of(instance, &state);
+			BT_TABLE_ROW(&t, name, port, bt_str_get(&state),
 				bt_answer_text(instance, "version"), bt_streq(pid, "0") ? "" : pid,
 				restarts, since);
 		}

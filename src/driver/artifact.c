@@ -189,8 +189,14 @@ static int prepare(struct place *p, struct bt_err *err)
 	r = bt_fs_remove_tree(p->made, err);
 	if (r < 0)
 		return r;
+	if (p->rq.local)
+		unlink(p->part);
 	bool is_new = !bt_fs_exists(p->part);
-	if (is_new)
+	if (p->rq.local && !bt_release_copy(p->rq.local, p->part)) {
+		unlink(p->part);
+		return bt_err_set(err, BT_E_FAILED, "%s cannot be copied", p->rq.local);
+	}
+	if (is_new && !p->rq.local)
 		bt_release_reuse(p->root, p->rq.digest, p->part);
 	p->part_fd = open(p->part, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (p->part_fd < 0 || fstat(p->part_fd, &st) < 0)
@@ -367,6 +373,10 @@ static void after_prepare(struct place *p)
 		end(p, 0, NULL);
 		return;
 	}
+	if (p->rq.local) {
+		on_thread(p, check, after_check);
+		return;
+	}
 	struct bt_fetch_spec spec = {.env = p->env,
 		.url = p->rq.url,
 		.fd = p->part_fd,
@@ -399,6 +409,7 @@ static void copy_request(struct place *p, const struct bt_fetch_request *rq)
 	p->rq.file_name = bt_arena_strdup(a, rq->file_name);
 	p->rq.release_json = bt_arena_strdup(a, rq->release_json ? rq->release_json : "{}");
 	p->rq.url = bt_arena_strdup(a, rq->url);
+	p->rq.local = bt_arena_strdup(a, rq->local);
 }
 
 struct bt_op *bt_artifact_place(const struct bt_driver_env *env, const struct bt_fetch_request *rq,

@@ -22,6 +22,8 @@ int bt_release_check_names(const struct bt_fetch_request *rq, struct bt_err *err
 /* Where another release of the service is the same single file: copies it to `part`, as though it
  * had been fetched. One that is not what it was is no source. Best effort. Blocks. */
 void bt_release_reuse(const char *root, const char *digest, const char *part);
+/* A copy at `to`, which is new; the blocks are shared where the file system can. Blocks. */
+bool bt_release_copy(const char *from, const char *to);
 
 /* The download: to an open part file, resumed where it is, retried while it makes progress. */
 struct bt_fetch;

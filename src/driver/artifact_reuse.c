@@ -32,10 +32,10 @@ static char *same_file(const char *root, const char *release, const char *digest
 
 /* Shares the blocks where the file system can; never a link: an app that wrote to its own file
  * would change the other release. */
-static bool copy(const char *from, const char *to)
+bool bt_release_copy(const char *from, const char *to)
 {
 	struct stat st;
-	BT_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	BT_CLOSE int in = open(from, O_RDONLY | O_CLOEXEC);
 	BT_CLOSE int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (in < 0 || out < 0 || fstat(in, &st) < 0)
 		return false;
@@ -62,7 +62,7 @@ void bt_release_reuse(const char *root, const char *digest, const char *part)
 		if (!from)
 			continue;
 		char has[65];
-		found = copy(from, part) && bt_fs_sha256(part, has, NULL, NULL) == 0 &&
+		found = bt_release_copy(from, part) && bt_fs_sha256(part, has, NULL, NULL) == 0 &&
 			bt_streq(has, digest);
 		if (!found)
 			unlink(part);

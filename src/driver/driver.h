@@ -54,6 +54,13 @@ struct bt_start_request {
 	const struct bt_kv *secrets;
 	size_t n_secrets;
 };
+struct bt_adopt_request {
+	struct bt_instance_ref ref;
+	uint32_t release;
+	const char *version, *command;
+	pid_t pid; /* as bt_foreign_find found it */
+	int64_t start_ticks, since_wall_ms;
+};
 /* `result` is 0, or < 0 with err (valid during the call). An app that exits at once is an error
  * BT_E_FAILED whose text has its exit and last line. */
 typedef void (*bt_done_fn)(void *arg, int result, const struct bt_err *err);
@@ -70,6 +77,11 @@ struct bt_runtime_ops {
 	 * done. */
 	struct bt_op *(*stop)(const struct bt_instance_ref *ref, const struct bt_service *service,
 		bt_progress_fn progress, bt_done_fn done, void *arg);
+	/* Records a process that others started as the slot's instance, durably, and leaves it as
+	 * it is: `observe` tells of it and `stop` ends it, by pidfd. BT_E_NOTFOUND: it is gone. */
+	struct bt_op *(*adopt)(const struct bt_adopt_request *rq, bt_done_fn done, void *arg);
+	/* Forgets that record; the process runs on. None there: done. */
+	struct bt_op *(*disown)(const struct bt_instance_ref *ref, bt_done_fn done, void *arg);
 	/* What is there now, without blocking (shims report changes); strings into the arena. */
 	int (*observe)(const struct bt_instance_ref *ref, struct bt_arena *a,
 		struct bt_seen_instance *ret, struct bt_err *err);
@@ -179,6 +191,8 @@ struct bt_fetch_request {
 	const char *release_json; /* the immutable description, written beside it */
 	/* Where to get it from; `open_url` gives the URL of the artifact at the server. */
 	const char *url;
+	const char
+		*local; /* a file of this host that it is: copied, and nothing is fetched; NULL */
 	int64_t keep_free_bytes;
 };
 /* releases/<service>/<id>/{release.json,artifact…}: fetched once (resumes a part), digest checked,

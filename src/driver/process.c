@@ -1,6 +1,6 @@
 /* The runtime `process`: one shim per instance, spoken to by its socket, adopted after a restart.
  * What is on disk (instances/<service>/<slot>/spec) says what shall run. */
-#include "driver/process.h"
+#include "driver/process_adopted.h"
 #include "driver/runtime.h"
 
 #include "base/fs.h"
@@ -22,13 +22,15 @@ static void process_log_path(const struct bt_instance_ref *ref, char *buf, size_
 	snprintf(buf, n, "%s/logs/%s/%s.log", bt_process.env.state_dir, ref->service, ref->slot);
 }
 
-/* ---- init: what runs is adopted ------------------------------------------------------------- */
+/* ---- init: what runs is taken up ------------------------------------------------------------- */
 
 /* false: there is nothing that could be adopted, and the directory is left from a crash. */
-static bool adopt(const char *service, const char *slot)
+static bool take_up(const char *service, const char *slot)
 {
 	BT_FREE char *dir = dir_of(service, slot);
 	BT_FREE char *text = NULL;
+	if (bt_adopted_load(dir, service, slot))
+		return true;
 	struct bt_shim_spec *spec = bt_malloc(sizeof *spec);
 	BT_FREE void *hold = spec;
 	int r = bt_process_spec_read(dir, &text, spec, NULL);
@@ -54,7 +56,7 @@ static bool is_dir_entry(const struct dirent *e)
 	return e->d_name[0] != '.' && (e->d_type == DT_DIR || e->d_type == DT_UNKNOWN);
 }
 
-static void adopt_service(const char *root, const char *service)
+static void take_up_service(const char *root, const char *service)
 {
 	BT_FREE char *path = bt_asprintf("%s/%s", root, service);
 	DIR *d = opendir(path);
@@ -62,7 +64,7 @@ static void adopt_service(const char *root, const char *service)
 		return;
 	for (struct dirent *e; (e = readdir(d));)
 		if (is_dir_entry(e) && !bt_instance_find(service, e->d_name) &&
-			!adopt(service, e->d_name)) {
+			!bt_adopted_find(service, e->d_name) && !take_up(service, e->d_name)) {
 			BT_FREE char *left = dir_of(service, e->d_name);
 			bt_fs_remove_tree(left, NULL);
 		}
@@ -81,7 +83,7 @@ static int process_init(const struct bt_driver_env *env, struct bt_err *err)
 		return bt_err_errno(err, errno, "read %s", root);
 	for (struct dirent *e; (e = readdir(d));)
 		if (is_dir_entry(e))
-			adopt_service(root, e->d_name);
+			take_up_service(root, e->d_name);
 	closedir(d);
 	return 0;
 }
@@ -108,12 +110,14 @@ static bool is_ours(const struct bt_instance *i, pid_t pid)
 }
 
 /* Who listens on the port and is not of the instance; false: nobody. */
-static bool find_stranger(const struct bt_instance *i, uint16_t port, char *buf, size_t n)
+static bool find_stranger(const struct bt_instance *i, const struct bt_adopted *adopted,
+	uint16_t port, char *buf, size_t n)
 {
 	struct bt_listener all[16];
 	size_t k = bt_port_listeners(port, i ? (pid_t)i->status.pid : 0, all, BT_ARRAY_LEN(all));
 	for (size_t j = 0; j < k; j++)
-		if (!is_ours(i, all[j].pid)) {
+		if (!is_ours(i, all[j].pid) &&
+			!(adopted && bt_adopted_holds(adopted, all[j].pid))) {
 			bt_listener_describe(&all[j], buf, n);
 			return true;
 		}
@@ -121,12 +125,12 @@ static bool find_stranger(const struct bt_instance *i, uint16_t port, char *buf,
 }
 
 /* The same of every port of the slot; *ret_port says which. */
-static bool find_stranger_anywhere(const struct bt_instance *i, const struct bt_instance_ref *ref,
-	uint16_t *ret_port, char *buf, size_t n)
+static bool find_stranger_anywhere(const struct bt_instance *i, const struct bt_adopted *adopted,
+	const struct bt_instance_ref *ref, uint16_t *ret_port, char *buf, size_t n)
 {
 	for (size_t k = 0; k <= ref->n_more; k++) {
 		*ret_port = k ? ref->more[k - 1].number : ref->port;
-		if (find_stranger(i, *ret_port, buf, n))
+		if (find_stranger(i, adopted, *ret_port, buf, n))
 			return true;
 	}
 	return false;
@@ -170,7 +174,7 @@ static int start_new(
 	struct bt_shim_spec *spec;
 	BT_ARENA struct bt_arena *a = bt_arena_new();
 	uint16_t port;
-	if (find_stranger_anywhere(NULL, &rq->ref, &port, who, sizeof who))
+	if (find_stranger_anywhere(NULL, NULL, &rq->ref, &port, who, sizeof who))
 		return bt_err_set(err, BT_E_FAILED,
 			"port %u is held by %s; stop it, or choose "
 			"another port for slot %s",
@@ -195,6 +199,11 @@ static struct bt_op *process_start(const struct bt_start_request *rq, bt_done_fn
 	struct bt_err err = {0};
 	if (i) {
 		start_again(i, rq, op);
+	} else if (bt_adopted_find(rq->ref.service, rq->ref.slot)) {
+		bt_err_set(&err, BT_E_EXISTS,
+			"start %s/%s: what was adopted runs there; stop it first", rq->ref.service,
+			rq->ref.slot);
+		bt_process_op_later(op, err.code, &err);
 	} else if (start_new(rq, op, &err) < 0) {
 		bt_err_wrap(&err, "start %s/%s", rq->ref.service, rq->ref.slot);
 		bt_process_op_later(op, err.code, &err);
@@ -207,8 +216,11 @@ static struct bt_op *process_start(const struct bt_start_request *rq, bt_done_fn
 static struct bt_op *process_stop(const struct bt_instance_ref *ref,
 	const struct bt_service *service, bt_progress_fn progress, bt_done_fn done, void *arg)
 {
-	struct bt_process_op *op = bt_process_op_new(progress, done, arg);
 	struct bt_instance *i = bt_instance_find(ref->service, ref->slot);
+	struct bt_adopted *adopted = i ? NULL : bt_adopted_find(ref->service, ref->slot);
+	if (adopted)
+		return bt_adopted_stop(adopted, service, progress, done, arg);
+	struct bt_process_op *op = bt_process_op_new(progress, done, arg);
 	struct bt_err err = {0};
 	if (!i) {
 		bt_process_op_later(op, 0, NULL);
@@ -265,9 +277,12 @@ static int process_observe(const struct bt_instance_ref *ref, struct bt_arena *a
 	(void)err;
 	struct bt_seen_instance s = {.slot = bt_arena_strdup(a, ref->slot), .port = ref->port};
 	uint16_t port;
-	if (find_stranger_anywhere(i, ref, &port, who, sizeof who))
+	const struct bt_adopted *adopted = i ? NULL : bt_adopted_find(ref->service, ref->slot);
+	if (find_stranger_anywhere(i, adopted, ref, &port, who, sizeof who))
 		s.holder = port == ref->port ? bt_arena_strdup(a, who)
 					     : bt_arena_printf(a, "%s on its port %u", who, port);
+	if (adopted)
+		bt_adopted_observe(adopted, a, &s);
 	if (i) {
 		s.state = state_of(i);
 		s.release = i->release;
@@ -286,6 +301,8 @@ const struct bt_runtime_ops bt_runtime_process = {
 	.init = process_init,
 	.start = process_start,
 	.stop = process_stop,
+	.adopt = bt_adopted_take,
+	.disown = bt_adopted_disown,
 	.observe = process_observe,
 	.log_path = process_log_path,
 	.wake = process_wake,

@@ -44,6 +44,7 @@ struct bt_process_op {
 	bt_progress_fn progress;
 	void *arg;
 	struct bt_instance *instance; /* NULL: it only brings an answer, from `later` */
+	struct bt_adopted *adopted;   /* the same for what others started */
 	struct event *later;
 	int result;
 	struct bt_err err;

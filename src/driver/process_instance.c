@@ -6,7 +6,7 @@
  *
  * The directory's spec is the durable intent: it is there before a shim is, and removed only after
  * the shim's word that all is stopped. So after any crash what is found on disk says what to do. */
-#include "driver/process.h"
+#include "driver/process_adopted.h"
 
 #include "base/fs.h"
 #include "driver/log_tail.h"
@@ -108,6 +108,7 @@ struct bt_instance *bt_instance_free(struct bt_instance *i)
 
 void bt_process_forget(void)
 {
+	bt_adopted_forget_all();
 	while (bt_process.instances) {
 		struct bt_instance *i = bt_process.instances;
 		if (i->starting)

@@ -1,4 +1,4 @@
-#include "driver/process.h"
+#include "driver/process_adopted.h"
 
 static void detach(struct bt_process_op *op)
 {
@@ -8,6 +8,9 @@ static void detach(struct bt_process_op *op)
 	if (i && i->stopping == op)
 		i->stopping = NULL;
 	op->instance = NULL;
+	if (op->adopted)
+		bt_adopted_leave(op->adopted, op);
+	op->adopted = NULL;
 }
 
 static void op_free(struct bt_process_op *op)

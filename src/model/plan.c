@@ -13,8 +13,9 @@
 enum { MAX_STAGES = 10000, MAX_TEXT = 2048, MAX_NOTES = 1000 };
 #define MAX_MS ((int64_t)400 * 86400000)
 
-static const struct bt_enum purposes = {(const struct bt_enum_name[]){{"deploy", BT_PLAN_DEPLOY},
-	{"rollback", BT_PLAN_ROLLBACK}, {"retire", BT_PLAN_RETIRE}, {NULL, 0}}};
+static const struct bt_enum purposes = {
+	(const struct bt_enum_name[]){{"deploy", BT_PLAN_DEPLOY}, {"rollback", BT_PLAN_ROLLBACK},
+		{"retire", BT_PLAN_RETIRE}, {"adopt", BT_PLAN_ADOPT}, {NULL, 0}}};
 
 const char *bt_plan_purpose_name(enum bt_plan_purpose p)
 {
@@ -376,6 +377,7 @@ static const struct {
 	[BT_TASK_SWITCH] = {.balancer = true},
 	[BT_TASK_DRAIN] = {.balancer = true, .out = true},
 	[BT_TASK_BAKE] = {.either = true},
+	[BT_TASK_ADOPT] = {.instance = true, .release = true},
 };
 
 static int check_task(const struct bt_plan *p, const struct bt_task *t, struct bt_err *err)

@@ -69,7 +69,7 @@ struct bt_stage {
 	uint16_t side_by_side; /* lanes at a time, 0: all */
 };
 
-enum bt_plan_purpose { BT_PLAN_DEPLOY, BT_PLAN_ROLLBACK, BT_PLAN_RETIRE };
+enum bt_plan_purpose { BT_PLAN_DEPLOY, BT_PLAN_ROLLBACK, BT_PLAN_RETIRE, BT_PLAN_ADOPT };
 const char *bt_plan_purpose_name(enum bt_plan_purpose p);
 
 struct bt_plan {

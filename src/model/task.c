@@ -32,6 +32,10 @@ static const struct bt_task_info table[BT_TASK_KINDS] = {
 		"Watch health and the balancer's answers for a while after a cutover."},
 	[BT_TASK_PRUNE] = {BT_TASK_PRUNE, "Prune", "PruneTask", BT_REPEAT_SAFE, false, false,
 		120000, "Remove releases that are no longer kept from the host."},
+	[BT_TASK_ADOPT] = {BT_TASK_ADOPT, "Adopt", "AdoptTask", BT_REPEAT_PROBE, true, false,
+		300000,
+		"Record the process that listens on a slot's port, and that others started, as "
+		"the slot's instance; it is left as it is."},
 };
 
 const struct bt_task_info *bt_task_info(enum bt_task_kind kind)

@@ -15,6 +15,7 @@ enum bt_task_kind {
 	BT_TASK_DRAIN, /* at the balancer: 0 connections to the instances, or the deadline */
 	BT_TASK_BAKE,  /* at a host (health) or a balancer (5xx): watch for a while */
 	BT_TASK_PRUNE, /* drop releases beyond `keep` on a host */
+	BT_TASK_ADOPT, /* record a process that others started as the slot's instance */
 	BT_TASK_KINDS,
 };
 

@@ -32,6 +32,19 @@ static void put_str(json_t *o, const char *key, const char *text)
 		json_object_set_new(o, key, json_string(text));
 }
 
+static json_t *foreign_to_json(const struct bt_seen_foreign *f)
+{
+	json_t *o = json_pack("{s:i, s:I}", "pid", f->pid, "size", (json_int_t)f->size);
+	put_str(o, "command", f->command);
+	put_str(o, "user", f->user);
+	put_str(o, "unit", f->unit);
+	put_str(o, "artifact", f->artifact);
+	put_str(o, "digest", f->digest);
+	put_str(o, "no_artifact", f->no_artifact);
+	put_str(o, "trouble", f->trouble);
+	return o;
+}
+
 static json_t *instance_to_json(const struct bt_seen_instance *i)
 {
 	json_t *o = json_object();
@@ -45,6 +58,10 @@ static json_t *instance_to_json(const struct bt_seen_instance *i)
 	put_str(o, "identity", i->identity);
 	json_object_set_new(o, "since_wall_ms", json_integer(i->since_wall_ms));
 	json_object_set_new(o, "restarts", json_integer(i->restarts));
+	if (i->adopted)
+		json_object_set_new(o, "adopted", json_true());
+	if (i->foreign)
+		json_object_set_new(o, "foreign", foreign_to_json(i->foreign));
 	return o;
 }
 
@@ -121,6 +138,30 @@ static int get_list(
 	return 0;
 }
 
+static int read_foreign(
+	const json_t *o, struct bt_arena *a, struct bt_seen_instance *i, struct bt_err *err)
+{
+	const json_t *j = json_object_get(o, "foreign");
+	int64_t pid = 0;
+	int r;
+	if (!j)
+		return 0;
+	struct bt_seen_foreign *f = BT_ARENA_NEW(a, struct bt_seen_foreign);
+	if ((r = bt_json_int(j, "pid", 0, INT32_MAX, &pid, err)) < 0 ||
+		(r = bt_json_int_opt(j, "size", 0, INT64_MAX, &f->size, err)) < 0 ||
+		(r = get_text(j, "command", false, a, &f->command, err)) < 0 ||
+		(r = get_text(j, "user", false, a, &f->user, err)) < 0 ||
+		(r = get_text(j, "unit", false, a, &f->unit, err)) < 0 ||
+		(r = get_text(j, "artifact", false, a, &f->artifact, err)) < 0 ||
+		(r = get_text(j, "digest", false, a, &f->digest, err)) < 0 ||
+		(r = get_text(j, "no_artifact", false, a, &f->no_artifact, err)) < 0 ||
+		(r = get_text(j, "trouble", false, a, &f->trouble, err)) < 0)
+		return bt_err_wrap(err, "foreign");
+	f->pid = (int)pid;
+	i->foreign = f;
+	return 0;
+}
+
 static int read_instance(
 	const json_t *j, struct bt_arena *a, struct bt_seen_instance *i, struct bt_err *err)
 {
@@ -136,7 +177,9 @@ static int read_instance(
 		(r = get_text(j, "holder", false, a, &i->holder, err)) < 0 ||
 		(r = get_text(j, "identity", false, a, &i->identity, err)) < 0 ||
 		(r = bt_json_int_opt(j, "since_wall_ms", 0, INT64_MAX, &since, err)) < 0 ||
-		(r = bt_json_int_opt(j, "restarts", 0, INT32_MAX, &restarts, err)) < 0)
+		(r = bt_json_int_opt(j, "restarts", 0, INT32_MAX, &restarts, err)) < 0 ||
+		(r = bt_json_bool_opt(j, "adopted", &i->adopted, err)) < 0 ||
+		(r = read_foreign(j, a, i, err)) < 0)
 		return r;
 	if (bt_enum_parse(&run_states, state, &value, NULL) < 0)
 		return bt_err_set(err, BT_E_PROTOCOL, "member 'state': unknown state '%s'", state);

@@ -15,6 +15,20 @@ enum bt_run_state {
 
 const char *bt_run_state_name(enum bt_run_state s);
 
+/* A process that others started and that listens on a slot's port, looked at because somebody wants
+ * to adopt it. */
+struct bt_seen_foreign {
+	int pid;	     /* of the one process that all listeners belong to; 0: see trouble */
+	const char *command; /* its arguments in one line, cut */
+	const char *user;
+	const char *unit;     /* the systemd unit that it belongs to; NULL: none */
+	const char *artifact; /* path of the file that it runs; NULL: see no_artifact */
+	const char *digest;   /* of that file, sha256 hex; NULL: see no_artifact */
+	int64_t size;
+	const char *no_artifact; /* why what it runs is not known; NULL where it is */
+	const char *trouble;	 /* why it cannot be adopted; NULL: it can */
+};
+
 struct bt_seen_instance {
 	const char *slot;
 	uint16_t port;
@@ -27,6 +41,8 @@ struct bt_seen_instance {
 	const char *identity;  /* what its identity URL said; NULL: not asked or no answer */
 	int64_t since_wall_ms; /* running since; 0 unknown */
 	int restarts;
+	bool adopted;			       /* others started it, and it runs under no shim */
+	const struct bt_seen_foreign *foreign; /* of the holder, where it was asked for; NULL */
 };
 
 struct bt_seen_member { /* of a balancer's pool, by address */

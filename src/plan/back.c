@@ -51,6 +51,13 @@ static void restart(struct bt_build *b, uint16_t place)
 static int prepare(struct bt_build *b, struct bt_list places, struct bt_err *err)
 {
 	bool *hosts = BT_ARENA_ARRAY(b->arena, bool, b->service->n_hosts);
+	const struct bt_plan_release *back = bt_plan_release(b->plan, b->plan->release);
+	if (places.n && !bt_can_start(back))
+		return bt_err_set(err, BT_E_REFUSED,
+			"%s was adopted from a process that others had started, and does not run "
+			"in %s any more; which file it ran was not known, so it cannot be started "
+			"again: deploy that version's artifact instead",
+			back->version, bt_build_place_name(b, places.v[0]));
 	for (size_t i = 0; i < places.n; i++) {
 		int r = bt_plan_check_free(b, places.v[i], err);
 		if (r < 0)
@@ -85,7 +92,8 @@ static void take_over(struct bt_build *b, struct bt_list to, struct bt_list abse
 			bt_list_add(&in, i);
 		if (!wanted && p->in)
 			bt_list_add(&out, i);
-		if (!wanted)
+		/* Before the first deployment there was no adopted one either: it is left alone. */
+		if (!wanted && !(p->adopted && b->plan->release == 0))
 			bt_list_add(&rest, i);
 	}
 	if (b->balancer != BT_NONE && in.n) {

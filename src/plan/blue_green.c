@@ -88,6 +88,12 @@ static void retire(struct bt_build *b, struct bt_list old, int live)
 static const char *idle_why(struct bt_build *b, uint16_t target, const char *why)
 {
 	const char *name = b->service->run.slots[target].name;
+	for (uint16_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		if (p->adopted && p->in)
+			why = bt_build_text(b, "%s, where %s is an adopted process (pid %d)", why,
+				bt_build_place_name(b, i), p->pid);
+	}
 	return busy(b, target) == 2 ? bt_build_text(b, "%s is next: %s", name, why)
 				    : bt_build_text(b, "%s is idle: %s", name, why);
 }

@@ -343,6 +343,32 @@ void bt_build_start(struct bt_build *b, uint16_t place, const char *why)
 	add_at(b, BT_TASK_INSTANCE_START, place, why)->release = b->plan->release;
 }
 
+void bt_build_adopt(struct bt_build *b, uint16_t place, const char *why)
+{
+	add_at(b, BT_TASK_ADOPT, place, why)->release = b->plan->release;
+}
+
+/* An adopted one may be the last that can be had of its release: said before it is stopped. */
+static void note_adopted(struct bt_build *b, uint16_t place)
+{
+	const struct bt_place *p = &b->scene.places[place];
+	const struct bt_plan_release *r = bt_plan_release(b->plan, p->release);
+	if (!p->adopted)
+		return;
+	bt_build_note(b,
+		"%s is an adopted process (pid %d) that others started: it is stopped by "
+		"its pid and start time, after the drain%s",
+		bt_build_place_name(b, place), p->pid,
+		bt_can_start(r) ? ""
+				: "; the file that it runs is not known, so it cannot be started "
+				  "again after that");
+}
+
+bool bt_can_start(const struct bt_plan_release *r)
+{
+	return !r || !r->digest || *r->digest;
+}
+
 /* Long enough for the stop sequence, and for its undo, which starts the old one again and waits
  * until it is healthy. */
 void bt_build_stop(struct bt_build *b, uint16_t place, const char *why)
@@ -352,6 +378,7 @@ void bt_build_stop(struct bt_build *b, uint16_t place, const char *why)
 		stop += b->service->run.stop[i].wait_ms;
 	if (!why && b->balancer == BT_NONE)
 		why = "there is no balancer to tell";
+	note_adopted(b, place);
 	struct bt_task *t = add_at(b, BT_TASK_INSTANCE_STOP, place, why);
 	t->timeout_ms = stop + health_ms(b->service);
 }

@@ -42,6 +42,7 @@ const char *bt_build_text(struct bt_build *b, const char *fmt, ...)
 void bt_build_component(struct bt_build *b, uint16_t host, const char *why);
 void bt_build_start(struct bt_build *b, uint16_t place, const char *why);
 void bt_build_stop(struct bt_build *b, uint16_t place, const char *why);
+void bt_build_adopt(struct bt_build *b, uint16_t place, const char *why);
 void bt_build_health(struct bt_build *b, uint16_t place, const char *why);
 /* The three below do nothing without a balancer or with empty lists. With several, each has a task
  * of its own, in their order. */
@@ -59,6 +60,8 @@ bool bt_list_has(struct bt_list l, uint16_t place);
 void bt_list_one_last(const struct bt_build *b, struct bt_list *l);
 
 const char *bt_build_version(struct bt_build *b, uint32_t release);
+/* Not what was adopted while nobody knew which file it runs: its digest is "". */
+bool bt_can_start(const struct bt_plan_release *r);
 const char *bt_build_place_name(struct bt_build *b, uint16_t place); /* "was1/green" */
 
 /* Stages that every strategy has. */
@@ -74,6 +77,7 @@ int bt_plan_blue_green(struct bt_build *b, struct bt_err *err);
 int bt_plan_rolling(struct bt_build *b, struct bt_err *err);
 int bt_plan_recreate(struct bt_build *b, struct bt_err *err);
 int bt_plan_back(struct bt_build *b, struct bt_err *err);
+int bt_plan_adoption(struct bt_build *b, struct bt_err *err);
 /* Blue-green: the next slot after the live one (-1: none) where nothing runs. */
 uint16_t bt_plan_idle_slot(const struct bt_build *b, int live);
 /* Instances at a time, from `batch` and what min_in_rotation leaves. */

@@ -117,6 +117,8 @@ static void name_places(const struct bt_scene *s, int by, struct bt_str *out)
 					bt_scene_slot(s, p), bt_scene_host(s, p));
 			else
 				bt_str_addf(out, ", %s", bt_scene_host(s, p));
+			if (by == UP && !bt_place_ours(p))
+				bt_str_addf(out, ": %s", p->stranger);
 			any = true;
 		}
 		if (n)

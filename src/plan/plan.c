@@ -99,6 +99,16 @@ int bt_plan_rollback(const struct bt_plan_request *rq, struct bt_plan **ret, str
 	return finish(&b, bt_plan_back(&b, err), ret, err);
 }
 
+int bt_plan_adopt(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err)
+{
+	struct bt_build b;
+	int r = bt_build_begin(&b, rq, BT_PLAN_ADOPT, err);
+	if (r < 0)
+		return r;
+	r = check_balancers(&b, err);
+	return finish(&b, r < 0 ? r : bt_plan_adoption(&b, err), ret, err);
+}
+
 /* Without a balancer only blue-green has something to retire: what is not the live slot. */
 static int retire(struct bt_build *b, struct bt_err *err)
 {

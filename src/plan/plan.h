@@ -25,6 +25,10 @@ int bt_plan_deploy(const struct bt_plan_request *rq, struct bt_plan **ret, struc
  * Switch where its instances still run (warm); otherwise they are started first.
  * Used by the engine's automatic rollback and by `baton rollback`. */
 int bt_plan_rollback(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
+/* Records what others started and what serves now as the release: nothing is stopped, started or
+ * switched. BT_E_REFUSED in one line where nothing serves, where it is not clear which process
+ * does, or where a host's policy says no. The world has been asked for its foreign processes. */
+int bt_plan_adopt(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
 /* Stop instances that run and are not in rotation (a warm slot whose time has passed). */
 int bt_plan_retire(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
 

@@ -120,6 +120,13 @@ static void prune_words(const struct bt_plan *p, const struct bt_task *t, struct
 	bt_str_addf(out, "remove old releases of %s from %s", p->service, p->hosts[t->host]);
 }
 
+static void adopt_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_add(out, "take over what serves in ");
+	instance_name(p, t->instance, out);
+	bt_str_addf(out, " as %s", version(p, t->release));
+}
+
 static void (*const words[BT_TASK_KINDS])(
 	const struct bt_plan *, const struct bt_task *, struct bt_str *) = {
 	[BT_TASK_OBSERVE] = observe_words,
@@ -132,6 +139,7 @@ static void (*const words[BT_TASK_KINDS])(
 	[BT_TASK_DRAIN] = drain_words,
 	[BT_TASK_BAKE] = bake_words,
 	[BT_TASK_PRUNE] = prune_words,
+	[BT_TASK_ADOPT] = adopt_words,
 };
 
 void bt_plan_task_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)

@@ -148,6 +148,9 @@ static int fill_place(struct bt_scene *s, struct bt_place *p, struct bt_err *err
 		p->version = seen->version;
 	}
 	p->stranger = seen->holder;
+	p->foreign = seen->foreign;
+	p->adopted = bt_place_ours(p) && seen->adopted;
+	p->pid = seen->pid;
 	p->identity = seen->identity;
 	p->since_wall_ms = seen->since_wall_ms;
 	return 0;
@@ -189,7 +192,7 @@ int bt_scene_look(const struct bt_service *service, const struct bt_world *w, st
 bool bt_place_runs(const struct bt_place *p, uint32_t release)
 {
 	if (release == 0)
-		return !bt_place_ours(p) && p->stranger;
+		return p->adopted || (!bt_place_ours(p) && p->stranger);
 	/* What still starts may be what hangs: it is started anew. */
 	return p->release == release && p->state == BT_RUN_RUNNING;
 }

@@ -16,7 +16,10 @@ struct bt_place {
 	uint32_t release;	 /* of it; 0: nothing of ours, or unknown */
 	const char *version;	 /* NULL: unknown */
 	const char *stranger;	 /* who holds the port and was not started by baton; NULL */
-	const char *identity;	 /* what the instance itself says; NULL */
+	const struct bt_seen_foreign *foreign; /* more of it, where it was asked for; NULL */
+	bool adopted;			       /* ours, but others started it */
+	int pid;
+	const char *identity; /* what the instance itself says; NULL */
 	int64_t since_wall_ms;
 	bool in;	/* a balancer sends to it */
 	bool one;	/* … routes `to: one` too */
@@ -51,7 +54,7 @@ static inline bool bt_place_ours(const struct bt_place *p)
 {
 	return p->state != BT_RUN_ABSENT;
 }
-/* The release runs there; 0 means a stranger does. */
+/* The release runs there; 0 means what others started does, adopted or not. */
 bool bt_place_runs(const struct bt_place *p, uint32_t release);
 const char *bt_scene_slot(const struct bt_scene *s, const struct bt_place *p);
 const char *bt_scene_host(const struct bt_scene *s, const struct bt_place *p);

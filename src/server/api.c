@@ -27,6 +27,8 @@ const struct bt_route_row bt_people_routes[] = {
 	{"POST", "/v1/services/{service}/rollback", BT_AUTH_DEPLOYER, SMALL,
 		bt_api_service_rollback,
 		"Back to an earlier release: to (version or number), or the one before"},
+	{"POST", "/v1/services/{service}/adopt", BT_AUTH_DEPLOYER, BIG, bt_api_service_adopt,
+		"Record what others started and what serves now as the live release"},
 	{"POST", "/v1/plan", BT_AUTH_DEPLOYER, BIG, bt_api_plan,
 		"What a deployment would do; nothing is stored"},
 	{"POST", "/v1/deployments", BT_AUTH_DEPLOYER, BIG, bt_api_deploy, "Start a deployment"},

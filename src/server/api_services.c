@@ -156,3 +156,12 @@ void bt_api_service_rollback(struct bt_http_exchange *x, void *arg)
 	}
 	bt_planning_rollback(arg, x, service, to);
 }
+
+void bt_api_service_adopt(struct bt_http_exchange *x, void *arg)
+{
+	BT_JSON json_t *body = bt_api_body(x);
+	if (!body)
+		return;
+	json_object_set_new(body, "service", json_string(bt_http_param(x, "service")));
+	bt_planning_adopt(arg, x, body);
+}

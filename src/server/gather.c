@@ -9,6 +9,7 @@ struct part {
 	struct bt_host *host;
 	struct bt_ask *ask;
 	char *trouble;
+	json_t *seen; /* its answer, which says more than what it reports by itself */
 };
 
 struct bt_gather {
@@ -16,6 +17,7 @@ struct bt_gather {
 	char *service;
 	struct part *parts;
 	size_t n, waiting;
+	bool foreign;
 	struct event *finish;
 	void (*done)(void *, struct bt_world *, const struct bt_err *);
 	void *arg;
@@ -86,8 +88,10 @@ struct bt_world *bt_world_last_seen(struct bt_server *s, const struct bt_service
 
 static void free_gather(struct bt_gather *g)
 {
-	for (size_t i = 0; i < g->n; i++)
+	for (size_t i = 0; i < g->n; i++) {
 		free(g->parts[i].trouble);
+		json_decref(g->parts[i].seen);
+	}
 	if (g->finish)
 		event_free(g->finish);
 	free(g->parts);
@@ -109,6 +113,9 @@ static void on_finish(evutil_socket_t fd, short what, void *arg)
 	if (why.len) {
 		bt_err_set(err, BT_E_UNREACHABLE, "%s", bt_str_get(&why));
 	} else {
+		for (size_t i = 0; i < g->n; i++) /* a report of its own may have come since */
+			if (g->foreign && g->parts[i].seen)
+				bt_host_saw(g->parts[i].host, g->service, g->parts[i].seen);
 		const char **hosts = bt_calloc(g->n + 1, sizeof *hosts);
 		for (size_t i = 0; i < g->n; i++)
 			hosts[i] = g->parts[i].host->name;
@@ -135,9 +142,11 @@ static void on_answer(void *arg, const json_t *answer, bool end, const struct bt
 {
 	struct part *p = arg;
 	json_t *seen = json_object_get(answer, "observation");
-	if (json_is_object(seen))
+	if (json_is_object(seen)) {
+		json_decref(p->seen);
+		p->seen = json_incref(seen);
 		bt_host_saw(p->host, p->gather->service, seen);
-	else if (end)
+	} else if (end)
 		p->trouble =
 			err ? bt_strdup(err->text)
 			    : bt_asprintf("host %s answered without an observation", p->host->name);
@@ -145,19 +154,20 @@ static void on_answer(void *arg, const json_t *answer, bool end, const struct bt
 		part_done(p);
 }
 
-static json_t *question(const struct bt_service *service, const json_t *json, const char *host)
+static json_t *question(
+	const struct bt_service *service, const json_t *json, const char *host, bool foreign)
 {
 	json_t *balancers = json_array();
 	if (service->nginx && bt_nginx_is_on(service->nginx, host)) {
 		BT_FREE char *name = bt_asprintf("nginx/%s", service->name);
 		json_array_append_new(balancers, json_string(name));
 	}
-	return json_pack(
-		"{s:s, s:O, s:o}", "kind", "observe", "service", json, "balancers", balancers);
+	return json_pack("{s:s, s:O, s:o, s:b}", "kind", "observe", "service", json, "balancers",
+		balancers, "foreign", (int)foreign);
 }
 
 struct bt_gather *bt_gather_start(struct bt_server *s, const struct bt_service *service,
-	const json_t *service_json, int64_t not_before,
+	const json_t *service_json, int64_t not_before, bool foreign,
 	void (*done)(void *arg, struct bt_world *world, const struct bt_err *err), void *arg)
 {
 	const char **hosts = NULL;
@@ -165,6 +175,7 @@ struct bt_gather *bt_gather_start(struct bt_server *s, const struct bt_service *
 	g->server = s;
 	g->service = bt_strdup(service->name);
 	g->done = done;
+	g->foreign = foreign;
 	g->arg = arg;
 	g->n = bt_service_hosts(service, &hosts);
 	g->parts = bt_calloc(g->n + 1, sizeof *g->parts);
@@ -179,8 +190,9 @@ struct bt_gather *bt_gather_start(struct bt_server *s, const struct bt_service *
 		if (fresh)
 			g->waiting--;
 		else
-			p->ask = bt_ask_start(p->host, question(service, service_json, hosts[i]),
-				BT_GATHER_MS, on_answer, p);
+			p->ask = bt_ask_start(p->host,
+				question(service, service_json, hosts[i], foreign),
+				foreign ? BT_GATHER_FOREIGN_MS : BT_GATHER_MS, on_answer, p);
 	}
 	free(hosts);
 	struct timeval now = {0, 0};

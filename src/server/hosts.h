@@ -61,11 +61,12 @@ void bt_asks_tick(struct bt_server *s); /* ends those whose agent is lost */
 void bt_asks_drop(struct bt_server *s);
 
 /* The world of one service, from every host of it: what was seen at or after not_before (boot ms)
- * counts, the others are asked. done once, never from inside; err names hosts that did not answer.
- * The world is the callee's. */
+ * counts, the others are asked; `foreign`: also for processes that baton did not start and that
+ * hold slots' ports, for which hosts hash a file. done once, never from inside; err names hosts
+ * that did not answer. The world is the callee's. */
 struct bt_gather;
 struct bt_gather *bt_gather_start(struct bt_server *s, const struct bt_service *service,
-	const json_t *service_json, int64_t not_before,
+	const json_t *service_json, int64_t not_before, bool foreign,
 	void (*done)(void *arg, struct bt_world *world, const struct bt_err *err), void *arg);
 struct bt_gather *bt_gather_cancel(struct bt_gather *g);
 /* From what was last seen, without asking; hosts that said nothing are absent. */

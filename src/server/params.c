@@ -91,6 +91,16 @@ static int component(struct build *b, struct bt_err *err)
 	return rc;
 }
 
+/* A release that is adopted has no artifact at the server: only its name goes along. */
+static int adopt(struct build *b, struct bt_err *err)
+{
+	int rc = component(b, err);
+	json_object_del(b->params, "unpack");
+	put_slot(b);
+	put_service(b, b->c->release);
+	return rc;
+}
+
 static int start(struct build *b, struct bt_err *err)
 {
 	(void)err;
@@ -215,6 +225,7 @@ static const struct param_row {
 	[BT_TASK_DRAIN] = {drain, false, true},
 	[BT_TASK_BAKE] = {bake, false, false},
 	[BT_TASK_PRUNE] = {prune, false, false},
+	[BT_TASK_ADOPT] = {adopt, true, false},
 };
 
 int bt_params_command(struct bt_server *s, const struct bt_plan *p, const char *service,

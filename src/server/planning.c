@@ -14,6 +14,7 @@ struct bt_wish {
 	struct bt_gather *gather;
 	struct bt_http_exchange *x; /* NULL: nobody waits, or the peer left */
 	bool preview, new_release;
+	bool adopt; /* the release is what the hosts find running */
 	int (*make)(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
 	struct bt_release *release;
 	struct bt_config *config;
@@ -114,7 +115,7 @@ static int read_artifact(struct bt_wish *w, const json_t *body, struct bt_err *e
 {
 	json_t *artifact = NULL;
 	const char *digest = NULL, *file_name = "artifact";
-	if (w->preview && !json_object_get(body, "artifact"))
+	if (w->adopt || (w->preview && !json_object_get(body, "artifact")))
 		return 0; /* a plan needs no bytes */
 	int r = bt_json_object(body, "artifact", &artifact, err);
 	if (r == 0)
@@ -179,6 +180,10 @@ static int choose_release(struct bt_wish *w, const json_t *secrets, struct bt_er
 		return r;
 	const json_t *row = json_array_get(rows, 0);
 	const char *digest = json_string_value(json_object_get(row, "digest"));
+	if (row && w->adopt)
+		return bt_err_set(err, BT_E_EXISTS,
+			"version %s of %s exists already: choose another with --version",
+			rel->version, rel->service);
 	if (row && rel->digest && !bt_streq(digest, rel->digest))
 		return bt_err_set(err, BT_E_EXISTS,
 			"version %s of %s exists with another artifact (%.12s…): a release never "
@@ -220,8 +225,12 @@ static int read_body(struct bt_wish *w, const json_t *body, struct bt_err *err)
 	int r = bt_json_str(body, "service", &service, err);
 	if (r == 0)
 		r = bt_who_may(bt_who(w->x), service, err);
+	BT_FREE char *numbered = bt_asprintf("adopted-%lld", (long long)w->server->next_release);
 	if (r == 0)
-		r = bt_json_str(body, "version", &version, err);
+		r = w->adopt ? bt_json_str_opt(body, "version", &version, err)
+			     : bt_json_str(body, "version", &version, err);
+	if (r == 0 && !version)
+		version = numbered;
 	if (r == 0)
 		r = bt_json_object(body, "config", &config, err);
 	if (r == 0)
@@ -334,6 +343,8 @@ static void on_world(void *arg, struct bt_world *world, const struct bt_err *err
 	rq.n_known = bt_release_known(w->server, rel->service, a, &known);
 	rq.known = known;
 	int r = w->make(&rq, &plan, &why);
+	if (r == 0 && w->adopt)
+		bt_release_adopted(w->release, plan, world);
 	bt_world_free(world);
 	if (r < 0) {
 		refuse(w, &why);
@@ -357,7 +368,7 @@ static void gather(struct bt_wish *w)
 	if (w->x)
 		bt_http_on_close(w->x, on_close, w);
 	w->gather = bt_gather_start(w->server, &w->config->services[0], w->release->config,
-		bt_clock_boot_ms(), on_world, w);
+		bt_clock_boot_ms(), w->adopt, on_world, w);
 }
 
 void bt_planning_deploy(
@@ -367,6 +378,19 @@ void bt_planning_deploy(
 	struct bt_err err;
 	w->preview = preview;
 	w->make = bt_plan_deploy;
+	if (read_body(w, body, &err) < 0) {
+		refuse(w, &err);
+		return;
+	}
+	gather(w);
+}
+
+void bt_planning_adopt(struct bt_server *s, struct bt_http_exchange *x, const json_t *body)
+{
+	struct bt_wish *w = wish_new(s, x);
+	struct bt_err err;
+	w->adopt = true;
+	w->make = bt_plan_adopt;
 	if (read_body(w, body, &err) < 0) {
 		refuse(w, &err);
 		return;

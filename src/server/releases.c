@@ -149,3 +149,32 @@ size_t bt_release_known(
 	}
 	return n;
 }
+
+static const struct bt_seen_instance *seen_at(
+	const struct bt_world *w, const char *host, const char *slot)
+{
+	for (size_t h = 0; h < w->n_hosts; h++)
+		for (size_t i = 0; bt_streq(w->hosts[h].host, host) && i < w->hosts[h].n_instances;
+			i++)
+			if (bt_streq(w->hosts[h].instances[i].slot, slot))
+				return &w->hosts[h].instances[i];
+	return NULL;
+}
+
+void bt_release_adopted(struct bt_release *r, const struct bt_plan *p, const struct bt_world *w)
+{
+	const struct bt_seen_foreign *common = NULL;
+	bool same = true;
+	const struct bt_lane *lane = &p->stages[0].lanes[0];
+	for (size_t t = 0; t < lane->n_tasks; t++) {
+		const struct bt_plan_instance *i = &p->instances[lane->tasks[t].instance];
+		const struct bt_seen_instance *seen = seen_at(w, p->hosts[i->host], i->slot);
+		const struct bt_seen_foreign *f = seen ? seen->foreign : NULL;
+		same &= f && f->digest && (!common || bt_streq(common->digest, f->digest));
+		common = f;
+	}
+	const char *slash = same && common ? strrchr(common->artifact, '/') : NULL;
+	r->digest = bt_strdup(slash ? common->digest : "");
+	r->size = slash ? common->size : 0;
+	r->file_name = bt_strdup(slash ? slash + 1 : "unknown");
+}

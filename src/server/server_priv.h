@@ -14,10 +14,11 @@
 #include "server/server.h"
 
 #define BT_KEY_BYTES 32
-#define BT_AGENT_LOST_MS 15000	/* without contact: the engine is told */
-#define BT_GATHER_MS 15000	/* hosts' time to say what they see */
-#define BT_TASK_LOG_MAX 65536	/* of one result */
-#define BT_STREAM_BEHIND 262144 /* a reader further behind is cut off */
+#define BT_AGENT_LOST_MS 15000	   /* without contact: the engine is told */
+#define BT_GATHER_MS 15000	   /* hosts' time to say what they see */
+#define BT_GATHER_FOREIGN_MS 60000 /* and to hash an artifact */
+#define BT_TASK_LOG_MAX 65536	   /* of one result */
+#define BT_STREAM_BEHIND 262144	   /* a reader further behind is cut off */
 #define BT_CERT_DAYS 90
 
 struct bt_svc { /* a service that was deployed at least once */
@@ -98,6 +99,10 @@ int bt_release_load(struct bt_server *s, uint32_t id, struct bt_release **ret, s
 struct bt_release *bt_release_free(struct bt_release *r);
 /* One whose row is still on its way to the store is known from here. */
 void bt_release_remember(struct bt_server *s, const struct bt_release *r);
+/* Fills in what is adopted: the artifact that all places of the plan run; an empty digest where it
+ * is not known, or is not the same everywhere. */
+struct bt_plan;
+void bt_release_adopted(struct bt_release *r, const struct bt_plan *p, const struct bt_world *w);
 /* name → value of its secrets; a new reference; an empty object where it has none. */
 int bt_release_secrets(
 	struct bt_server *s, const struct bt_release *r, json_t **ret, struct bt_err *err);

@@ -7,7 +7,7 @@ healthy        False: health stays 503           exit_at_once   exit code, befor
 answer_500     every page but health is 500      die_after      seconds until it exits with code 3
 ignore_term    SIGTERM changes nothing           health_fails_after  seconds until health turns 503
 healthy_slots  the only slots where it is healthy
-print_env      a variable it prints as it begins
+print_env      a variable it prints as it begins       reuse_port     others may listen on its port too
 warm_up        seconds after it listens in which it is not healthy and every page says NOT READY
 listen         its address, 127.0.0.1 if not given
 """
@@ -41,9 +41,15 @@ class App(http.server.ThreadingHTTPServer):
     request_queue_size = 1024
 
     def __init__(self, *args):
+        self.allow_reuse_port = bool(setting("reuse_port"))
         self.lock = threading.Lock()
         self.busy, self.idle, self.stopping = 0, set(), False
         super().__init__(*args)
+
+    def server_bind(self):
+        if self.allow_reuse_port:  # http.server knows it since Python 3.11 only
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        super().server_bind()
 
     def handle_error(self, request, client_address):
         pass
