@@ -68,7 +68,7 @@ if has sim; then part "simulation" meson_suite "$build" sim --timeout-multiplier
 integration() { # build directory, more arguments: two at a time, each test has its own ports
 	local dir=$1
 	shift
-	BATON_BUILD=$(realpath "$dir") /usr/bin/python3 -m pytest -q -n 2 -p no:cacheprovider --durations=5 \
+	BATON_BUILD=$(realpath "$dir") /usr/bin/python3 -m pytest -q -n 2 --dist loadgroup -p no:cacheprovider --durations=5 \
 		tests/integration "$@"
 }
 if has integration; then part "integration" integration "$build"; fi

@@ -299,6 +299,16 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.client = true,
 		.exits = "0 1 2 5",
 		.run = bt_cmd_hosts},
+	{.name = "page",
+		.args = "",
+		.summary = "Print an address that opens the page, logged in as this token.",
+		.details =
+			"The address is good once and for ten minutes. Whoever opens it first is "
+			"logged in as you for 12 hours, so do not send it to anybody.",
+		WITH_OPTIONS(json_only),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_page},
 	{.name = "token create",
 		.args = "NAME",
 		.min_args = 1,

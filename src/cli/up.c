@@ -265,9 +265,16 @@ static int place_agent(const struct up *u, struct bt_err *err)
 static void greet(const struct up *u)
 {
 	BT_FREE char *usual = bt_cli_state_dir(NULL);
-	bool found = bt_streq(usual, u->dir);
+	bool found = bt_streq(usual, u->dir), person = isatty(STDOUT_FILENO);
+	BT_FREE char *link = person ? bt_server_login_link(u->server, u->token) : NULL;
 	printf("baton " BATON_VERSION " is up at %s, all its state is in %s\n",
 		bt_server_url(u->server), u->dir);
+	/* A link logs in whoever reads it first: it is for a person's terminal, never for a log. */
+	if (link)
+		printf("The page, logged in (once, within 10 minutes; later: baton page):\n  %s\n",
+			link);
+	else
+		printf("The page: %s/ (baton page logs you in)\n", bt_server_url(u->server));
 	printf("Next, in another terminal:\n");
 	if (!found)
 		printf("  export BATON_DIR=%s\n", u->dir);

@@ -73,6 +73,7 @@ BT_SQL_ROW(RECORDS_OF, "ii", 0,
 BT_SQL_ROW(EVENTS_OF, "ii", 0,
 	"SELECT cursor,event FROM records WHERE deployment=?1 AND cursor>?2 ORDER BY cursor LIMIT "
 	"200")
+BT_SQL_ROW(RECORD_LAST, "", 0, "SELECT coalesce(max(cursor),0) FROM records")
 BT_SQL_ROW(EVENTS_ALL, "i", 0,
 	"SELECT cursor,event FROM records WHERE cursor>?1 ORDER BY cursor LIMIT 200")
 /* leases: only a run's terminal record ends one */

@@ -43,7 +43,7 @@ const struct bt_route_row bt_people_routes[] = {
 	{"POST", "/v1/deployments/{id}/{op}", BT_AUTH_DEPLOYER, SMALL, bt_api_operate,
 		"pause, resume, abort, promote or rollback it"},
 	{"GET", "/v1/events", BT_AUTH_VIEWER, 0, bt_api_events,
-		"Events of all deployments after a cursor"},
+		"Events of all deployments after a cursor, or after `now`"},
 	{"GET", "/v1/hosts", BT_AUTH_VIEWER, 0, bt_api_hosts, "Hosts, their agents and instances"},
 	{"DELETE", "/v1/hosts/{host}", BT_AUTH_ADMIN, 0, bt_api_host_remove,
 		"Remove a host: its certificates are revoked at once"},
@@ -61,8 +61,14 @@ const struct bt_route_row bt_people_routes[] = {
 	{"PATCH", "/v1/artifacts/{digest}", BT_AUTH_DEPLOYER, PART, bt_api_artifact_part,
 		"Upload a part of at most 8 MiB at Upload-Offset: size, name"},
 	{"POST", "/v1/session", BT_AUTH_NONE, SMALL, bt_api_session,
-		"Log the page in by a token: an HttpOnly cookie"},
+		"Log the page in by token or link: an HttpOnly cookie"},
+	{"GET", "/v1/session", BT_AUTH_VIEWER, 0, bt_api_session_get,
+		"Who asks: name, role and services of the token"},
 	{"DELETE", "/v1/session", BT_AUTH_NONE, 0, bt_api_session_end, "Log out"},
+	{"POST", "/v1/login-links", BT_AUTH_VIEWER, SMALL, bt_api_login_link,
+		"An address that logs a browser in as this token, once, within ten minutes"},
+	{"GET", "/", BT_AUTH_NONE, 0, bt_api_page, "The page"},
+	{"GET", "/page/{file}", BT_AUTH_NONE, 0, bt_api_page_file, "Its scripts and styles"},
 };
 const size_t bt_people_routes_n = BT_ARRAY_LEN(bt_people_routes);
 

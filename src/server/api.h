@@ -30,13 +30,20 @@ void bt_api_join_token(struct bt_http_exchange *x, void *arg);
 void bt_api_tokens(struct bt_http_exchange *x, void *arg);
 void bt_api_token_add(struct bt_http_exchange *x, void *arg);
 void bt_api_token_revoke(struct bt_http_exchange *x, void *arg);
-void bt_api_session(struct bt_http_exchange *x, void *arg);
-void bt_api_session_end(struct bt_http_exchange *x, void *arg);
 /* api_audit.c */
 void bt_api_audit(struct bt_http_exchange *x, void *arg);
 /* What the caller of x does, for the audit. service, detail: may be NULL. */
 void bt_api_audit_add(struct bt_txn *t, const struct bt_http_exchange *x, const char *service,
 	const char *what, const char *detail);
+/* api_session.c */
+void bt_api_session(struct bt_http_exchange *x, void *arg);
+void bt_api_session_get(struct bt_http_exchange *x, void *arg);
+void bt_api_session_end(struct bt_http_exchange *x, void *arg);
+void bt_api_login_link(struct bt_http_exchange *x, void *arg);
+void bt_logins_free(struct bt_server *s);
+/* api_page.c */
+void bt_api_page(struct bt_http_exchange *x, void *arg);
+void bt_api_page_file(struct bt_http_exchange *x, void *arg);
 /* api_artifacts.c */
 void bt_api_artifact_head(struct bt_http_exchange *x, void *arg);
 void bt_api_artifact_part(struct bt_http_exchange *x, void *arg);

@@ -1,11 +1,10 @@
-/* Health, metrics, hosts, tokens, sessions. */
+/* Health, metrics, hosts, tokens. */
 #include "base/clock.h"
 #include "net/pki.h"
 #include "server/api.h"
 
 #include <string.h>
 
-#define SESSION_MS ((int64_t)12 * 3600 * 1000)
 #define JOIN_TTL_MS 900000
 #define JOIN_TTL_MAX ((int64_t)7 * 86400000)
 
@@ -260,59 +259,4 @@ void bt_api_token_revoke(struct bt_http_exchange *x, void *arg)
 	bt_api_audit_add(t, x, NULL, "token revoke", name);
 	bt_store_commit(s->store, t, on_changed,
 		change_new(x, 200, json_pack("{s:s}", "revoked", name), "token of that name"));
-}
-
-/* ---- the page's session ------------------------------------------------------------------ */
-
-void bt_api_session(struct bt_http_exchange *x, void *arg)
-{
-	struct bt_server *s = arg;
-	BT_JSON json_t *body = bt_api_body(x);
-	BT_JSON json_t *rows = NULL;
-	const char *token = NULL;
-	char token_hash[65], hash[65];
-	struct bt_err err;
-	if (!body)
-		return;
-	int r = bt_json_str(body, "token", &token, &err);
-	if (r == 0) {
-		bt_token_hash(token, token_hash);
-		r = bt_store_select(s->store, &rows, &err, BT_SQL_TOKEN_GET, token_hash);
-	}
-	if (r == 0)
-		r = bt_token_usable(json_array_get(rows, 0), &err);
-	if (r < 0) {
-		bt_http_reply_error(x, &err);
-		return;
-	}
-	BT_FREE char *session = bt_token_new("bts_");
-	BT_FREE char *cookie =
-		bt_asprintf("baton_session=%s; HttpOnly; SameSite=Strict; Path=/; Max-Age=%lld%s",
-			session, (long long)(SESSION_MS / 1000), s->plain ? "" : "; Secure");
-	bt_token_hash(session, hash);
-	struct bt_txn *t = bt_txn_new();
-	bt_txn_add(t, BT_SQL_SESSION_ADD, hash, token_hash, bt_clock_wall_ms() + SESSION_MS);
-	bt_http_reply_header(x, "Set-Cookie", cookie);
-	json_t *answer = json_object();
-	json_object_set(answer, "name", json_object_get(json_array_get(rows, 0), "name"));
-	json_object_set(answer, "role", json_object_get(json_array_get(rows, 0), "role"));
-	bt_store_commit(s->store, t, on_changed, change_new(x, 201, answer, "session"));
-}
-
-void bt_api_session_end(struct bt_http_exchange *x, void *arg)
-{
-	struct bt_server *s = arg;
-	char hash[65] = "";
-	const char *at = bt_http_request_header(x, "Cookie");
-	at = at ? strstr(at, "baton_session=") : NULL;
-	if (at) {
-		at += strlen("baton_session=");
-		BT_FREE char *session = bt_strndup(at, strcspn(at, "; "));
-		bt_token_hash(session, hash);
-	}
-	struct bt_txn *t = bt_txn_new();
-	bt_txn_add(t, BT_SQL_SESSION_END, hash);
-	bt_http_reply_header(
-		x, "Set-Cookie", "baton_session=; HttpOnly; SameSite=Strict; Path=/; Max-Age=0");
-	bt_store_commit(s->store, t, on_changed, change_new(x, 200, json_object(), "session"));
 }

@@ -170,7 +170,11 @@ void bt_api_deployment_events(struct bt_http_exchange *x, void *arg)
 
 void bt_api_events(struct bt_http_exchange *x, void *arg)
 {
-	bt_stream_open(arg, x, 0, cursor_of(x));
+	struct bt_server *s = arg;
+	bool now = bt_streq(bt_http_query(x, "after"), "now") &&
+		   !bt_http_request_header(x, "Last-Event-ID");
+	bt_stream_open(
+		s, x, 0, now ? bt_store_number(s->store, 0, BT_SQL_RECORD_LAST) : cursor_of(x));
 }
 
 /* ---- operators --------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 /* Services and their releases. */
 #include "base/clock.h"
+#include "plan/scene.h"
 #include "server/api.h"
 
 #include <string.h>
@@ -31,15 +32,60 @@ static const struct bt_running *run_of(struct bt_server *s, const char *service)
 	return NULL;
 }
 
+static void put_release(struct bt_server *s, json_t *j, const char *key, uint32_t id)
+{
+	struct bt_release *rel = NULL;
+	if (id && bt_release_load(s, id, &rel, NULL) == 0)
+		json_object_set_new(j, key,
+			json_pack("{s:i, s:s}", "id", (int)rel->id, "version", rel->version));
+	bt_release_free(rel);
+}
+
+static json_t *slot_json(const struct bt_scene *s, const struct bt_place *p)
+{
+	json_t *in_at = json_array();
+	for (size_t i = 0; i < s->n_balancers; i++)
+		if (p->in_at & (1u << i))
+			json_array_append_new(in_at, json_string(s->balancers[i].on));
+	json_t *o = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s*, s:s*, s:s*, s:b, s:b, s:o}", "host",
+		bt_scene_host(s, p), "slot", bt_scene_slot(s, p), "port", (int)p->port, "state",
+		bt_run_state_name(p->state), "release", (json_int_t)p->release, "version",
+		p->version, "stranger", p->stranger, "identity", p->identity, "in", (int)p->in,
+		"one", (int)p->one, "in_at", in_at);
+	bt_api_set_time(o, "since", p->since_wall_ms);
+	return o;
+}
+
+/* host × slot as the plan layer sees it, so that "in rotation" means one thing everywhere. */
+static void put_slots(json_t *j, const struct bt_service *service, const struct bt_world *w)
+{
+	BT_ARENA struct bt_arena *a = bt_arena_new();
+	struct bt_scene scene;
+	struct bt_err err;
+	json_t *list = json_array();
+	json_object_set_new(j, "slots", list);
+	if (bt_scene_look(service, w, a, &scene, &err) < 0) {
+		json_object_set_new(j, "trouble", json_string(err.text));
+		return;
+	}
+	for (size_t i = 0; i < scene.n_places; i++)
+		json_array_append_new(list, slot_json(&scene, &scene.places[i]));
+	json_t *balancers = json_array();
+	json_object_set_new(j, "balancers", balancers);
+	for (size_t i = 0; i < scene.n_balancers; i++) {
+		const struct bt_seen_balancer *b = scene.balancers[i].seen;
+		json_array_append_new(balancers,
+			json_pack("{s:s, s:b, s:i, s:s*}", "host", scene.balancers[i].on, "running",
+				b ? (int)b->running : 0, "old_workers", b ? b->old_workers : 0,
+				"trouble", b ? b->trouble : NULL));
+	}
+}
+
 static json_t *summary(struct bt_server *s, struct bt_svc *svc, struct bt_world *w,
 	const struct bt_service *service, bool full)
 {
 	json_t *j = json_pack("{s:s}", "name", svc->name);
-	struct bt_release *rel = NULL;
-	if (svc->live && bt_release_load(s, svc->live, &rel, NULL) == 0)
-		json_object_set_new(j, "release",
-			json_pack("{s:i, s:s}", "id", (int)rel->id, "version", rel->version));
-	bt_release_free(rel);
+	put_release(s, j, "release", svc->live);
 	const struct bt_running *run = run_of(s, svc->name);
 	json_object_set_new(j, "phase",
 		json_string(run ? bt_phase_name(bt_engine_phase(bt_run_engine(run))) : "idle"));
@@ -57,11 +103,19 @@ static json_t *summary(struct bt_server *s, struct bt_svc *svc, struct bt_world 
 	const char *name = r == 0 && slot >= 0 ? service->run.slots[slot].name : NULL;
 	if (name)
 		json_object_set_new(j, "live_slot", json_string(name));
+	json_object_set_new(j, "strategy",
+		service ? json_string(
+				  bt_enum_name(&bt_enum_strategy, (int)service->deploy.strategy))
+			: json_null());
+	if (service && w)
+		put_slots(j, service, w);
 	if (full) {
 		json_object_set_new(j, "live",
 			json_pack("{s:s?, s:s}", "slot", name, "why",
 				r == 0 ? bt_str_get(&why) : err.text));
 		json_object_set(j, "config", svc->config);
+		put_release(s, j, "rollback_to",
+			svc->live ? bt_release_previous(s, svc->name, svc->live) : 0);
 		if (w)
 			json_object_set_new(j, "world", bt_world_to_json(w));
 	}

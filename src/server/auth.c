@@ -11,9 +11,8 @@
 #include "net/pki.h"
 #include "server/hosts.h"
 
+#include <stdio.h>
 #include <string.h>
-
-#define COOKIE "baton_session="
 
 static void who_free(void *arg)
 {
@@ -29,18 +28,26 @@ const struct bt_who *bt_who(const struct bt_http_exchange *x)
 	return bt_http_identity(x);
 }
 
+static const struct {
+	const char *name;
+	int role;
+} roles[] = {{"viewer", BT_AUTH_VIEWER}, {"deployer", BT_AUTH_DEPLOYER}, {"admin", BT_AUTH_ADMIN}};
+
 int bt_role_parse(const char *text, struct bt_err *err)
 {
-	static const struct {
-		const char *name;
-		int role;
-	} roles[] = {{"viewer", BT_AUTH_VIEWER}, {"deployer", BT_AUTH_DEPLOYER},
-		{"admin", BT_AUTH_ADMIN}};
 	for (size_t i = 0; text && i < BT_ARRAY_LEN(roles); i++)
 		if (strcmp(roles[i].name, text) == 0)
 			return roles[i].role;
 	return bt_err_set(err, BT_E_CONFIG, "role '%s': expected viewer, deployer or admin",
 		text ? text : "");
+}
+
+const char *bt_role_name(int role)
+{
+	for (size_t i = 0; i < BT_ARRAY_LEN(roles); i++)
+		if (roles[i].role == role)
+			return roles[i].name;
+	return "agent";
 }
 
 bool bt_who_sees(const struct bt_who *w, const char *service)
@@ -60,37 +67,47 @@ int bt_who_may(const struct bt_who *w, const char *service, struct bt_err *err)
 		w ? w->name : "?", bt_str_get(&scope), service);
 }
 
-/* The hash of the token that the request stands for, or an empty text. */
-static void token_hash(struct bt_server *s, const struct bt_http_exchange *x, char hash[static 65])
+void bt_auth_cookie_name(struct bt_server *s, char name[static BT_COOKIE_NAME])
+{
+	snprintf(name, BT_COOKIE_NAME, "baton_session_%.8s", bt_store_id(s->store));
+}
+
+void bt_auth_session_hash(
+	struct bt_server *s, const struct bt_http_exchange *x, char hash[static 65])
+{
+	char name[BT_COOKIE_NAME];
+	bt_auth_cookie_name(s, name);
+	size_t len = strlen(name);
+	hash[0] = '\0';
+	for (const char *c = bt_http_request_header(x, "Cookie"); c; c = strchr(c, ';')) {
+		c += strspn(c, "; ");
+		if (!*c)
+			return;
+		if (strncmp(c, name, len) != 0 || c[len] != '=')
+			continue;
+		BT_FREE char *session = bt_strndup(c + len + 1, strcspn(c + len + 1, "; "));
+		bt_token_hash(session, hash);
+		return;
+	}
+}
+
+void bt_auth_token_hash(struct bt_server *s, const struct bt_http_exchange *x, char hash[static 65])
 {
 	const char *bearer = bt_http_request_header(x, "Authorization");
-	const char *cookies = bt_http_request_header(x, "Cookie");
+	char session[65];
+	BT_JSON json_t *rows = NULL;
 	hash[0] = '\0';
 	if (bearer && strncasecmp(bearer, "Bearer ", 7) == 0) {
 		bt_token_hash(bearer + 7, hash);
 		return;
 	}
-	for (const char *c = cookies; c; c = strchr(c, ';')) {
-		c += strspn(c, "; ");
-		if (!bt_str_starts(c, COOKIE)) {
-			if (!*c)
-				return;
-			continue;
-		}
-		c += strlen(COOKIE);
-		BT_FREE char *session = bt_strndup(c, strcspn(c, "; "));
-		char session_hash[65];
-		bt_token_hash(session, session_hash);
-		BT_JSON json_t *rows = NULL;
-		if (bt_store_select(s->store, &rows, NULL, BT_SQL_SESSION_GET, session_hash,
-			    bt_clock_wall_ms()) == 0) {
-			const char *h = json_string_value(
-				json_object_get(json_array_get(rows, 0), "token_hash"));
-			if (h && strlen(h) == 64)
-				memcpy(hash, h, 65);
-		}
+	bt_auth_session_hash(s, x, session);
+	if (!session[0] || bt_store_select(s->store, &rows, NULL, BT_SQL_SESSION_GET, session,
+				   bt_clock_wall_ms()) < 0)
 		return;
-	}
+	const char *h = json_string_value(json_object_get(json_array_get(rows, 0), "token_hash"));
+	if (h && strlen(h) == 64)
+		memcpy(hash, h, 65);
 }
 
 static int check_origin(const struct bt_http_exchange *x, struct bt_err *err)
@@ -135,7 +152,7 @@ int bt_auth_people(struct bt_http_exchange *x, enum bt_auth need, void *arg, str
 	int r = check_origin(x, err);
 	if (r || need == BT_AUTH_NONE)
 		return r;
-	token_hash(s, x, hash);
+	bt_auth_token_hash(s, x, hash);
 	if (!hash[0]) {
 		bt_err_set(err, BT_E_AUTH, "no token: send 'Authorization: Bearer …', or log in");
 		return 401;

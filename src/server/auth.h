@@ -19,3 +19,12 @@ bool bt_who_sees(const struct bt_who *w, const char *service);
 /* A row of TOKEN_GET, or NULL; BT_E_AUTH when it is none or has expired. */
 int bt_token_usable(const json_t *row, struct bt_err *err);
 int bt_role_parse(const char *text, struct bt_err *err); /* enum bt_auth, or < 0 */
+const char *bt_role_name(int role);
+/* Hash of the token that the request stands for, or of its session; an empty text where none. */
+void bt_auth_token_hash(
+	struct bt_server *s, const struct bt_http_exchange *x, char hash[static 65]);
+void bt_auth_session_hash(
+	struct bt_server *s, const struct bt_http_exchange *x, char hash[static 65]);
+/* Of this server alone: browsers share cookies among all ports of a machine. */
+#define BT_COOKIE_NAME 64
+void bt_auth_cookie_name(struct bt_server *s, char name[static BT_COOKIE_NAME]);

@@ -425,6 +425,7 @@ struct bt_server *bt_server_free(struct bt_server *s)
 	bt_http_server_free(s->people);
 	bt_api_logs_free(s);
 	bt_api_uploads_free(s);
+	bt_logins_free(s);
 	bt_store_free(s->store);
 	bt_asks_drop(s);
 	bt_streams_free(s);

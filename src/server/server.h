@@ -41,6 +41,9 @@ struct bt_server *bt_server_free(struct bt_server *s); /* NULL is fine; returns 
 uint16_t bt_server_port(const struct bt_server *s);	   /* people's */
 uint16_t bt_server_agents_port(const struct bt_server *s); /* agents' */
 /* "http://127.0.0.1:7070" and "https://127.0.0.1:7071"; owned by the server. */
+/* An address that logs one browser in as the holder of this token, once, within ten minutes; for
+ * the person at this terminal alone. The caller frees it. */
+char *bt_server_login_link(struct bt_server *s, const char *token);
 const char *bt_server_url(const struct bt_server *s);
 const char *bt_server_agents_url(const struct bt_server *s);
 

@@ -152,6 +152,15 @@ static void send_end(struct bt_sub *sub, const json_t *event)
 	}
 }
 
+/* Where it starts, so that a reader who began at `now` comes back to the right place. */
+static void send_begin(struct bt_sub *sub)
+{
+	BT_STR struct bt_str text = {0};
+	bt_str_addf(&text, "id: %lld\nevent: begin\ndata: {\"cursor\":%lld}\n\n",
+		(long long)sub->cursor, (long long)sub->cursor);
+	(void)send_text(sub, &text);
+}
+
 void bt_stream_open(
 	struct bt_server *s, struct bt_http_exchange *x, uint64_t deployment, int64_t after)
 {
@@ -168,7 +177,9 @@ void bt_stream_open(
 	bt_http_reply_header(x, "Cache-Control", "no-store");
 	bt_http_reply_header(x, "X-Accel-Buffering", "no");
 	bt_http_stream_start(x, "text/event-stream");
-	int n = 1;
+	if (!deployment)
+		send_begin(sub);
+	int n = sub->x ? 1 : -1;
 	while (n > 0)
 		n = send_page(sub);
 	const struct bt_running *run = deployment ? bt_run_find(s, deployment) : NULL;

@@ -1,0 +1,46 @@
+// A question before anything is done: what will happen, in words. The browser's own <dialog> keeps
+// the focus inside and closes on Escape.
+import {h} from "./dom.js";
+import {t} from "./text.js";
+
+/** ask({title, words: [...], yes, danger, field}) → the field's value (or true); null when the reader says no.
+ *  act: done before the dialog closes; an error it throws is shown and the dialog stays. */
+export function ask({title, words, yes, danger, choices, act}) {
+  return new Promise((resolve) => {
+    const before = document.activeElement;
+    const error = h("p", {class: "error", role: "alert", hidden: true});
+    const choice = choices && h("select", {id: "choice", name: "choice"},
+      choices.map((c) => h("option", {value: c.value, selected: c.selected}, c.label)));
+    const ok = h("button", {type: "submit", class: danger ? "danger" : "primary"}, yes);
+    const form = h("form", {method: "dialog"},
+      h("h2", {id: "asked"}, title),
+      words.map((w) => h("p", {}, w)),
+      choice && h("p", {}, h("label", {for: "choice"}, t("ask.release")), choice),
+      error,
+      h("div", {class: "buttons"}, h("button", {type: "button", onclick: () => dialog.close()}, t("ask.no")), ok));
+    const dialog = h("dialog", {"aria-labelledby": "asked"}, form);
+    let answer = null;
+    form.onsubmit = async (e) => {
+      e.preventDefault();
+      ok.disabled = true;
+      error.hidden = true;
+      try {
+        const value = choice ? choice.value : true;
+        answer = act ? await act(value) : value;
+        dialog.close();
+      } catch (why) {
+        error.textContent = why.message || t("error.away");
+        error.hidden = false;
+        ok.disabled = false;
+      }
+    };
+    dialog.onclose = () => {
+      dialog.remove();
+      if (before?.isConnected) before.focus();
+      resolve(answer);
+    };
+    document.body.append(dialog);
+    dialog.showModal();
+    dialog.querySelector("button").focus();
+  });
+}
