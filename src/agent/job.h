@@ -64,6 +64,8 @@ struct bt_job {
 	const char *version, *digest, *file_name;
 	int64_t size;
 	const struct bt_foreign *foreign; /* Adopt: who listens */
+	const struct bt_placed_file *files;
+	size_t n_files;
 	bool unpack, identity;
 	const uint32_t *keep;
 	size_t n_keep;
@@ -102,6 +104,11 @@ int bt_job_release_service(
 	struct bt_job *j, uint32_t id, struct bt_release_on_disk *ret, struct bt_err *err);
 /* The job's slot for a runtime. */
 struct bt_instance_ref bt_job_ref(const struct bt_job *j);
+/* Path of the artifact that the job places; the caller frees. */
+char *bt_job_artifact(const struct bt_job *j);
+/* params.files with the config's `files` and its slots → j->files: templates rendered for every
+ * slot, each path once. The config is in the job then. */
+int bt_job_render_files(struct bt_job *j, const json_t *service, struct bt_err *err);
 /* What is in the job's slot now. False: it cannot be seen. */
 bool bt_job_slot_seen(struct bt_job *j, struct bt_arena *a, struct bt_seen_instance *ret);
 /* Adds the last lines of the slot's log to the job's. The app's very last line, and how it ended as

@@ -39,8 +39,31 @@ int bt_task_component_check(struct bt_job *j, struct bt_err *err)
 	if (strchr(j->file_name, '/') || j->file_name[0] == '.' || !j->file_name[0])
 		return bt_err_set(err, BT_E_PROTOCOL, "params.file_name: expected a plain name");
 	json_t *service = json_object_get(about, "service");
-	return bt_known_learn(
-		bt_job_exec(j)->known, json_is_object(service) ? service : about, err);
+	r = bt_known_learn(bt_job_exec(j)->known, json_is_object(service) ? service : about, err);
+	return r == 0 && j->key.verb == BT_DO ? bt_job_render_files(j, service, err) : r;
+}
+
+static struct bt_fetch_request request(const struct bt_job *j)
+{
+	return (struct bt_fetch_request){
+		.release = j->release,
+		.service = j->service_name,
+		.version = j->version,
+		.digest = j->digest,
+		.size = j->size,
+		.file_name = j->file_name,
+		.unpack = j->unpack,
+		.files = j->files,
+		.n_files = j->n_files,
+		.owner = j->service ? j->service->run.user : NULL,
+		.keep_free_bytes = bt_job_exec(j)->keep_free_bytes,
+	};
+}
+
+char *bt_job_artifact(const struct bt_job *j)
+{
+	const struct bt_fetch_request rq = request(j);
+	return bt_release_artifact(bt_job_env(j), &rq);
 }
 
 static bool on_disk(struct bt_job *j)
@@ -74,18 +97,9 @@ void bt_task_component_go(struct bt_job *j)
 	const struct bt_exec_env *x = bt_job_exec(j);
 	BT_FREE char *url = bt_asprintf("%s/%s", x->artifact_url, j->digest);
 	BT_FREE char *about = bt_json_dump(json_object_get(j->params, "release_json"));
-	struct bt_fetch_request rq = {
-		.release = j->release,
-		.service = j->service_name,
-		.version = j->version,
-		.digest = j->digest,
-		.size = j->size,
-		.file_name = j->file_name,
-		.unpack = j->unpack,
-		.release_json = bt_arena_strdup(j->arena, about),
-		.url = bt_arena_strdup(j->arena, url),
-		.keep_free_bytes = x->keep_free_bytes,
-	};
+	struct bt_fetch_request rq = request(j);
+	rq.release_json = bt_arena_strdup(j->arena, about);
+	rq.url = bt_arena_strdup(j->arena, url);
 	j->op = x->drivers->artifact_place(x->driver, &rq, bt_job_progress, j, on_placed, j);
 }
 

@@ -38,14 +38,19 @@ static void add_by(json_t *body, const struct bt_cli *cli)
 
 static int make_body(struct deploy *d, struct bt_err *err)
 {
-	json_t *secrets = NULL;
-	int r = bt_files_secrets(d->service, &secrets, err);
-	if (r < 0)
+	json_t *secrets = NULL, *files = NULL;
+	int r = bt_files_contents(d->service, &files, err);
+	if (r == 0)
+		r = bt_files_secrets(d->service, &secrets, err);
+	if (r < 0) {
+		json_decref(files);
 		return r;
-	d->body = json_pack("{s:s, s:o, s:s, s:{s:s, s:I, s:s}, s:o}", "service", d->service->name,
-		"config", bt_config_service_to_json(d->service), "version", d->version, "artifact",
-		"digest", d->artifact.digest, "size", (json_int_t)d->artifact.size, "file_name",
-		d->artifact.file_name, "env_secrets", secrets);
+	}
+	d->body = json_pack("{s:s, s:o, s:s, s:{s:s, s:I, s:s}, s:o, s:o}", "service",
+		d->service->name, "config", bt_config_service_to_json(d->service), "version",
+		d->version, "artifact", "digest", d->artifact.digest, "size",
+		(json_int_t)d->artifact.size, "file_name", d->artifact.file_name, "env_secrets",
+		secrets, "files", files);
 	if (!d->body)
 		return bt_err_set(
 			err, BT_E_CONFIG, "version, file name and secrets must be UTF-8 text");

@@ -13,6 +13,9 @@ int bt_files_service(const struct bt_config *c, const char *name, const struct b
 /* Values of run.secrets from the environment; BT_E_CONFIG names all that are missing. */
 int bt_files_secrets(const struct bt_service *s, json_t **ret, struct bt_err *err);
 
+/* {"to": base64} of every file of `files:`. Every problem goes to standard error, a line each; then
+ * BT_E_CONFIG with their number. */
+int bt_files_contents(const struct bt_service *s, json_t **ret, struct bt_err *err);
 /* A path that the config names relative to itself; the caller frees. *ret_n_dir (may be NULL): how
  * much of it is the config's directory. */
 char *bt_files_beside(const struct bt_service *s, const char *path, size_t *ret_n_dir);

@@ -10,6 +10,18 @@ int bt_cmd_lint(struct bt_cli *cli, struct bt_err *err)
 	int r = bt_files_config(cli, &c, err);
 	if (r < 0)
 		return r;
+	for (size_t i = 0; i < c->n_services; i++) {
+		BT_JSON json_t *contents = NULL;
+		struct bt_err one = {0};
+		if (bt_files_contents(&c->services[i], &contents, &one) < 0) {
+			r = one.code;
+			*err = one;
+		}
+	}
+	if (r < 0) {
+		bt_config_free(c);
+		return r;
+	}
 	if (bt_cli_has(cli, "print")) {
 		BT_STR struct bt_str out = {0};
 		bt_config_print(c, &out);
@@ -29,11 +41,16 @@ static int request(
 	const struct bt_cli *cli, const struct bt_service *s, json_t **ret, struct bt_err *err)
 {
 	const char *version = bt_cli_get(cli, "version");
-	BT_JSON json_t *j = json_pack("{s:s, s:o, s:s}", "service", s->name, "config",
-		bt_config_service_to_json(s), "version", version ? version : "next");
+	json_t *files = NULL;
+	int r = bt_files_contents(s, &files, err);
+	if (r < 0)
+		return r;
+	BT_JSON json_t *j = json_pack("{s:s, s:o, s:s, s:o}", "service", s->name, "config",
+		bt_config_service_to_json(s), "version", version ? version : "next", "files",
+		files);
 	if (bt_cli_has(cli, "artifact")) {
 		struct bt_artifact a;
-		int r = bt_files_artifact(cli, s, &a, err);
+		r = bt_files_artifact(cli, s, &a, err);
 		if (r < 0)
 			return r;
 		json_object_set_new(j, "artifact",

@@ -82,7 +82,10 @@ bool bt_check_user(const char *t)
 
 /* In the order of bt_config_expand's values. */
 static const char *const placeholders[] = {"artifact", "release", "port", "slot", "host"};
-enum { IDENTITY_FROM = 2 }; /* who answers is a place: nginx knows nothing of releases */
+enum {
+	PLACE_FROM = 1,	   /* a place in the release's directory: the artifact's path is none */
+	IDENTITY_FROM = 2, /* who answers is a place: nginx knows nothing of releases */
+};
 
 #define PORT "port."
 
@@ -171,4 +174,33 @@ int bt_config_expand(
 		text += n;
 	}
 	return 0;
+}
+
+bool bt_config_differs_by_slot(const char *text)
+{
+	for (; *text; text++) {
+		size_t n = bt_placeholder_len(text);
+		if (n && (is_port(text) || bt_str_starts(text, "{port}") ||
+				 bt_str_starts(text, "{slot}")))
+			return true;
+		text += text[0] == '{' && text[1] == '{';
+	}
+	return false;
+}
+
+bool bt_check_place(const char *t)
+{
+	static const char *const ours[] = {"release.json", ".baton.json"};
+	for (size_t i = 0; i < BT_ARRAY_LEN(ours); i++)
+		if (bt_streq(t, ours[i]))
+			return false;
+	if (!known_placeholders(t, PLACE_FROM) || strchr(t, '\n') || strchr(t, '\t'))
+		return false;
+	for (const char *part = t;; part = strchr(part, '/') + 1) {
+		size_t n = strcspn(part, "/");
+		if (n == 0 || (part[0] == '.' && (n == 1 || (n == 2 && part[1] == '.'))))
+			return false;
+		if (!part[n])
+			return true;
+	}
 }

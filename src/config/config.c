@@ -11,13 +11,9 @@ enum { MAX_SERVICES = 500 };
 struct parse {
 	struct bt_arena *arena;
 	struct bt_problem_sink sink;
-	bt_config_env env;
-	void *env_arg;
 	struct bt_service *services;
 	size_t n, cap;
-	/* of the document being read */
-	const char **declared;
-	size_t n_declared;
+	struct bt_variables variables; /* of the document being read */
 };
 
 struct bt_config *bt_config_free(struct bt_config *c)
@@ -36,36 +32,6 @@ void bt_config_problems_done(struct bt_config_problems *p)
 
 /* ── ${NAME} ── */
 
-static bool declared(const struct parse *p, const char *name)
-{
-	for (size_t i = 0; i < p->n_declared; i++)
-		if (bt_streq(p->declared[i], name))
-			return true;
-	return false;
-}
-
-/* The value of ${name}, or NULL after a problem. */
-static const char *lookup(struct parse *p, const struct bt_node *at, const char *name)
-{
-	if (!bt_check_env_name(name) || !*name) {
-		bt_problem(&p->sink, at, "'${%.60s}' is no variable ($${ writes the text)", name);
-		return NULL;
-	}
-	if (!declared(p, name)) {
-		const char *near = bt_nearest(name, p->declared, p->n_declared);
-		bt_problem(&p->sink, at,
-			"${%.60s} is not declared: put 'env: [%.60s]' at the top of the file, or "
-			"write $${%.60s} for the text%s%s%s",
-			name, name, name, near ? " (did you mean '" : "", near ? near : "",
-			near ? "'?)" : "");
-		return NULL;
-	}
-	const char *value = p->env ? p->env(p->env_arg, name) : NULL;
-	if (!value)
-		bt_problem(&p->sink, at, "${%s} is not set in the environment", name);
-	return value;
-}
-
 static void expand_text(struct parse *p, struct bt_node *n)
 {
 	BT_STR struct bt_str out = {0};
@@ -82,7 +48,7 @@ static void expand_text(struct parse *p, struct bt_node *n)
 				return;
 			}
 			BT_FREE char *name = bt_strndup(t + 2, (size_t)(end - t - 2));
-			const char *value = lookup(p, n, name);
+			const char *value = bt_variables_get(&p->sink, n, &p->variables, name);
 			bt_str_add(&out, value ? value : "0");
 			t = end + 1;
 		} else
@@ -109,7 +75,7 @@ static void expand(struct parse *p, struct bt_node *n)
 static void read_declared(struct parse *p, const struct bt_node *doc)
 {
 	const struct bt_node *n = bt_node_get(doc, "env");
-	p->n_declared = 0;
+	p->variables.n = 0;
 	if (!n)
 		return;
 	if (n->kind != BT_NODE_LIST) {
@@ -119,11 +85,11 @@ static void read_declared(struct parse *p, const struct bt_node *doc)
 			bt_node_shown(p->arena, n));
 		return;
 	}
-	p->declared = BT_ARENA_ARRAY(p->arena, const char *, n->n);
+	p->variables.declared = BT_ARENA_ARRAY(p->arena, const char *, n->n);
 	for (size_t i = 0; i < n->n; i++) {
 		const struct bt_node *item = n->items[i];
 		if (item->kind == BT_NODE_SCALAR && *item->text && bt_check_env_name(item->text))
-			p->declared[p->n_declared++] = item->text;
+			p->variables.declared[p->variables.n++] = item->text;
 		else
 			bt_problem(&p->sink, item,
 				"env: expected a name such as BUILD_NUMBER, "
@@ -170,6 +136,8 @@ static void add_service(struct parse *p, const struct bt_node *n)
 	struct bt_reading r = {
 		.arena = p->arena, .sink = &p->sink, .service = &p->services[p->n], .node = n};
 	bt_reading_service(&r);
+	r.service->declared = p->variables.declared;
+	r.service->n_declared = p->variables.n;
 	for (size_t i = 0; r.service->name && i < p->n; i++)
 		if (p->services[i].name)
 			bt_config_check_pair(&p->sink, n, &p->services[i], r.service);
@@ -288,8 +256,8 @@ int bt_config_parse(const char *text, size_t n, const char *file_name, bt_config
 	struct bt_config_problems *list = problems ? problems : &own;
 	size_t before = list->n, n_docs = 0;
 	struct parse p = begin(file_name ? file_name : "baton.yaml", list);
-	p.env = env;
-	p.env_arg = env_arg;
+	p.variables.env = env;
+	p.variables.arg = env_arg;
 	struct bt_node **docs = bt_node_read_yaml(p.arena, &p.sink, text, n, &n_docs);
 	for (size_t i = 0; i < n_docs; i++)
 		add_document(&p, docs[i]);

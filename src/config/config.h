@@ -48,6 +48,21 @@ void bt_config_print(const struct bt_config *c, struct bt_str *out);
 json_t *bt_config_service_to_json(const struct bt_service *s);
 /* Into a config of one service. */
 int bt_config_service_from_json(const json_t *j, struct bt_config **ret, struct bt_err *err);
+/* The text of a template of the service as it travels: ${NAME} of declared variables are replaced,
+ * and every {placeholder} is one that the agent knows. `path` is what problems name. BT_E_CONFIG
+ * after problems, which go to the list. */
+struct bt_template {
+	const struct bt_service *service;
+	const struct bt_file *file;
+	const char *path, *text;
+	size_t n;
+	bt_config_env env;
+	void *env_arg;
+};
+int bt_config_template(const struct bt_template *t, struct bt_config_problems *problems,
+	struct bt_str *out, struct bt_err *err);
+/* Whether it says {slot} or a port, so that it differs from slot to slot. */
+bool bt_config_differs_by_slot(const char *text);
 /* docs/config.md's table, from the key table. */
 void bt_config_keys_markdown(struct bt_str *out);
 

@@ -32,6 +32,13 @@ const struct bt_key bt_keys[] = {
 		.required = true, .doc = "Where it runs. `local` is this machine under `baton up`.",
 		.example = "[was1, was2]"},
 
+	{"files", &bt_type_files, AT(files), WITH(n_files),
+		.doc = "Further files that are placed with each release, in the release's "
+		       "directory "
+		       "(beside the artifact, or in what it unpacks to). See [Files](#files).",
+		.example = "[config/application-prod.properties, {from: shop.tmpl, to: "
+			   "'application-{slot}.properties', template: true}]"},
+
 	{"run", .doc = "How an instance runs."},
 	{"run.as", &bt_type_enum, AT(run.as), .names = &bt_enum_runtime, .def = "process",
 		.doc = "The runtime.", .example = "process"},

@@ -66,6 +66,9 @@ const struct bt_node *bt_reading_at(const struct bt_reading *r, const char *path
 /* "PATH: expected …, found …", at the node. */
 void bt_reading_wrong(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
 	const char *expected);
+/* Of a map of our own: tells keys that are not among the words; true when the node is a map. */
+bool bt_reading_only(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
+	const char *const *words, size_t n_words, const char *expected);
 /* A whole number between the key's bounds; false after a problem. */
 bool bt_reading_whole(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, int64_t *ret);
@@ -74,7 +77,7 @@ extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt
 	bt_type_number, bt_type_health_port, bt_type_bool, bt_type_enum, bt_type_share, bt_type_map,
 	bt_type_list, bt_type_names, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes,
 	bt_type_failure, bt_type_batch, bt_type_health_path, bt_type_health_tls_path,
-	bt_type_health_tcp, bt_type_health_exec;
+	bt_type_health_tcp, bt_type_health_exec, bt_type_files;
 
 /* Checks of texts. */
 bool bt_check_text(const char *t);     /* any, without control characters but tab and newline */
@@ -90,9 +93,21 @@ bool bt_check_user(const char *t);
 #define BT_PLACEHOLDERS "{artifact} {release} {port} {port.NAME} {slot} {host}"
 bool bt_check_command(const char *t); /* only known placeholders */
 bool bt_check_identity(const char *t);
+bool bt_check_place(const char *t); /* of a file in a release: relative, known placeholders */
 /* Of the {word} or {port.NAME} that begins here, with its braces; 0: none does. */
 size_t bt_placeholder_len(const char *t);
 size_t bt_port_name_len(const char *t); /* how much of the text may name a port */
+
+/* ${NAME}: the variables that a document declares, and where their values come from. */
+struct bt_variables {
+	const char **declared;
+	size_t n;
+	bt_config_env env;
+	void *arg;
+};
+/* The value, or NULL after a problem at the place. */
+const char *bt_variables_get(struct bt_problem_sink *sink, const struct bt_node *at,
+	const struct bt_variables *v, const char *name);
 
 /* Reads the map of one service into r->service, defaults and checks included. */
 void bt_reading_service(struct bt_reading *r);

@@ -449,8 +449,7 @@ const struct bt_key_type bt_type_argv = {"command", read_argv, write_list};
 
 /* ── maps of our own: stop steps, routes ── */
 
-/* Tells keys that are not among the words; true when the node is a map. */
-static bool only(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
+bool bt_reading_only(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
 	const char *const *words, size_t n_words, const char *expected)
 {
 	if (n->kind != BT_NODE_MAP) {
@@ -484,7 +483,7 @@ static bool read_step(struct bt_reading *r, const struct bt_key *k, const struct
 	const char *words[] = {"signal", wait};
 	BT_STR struct bt_str expected = {0};
 	bt_str_addf(&expected, "signal and %s such as {signal: TERM, %s: 30s}", wait, wait);
-	if (!only(r, k, n, words, 2, bt_str_get(&expected)))
+	if (!bt_reading_only(r, k, n, words, 2, bt_str_get(&expected)))
 		return false;
 	const struct bt_node *signal = bt_node_get(n, "signal"), *ms = bt_node_get(n, wait);
 	if (signal && signal->kind == BT_NODE_SCALAR && bt_str_starts(signal->text, "SIG")) {
@@ -563,7 +562,7 @@ static void read_routes(struct bt_reading *r, const struct bt_key *k, const stru
 	struct bt_route *list = BT_ARENA_ARRAY(r->arena, struct bt_route, n->n);
 	size_t used = 0;
 	for (size_t i = 0; i < n->n; i++) {
-		if (!only(r, k, n->items[i], words, 2, expected))
+		if (!bt_reading_only(r, k, n->items[i], words, 2, expected))
 			continue;
 		const struct bt_node *path = bt_node_get(n->items[i], "path");
 		const struct bt_node *to = bt_node_get(n->items[i], "to");
@@ -614,7 +613,8 @@ static void read_failure(struct bt_reading *r, const struct bt_key *k, const str
 	const struct bt_key range = {.path = k->path, .min = 1, .max = 8192};
 	const struct bt_node *number = NULL;
 	if (n->kind == BT_NODE_MAP) {
-		if (only(r, k, n, words, 1, expected) && !(number = bt_node_get(n, "continue")))
+		if (bt_reading_only(r, k, n, words, 1, expected) &&
+			!(number = bt_node_get(n, "continue")))
 			wrong(r, k, n, expected);
 	} else if (scalar(r, k, n, expected)) {
 		if (bt_str_starts(n->text, "continue ")) {

@@ -266,6 +266,9 @@ static int place(struct place *p, struct bt_err *err)
 {
 	int r = p->rq.unpack ? 0 : move_part(p, err);
 	if (r == 0)
+		r = bt_release_write_files(p->rq.unpack ? p->tree : p->made,
+			p->rq.unpack ? NULL : p->rq.file_name, &p->rq, err);
+	if (r == 0)
 		r = write_about(p, err);
 	if (r == 0)
 		r = sync_tree(p, err);
@@ -410,6 +413,14 @@ static void copy_request(struct place *p, const struct bt_fetch_request *rq)
 	p->rq.release_json = bt_arena_strdup(a, rq->release_json ? rq->release_json : "{}");
 	p->rq.url = bt_arena_strdup(a, rq->url);
 	p->rq.local = bt_arena_strdup(a, rq->local);
+	p->rq.owner = bt_arena_strdup(a, rq->owner);
+	struct bt_placed_file *files = BT_ARENA_ARRAY(a, struct bt_placed_file, rq->n_files + 1);
+	for (size_t i = 0; i < rq->n_files; i++) {
+		files[i] = rq->files[i];
+		files[i].path = bt_arena_strdup(a, rq->files[i].path);
+		files[i].data = bt_arena_memdup(a, rq->files[i].data, rq->files[i].n);
+	}
+	p->rq.files = files;
 }
 
 struct bt_op *bt_artifact_place(const struct bt_driver_env *env, const struct bt_fetch_request *rq,

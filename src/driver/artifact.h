@@ -7,6 +7,7 @@
  *       release.json                    the server's description
  *       .baton.json                     version, digest, artifact's name
  *       shop.jar, or app/               the artifact, or what it unpacked to
+ *       …                               beside it, or within app/: the release's further files
  *   releases/<service>/current          → <id> */
 #pragma once
 #include "driver/driver.h"
@@ -18,6 +19,12 @@
 char *bt_release_root(const struct bt_driver_env *env, const char *service); /* caller frees */
 /* service, file name and digest are what they may be: nothing that leaves the directory. */
 int bt_release_check_names(const struct bt_fetch_request *rq, struct bt_err *err);
+
+/* Writes the files below dir, the directories on their way, too. Links are not followed; a file of
+ * the artifact makes way, but the artifact itself and what is ours (`taken`, a file's name) do not.
+ * The caller syncs. Blocks. */
+int bt_release_write_files(
+	const char *dir, const char *taken, const struct bt_fetch_request *rq, struct bt_err *err);
 
 /* Where another release of the service is the same single file: copies it to `part`, as though it
  * had been fetched. One that is not what it was is no source. Best effort. Blocks. */

@@ -24,6 +24,13 @@ char *bt_release_root(const struct bt_driver_env *env, const char *service)
 	return bt_asprintf("%s/releases/%s", env->state_dir, service);
 }
 
+char *bt_release_artifact(const struct bt_driver_env *env, const struct bt_fetch_request *rq)
+{
+	BT_FREE char *root = bt_release_root(env, rq->service);
+	return bt_asprintf(
+		"%s/%u/%s", root, rq->release, rq->unpack ? BT_RELEASE_TREE : rq->file_name);
+}
+
 static bool is_plain_name(const char *s, size_t max)
 {
 	return s && s[0] && s[0] != '.' && strlen(s) <= max && !strchr(s, '/');

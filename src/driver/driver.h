@@ -182,6 +182,13 @@ const struct bt_balancer_ops *bt_balancer_at(size_t i);
 
 /* ---- artifact ---------------------------------------------------------------------------- */
 
+/* A file that comes with a release besides its artifact. */
+struct bt_placed_file {
+	const char *path; /* relative to the release's directory */
+	const void *data;
+	size_t n;
+	mode_t mode;
+};
 struct bt_fetch_request {
 	uint32_t release;
 	const char *service, *version, *digest; /* sha256 hex */
@@ -189,6 +196,9 @@ struct bt_fetch_request {
 	const char *file_name; /* "shop.jar" */
 	bool unpack;
 	const char *release_json; /* the immutable description, written beside it */
+	const struct bt_placed_file *files;
+	size_t n_files;
+	const char *owner; /* of the files: the user that the service runs as; NULL: the agent's */
 	/* Where to get it from; `open_url` gives the URL of the artifact at the server. */
 	const char *url;
 	const char
@@ -200,6 +210,9 @@ struct bt_fetch_request {
  * bt_release_find. */
 struct bt_op *bt_artifact_place(const struct bt_driver_env *env, const struct bt_fetch_request *rq,
 	bt_progress_fn progress, void *progress_arg, bt_done_fn done, void *arg);
+
+/* Where the artifact of a release lies once it is placed; the caller frees. */
+char *bt_release_artifact(const struct bt_driver_env *env, const struct bt_fetch_request *rq);
 
 struct bt_release_on_disk {
 	uint32_t id;

@@ -77,6 +77,8 @@ static const char *const migrations[] = {
 	"ALTER TABLE audit ADD COLUMN source TEXT;"
 	"ALTER TABLE audit ADD COLUMN service TEXT;"
 	"CREATE INDEX audit_service ON audit(service,id) WHERE service IS NOT NULL;",
+	/* 3 → 4: files of a release, sealed as its secrets are */
+	"ALTER TABLE releases ADD COLUMN files BLOB;",
 };
 
 int bt_schema_version(void)

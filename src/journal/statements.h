@@ -25,6 +25,8 @@ BT_SQL_ROW(RELEASE_ADD, "isssissssbi", 0,
 	"INSERT INTO "
 	"releases(id,service,version,digest,size,file_name,config,config_hash,by,secrets,"
 	"created_at,state) VALUES(?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,'new')")
+BT_SQL_ROW(RELEASE_FILES_PUT, "ib", 0, "UPDATE releases SET files=?2 WHERE id=?1")
+BT_SQL_ROW(RELEASE_FILES, "i", 0, "SELECT files FROM releases WHERE id=?1")
 BT_SQL_ROW(RELEASE_STATE, "is", 0,
 	"UPDATE releases SET state=?2 WHERE id=?1 AND (?2='good' OR state='new')")
 BT_SQL_ROW(RELEASE_GET, "i", 0,

@@ -65,6 +65,16 @@ struct bt_run {
 	int64_t restart_backoff_ms, restart_backoff_max_ms;
 };
 
+struct bt_file {	  /* placed with each release, beside the artifact */
+	const char *from; /* as written, relative to the config */
+	const char *to;	  /* relative to the release's directory; may hold placeholders */
+	int mode;	  /* 0600 */
+	bool template;	  /* its placeholders are replaced, for each slot */
+	int line, column; /* where the config names it */
+};
+#define BT_FILES_MAX 64
+#define BT_FILES_MAX_BYTES (512 << 10) /* of all of them */
+
 struct bt_health {
 	enum bt_health_kind kind;
 	const char *path;	 /* http(s) */
@@ -150,6 +160,11 @@ struct bt_service {
 	bool unpack;	   /* archives are unpacked; default true for .tar.gz .tgz .tar.zst .zip */
 	const char *const *hosts;
 	size_t n_hosts;
+	const struct bt_file *files;
+	size_t n_files;
+	const char *const *declared; /* variables of the caller's environment that its file may use;
+					known only where it was read from one */
+	size_t n_declared;
 	struct bt_run run;
 	struct bt_health health;
 	struct bt_identity identity;

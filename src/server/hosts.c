@@ -155,6 +155,8 @@ static json_t *take_commands(struct bt_host *h)
 			break; /* later ones must not overtake it */
 		}
 		json_array_append_new(list, c);
+		if (bt_params_is_large(c)) /* an answer has a bound */
+			break;
 	}
 	free(items);
 	return list;

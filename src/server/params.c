@@ -276,6 +276,21 @@ static uint32_t needs_secrets_of(const json_t *command)
 	return (uint32_t)json_integer_value(json_object_get(from, "release"));
 }
 
+static uint32_t needs_files_of(const json_t *command)
+{
+	const json_t *key = json_object_get(command, "key");
+	if (!bt_streq(json_string_value(json_object_get(command, "task")), "ComponentDeploy") ||
+		!bt_streq(json_string_value(json_object_get(key, "verb")), "do"))
+		return 0;
+	return (uint32_t)json_integer_value(
+		json_object_get(json_object_get(command, "params"), "release"));
+}
+
+bool bt_params_is_large(const json_t *command)
+{
+	return json_object_get(json_object_get(command, "params"), "files") != NULL;
+}
+
 int bt_params_complete(
 	struct bt_server *s, const struct bt_outbox_item *item, json_t **ret, struct bt_err *err)
 {
@@ -292,6 +307,12 @@ int bt_params_complete(
 	if (secrets)
 		json_object_set_new(json_object_get(j, "params"), "secrets", secrets);
 	bt_release_free(rel);
+	json_t *files = NULL;
+	release = r == 0 ? needs_files_of(j) : 0;
+	if (release)
+		r = bt_release_files(s, release, &files, err);
+	if (files)
+		json_object_set_new(json_object_get(j, "params"), "files", files);
 	if (r < 0)
 		json_decref(j);
 	else

@@ -3,6 +3,7 @@
  * that, and only a plan that holds becomes rows, a lease and first commands (run_start.c). */
 #include "server/planning.h"
 
+#include "base/base64.h"
 #include "base/clock.h"
 
 #include <openssl/evp.h>
@@ -19,8 +20,8 @@ struct bt_wish {
 	struct bt_release *release;
 	struct bt_config *config;
 	char hash[65], *by, *holder;
-	unsigned char *sealed;
-	size_t n_sealed;
+	unsigned char *sealed, *files;
+	size_t n_sealed, n_files;
 	struct bt_svc *retire; /* its warm slot */
 };
 
@@ -53,6 +54,7 @@ static void wish_free(struct bt_wish *w)
 	free(w->by);
 	free(w->holder);
 	free(w->sealed);
+	free(w->files);
 	free(w);
 }
 
@@ -143,9 +145,37 @@ static int read_artifact(struct bt_wish *w, const json_t *body, struct bt_err *e
 	return 0;
 }
 
-/* Config and secrets of a release, under the server's key, so that the hash tells nobody a guessed
- * secret. */
-static void hash_config(struct bt_wish *w, const char *config, const char *secrets)
+/* Every file of the config, and no other, with what it holds. */
+static int check_files(const struct bt_service *service, const json_t *given, struct bt_err *err)
+{
+	size_t total = 0;
+	for (size_t i = 0; i < service->n_files; i++) {
+		const char *to = service->files[i].to;
+		const char *text = json_string_value(json_object_get(given, to));
+		BT_FREE char *data = NULL;
+		size_t n = 0;
+		if (!text)
+			return bt_err_set(err, BT_E_CONFIG,
+				"file %s of service %s has no content: the caller sends it in "
+				"`files`, as base64",
+				to, service->name);
+		if (bt_unbase64(text, &data, &n, err) < 0)
+			return bt_err_wrap(err, "files: %s", to);
+		total += n;
+	}
+	if (total > BT_FILES_MAX_BYTES)
+		return bt_err_set(err, BT_E_CONFIG, "files of service %s: more than %d KiB",
+			service->name, BT_FILES_MAX_BYTES / 1024);
+	if (json_object_size(given) != service->n_files)
+		return bt_err_set(err, BT_E_CONFIG,
+			"files: more than the config of service %s names", service->name);
+	return 0;
+}
+
+/* Config, secrets and files of a release, under the server's key, so that the hash tells nobody a
+ * guessed secret. */
+static void hash_config(
+	struct bt_wish *w, const char *config, const char *secrets, const char *files)
 {
 	unsigned char md[32];
 	unsigned int n = 0;
@@ -154,6 +184,8 @@ static void hash_config(struct bt_wish *w, const char *config, const char *secre
 	EVP_DigestUpdate(c, w->server->key, BT_KEY_BYTES);
 	EVP_DigestUpdate(c, config, strlen(config) + 1);
 	EVP_DigestUpdate(c, secrets, strlen(secrets));
+	if (files) /* releases without any keep the hash that they have */
+		EVP_DigestUpdate(c, files, strlen(files) + 1);
 	EVP_DigestFinal_ex(c, md, &n);
 	EVP_MD_CTX_free(c);
 	bt_hex(md, sizeof md, w->hash);
@@ -161,15 +193,19 @@ static void hash_config(struct bt_wish *w, const char *config, const char *secre
 
 /* The same version means the same artifact. With the same config and secrets it is the same
  * release; with others it becomes a release of its own under that version. */
-static int choose_release(struct bt_wish *w, const json_t *secrets, struct bt_err *err)
+static int choose_release(
+	struct bt_wish *w, const json_t *secrets, const json_t *files, struct bt_err *err)
 {
 	struct bt_release *rel = w->release;
 	BT_JSON json_t *rows = NULL;
 	BT_FREE char *config = bt_json_dump(rel->config);
 	char *text = bt_json_dump(secrets);
-	hash_config(w, config, text);
+	BT_FREE char *files_text = json_object_size(files) ? bt_json_dump(files) : NULL;
+	hash_config(w, config, text, files_text);
 	int r = 0;
-	if (json_object_size(secrets) > 0)
+	if (files_text)
+		r = bt_secrets_seal(w->server->key, files_text, &w->files, &w->n_files, err);
+	if (r == 0 && json_object_size(secrets) > 0)
 		r = bt_secrets_seal(w->server->key, text, &w->sealed, &w->n_sealed, err);
 	explicit_bzero(text, strlen(text));
 	free(text);
@@ -222,6 +258,7 @@ static int read_body(struct bt_wish *w, const json_t *body, struct bt_err *err)
 {
 	const char *service = NULL, *version = NULL;
 	json_t *config = NULL, *secrets = json_object_get(body, "env_secrets");
+	json_t *files = json_object_get(body, "files");
 	int r = bt_json_str(body, "service", &service, err);
 	if (r == 0)
 		r = bt_who_may(bt_who(w->x), service, err);
@@ -247,6 +284,8 @@ static int read_body(struct bt_wish *w, const json_t *body, struct bt_err *err)
 			version, BT_NAME_MAX);
 	if (secrets && !json_is_object(secrets))
 		return bt_err_set(err, BT_E_PROTOCOL, "env_secrets: expected an object");
+	if (files && !json_is_object(files))
+		return bt_err_set(err, BT_E_PROTOCOL, "files: expected an object");
 	w->release = bt_calloc(1, sizeof *w->release);
 	w->release->service = bt_strdup(service);
 	w->release->version = bt_strdup(version);
@@ -256,12 +295,14 @@ static int read_body(struct bt_wish *w, const json_t *body, struct bt_err *err)
 	r = read_artifact(w, body, err);
 	if (r == 0 && !(w->preview && json_object_size(secrets) == 0))
 		r = check_secrets(svc, secrets, err);
+	if (r == 0 && !(w->preview && !files))
+		r = check_files(svc, files, err);
 	if (r == 0 && !w->preview)
 		r = bt_run_lease_free(w->server, service, err);
 	if (r == 0)
 		r = check_hosts(w->server, svc, err);
 	if (r == 0)
-		r = choose_release(w, secrets, err);
+		r = choose_release(w, secrets, files, err);
 	read_by(w, json_object_get(body, "by"));
 	return r;
 }
@@ -315,6 +356,8 @@ static void begin(struct bt_wish *w, struct bt_plan *p)
 		.holder = w->holder,
 		.sealed = w->sealed,
 		.n_sealed = w->n_sealed,
+		.files = w->files,
+		.n_files = w->n_files,
 		.plan = p,
 	};
 	if (bt_run_start(w->server, &spec, on_started, w, &err) < 0)

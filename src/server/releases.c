@@ -80,24 +80,36 @@ int bt_release_load(struct bt_server *s, uint32_t id, struct bt_release **ret, s
 	return 0;
 }
 
+static int open_sealed(struct bt_server *s, uint32_t id, const char *sealed, const char *what,
+	json_t **ret, struct bt_err *err)
+{
+	char *text = NULL;
+	int r = bt_secrets_open(s->key, sealed, &text, err);
+	if (r < 0)
+		return bt_err_wrap(err, "release %u: its %s", id, what);
+	*ret = json_loads(text, 0, NULL);
+	explicit_bzero(text, strlen(text));
+	free(text);
+	return *ret ? 0
+		    : bt_err_set(err, BT_E_CORRUPT, "release %u: its %s do not parse", id, what);
+}
+
 int bt_release_secrets(
 	struct bt_server *s, const struct bt_release *r, json_t **ret, struct bt_err *err)
 {
-	if (!r->sealed || !*r->sealed) {
-		*ret = json_object();
-		return 0;
-	}
-	char *text = NULL;
-	int rc = bt_secrets_open(s->key, r->sealed, &text, err);
-	if (rc < 0)
-		return bt_err_wrap(err, "release %u of %s", r->id, r->service);
-	json_t *j = json_loads(text, 0, NULL);
-	explicit_bzero(text, strlen(text));
-	free(text);
-	if (!j)
-		return bt_err_set(err, BT_E_CORRUPT, "release %u: its secrets do not parse", r->id);
-	*ret = j;
+	if (r->sealed && *r->sealed)
+		return open_sealed(s, r->id, r->sealed, "secrets", ret, err);
+	*ret = json_object();
 	return 0;
+}
+
+int bt_release_files(struct bt_server *s, uint32_t id, json_t **ret, struct bt_err *err)
+{
+	BT_JSON json_t *rows = NULL;
+	int r = bt_store_select(s->store, &rows, err, BT_SQL_RELEASE_FILES, (int64_t)id);
+	const char *sealed = json_string_value(json_object_get(json_array_get(rows, 0), "files"));
+	*ret = NULL;
+	return r < 0 || !sealed ? r : open_sealed(s, id, sealed, "files", ret, err);
 }
 
 uint32_t bt_release_find_text(struct bt_server *s, const char *service, const char *text)

@@ -13,6 +13,8 @@ struct bt_run_start {
 	const char *config_hash, *by;	  /* by: JSON text of who and why */
 	const unsigned char *sealed;
 	size_t n_sealed;
+	const unsigned char *files; /* sealed, too; NULL: none */
+	size_t n_files;
 	struct bt_plan *plan;
 	const char *holder; /* who, for the lease */
 };
@@ -56,9 +58,11 @@ void bt_replay_done(struct bt_replay *p);
 /* params.c: the whole command as the agent gets it, without "seq" and without secrets. */
 int bt_params_command(struct bt_server *s, const struct bt_plan *p, const char *service,
 	const json_t *service_json, const struct bt_command *c, json_t **ret, struct bt_err *err);
-/* Adds seq, and the secrets that a command's release needs. A new reference. */
+/* Adds seq, and the secrets or files that a command's release needs. A new reference. */
 int bt_params_complete(
 	struct bt_server *s, const struct bt_outbox_item *item, json_t **ret, struct bt_err *err);
+/* Whether what was added is more than a few lines: then it is handed out by itself. */
+bool bt_params_is_large(const json_t *command);
 /* Digest of the artifact that the command needs, or NULL. */
 const char *bt_params_digest(const json_t *command);
 

@@ -53,6 +53,8 @@ static void put_release(struct bt_txn *t, const struct bt_run_start *spec, const
 	bt_txn_add(t, BT_SQL_RELEASE_ADD, (int64_t)r->id, r->service, r->version, r->digest,
 		(int64_t)r->size, r->file_name, config, spec->config_hash, spec->by,
 		(const char *)spec->sealed, spec->n_sealed, bt_clock_wall_ms());
+	if (spec->files)
+		bt_txn_add(t, BT_SQL_RELEASE_FILES_PUT, (int64_t)r->id, spec->files, spec->n_files);
 }
 
 static struct bt_txn *first_rows(

@@ -107,6 +107,9 @@ void bt_release_adopted(struct bt_release *r, const struct bt_plan *p, const str
 /* name → value of its secrets; a new reference; an empty object where it has none. */
 int bt_release_secrets(
 	struct bt_server *s, const struct bt_release *r, json_t **ret, struct bt_err *err);
+/* "to" → base64 of its files; a new reference; NULL where it has none. Not part of a loaded
+ * release, since few who load one need them. */
+int bt_release_files(struct bt_server *s, uint32_t id, json_t **ret, struct bt_err *err);
 /* The release of a service by number or version; 0: none. */
 uint32_t bt_release_find_text(struct bt_server *s, const char *service, const char *text);
 /* Where a rollback without a name goes: what was live before `live`, else the newest other good

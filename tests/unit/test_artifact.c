@@ -581,11 +581,54 @@ static void test_names(void **state)
 	assert_non_null(bt_unpack_link("a/l", "/"));
 }
 
+/* Further files: no link is followed, nothing leaves the directory, another user can read them. */
+static void test_files(void **state)
+{
+	(void)state;
+	char dir[120], path[200];
+	struct stat st;
+	struct bt_err err = {0};
+	snprintf(dir, sizeof dir, "%s/files", w.dir);
+	snprintf(path, sizeof path, "%s/link", dir);
+	assert_int_equal(mkdir(dir, 0755), 0);
+	assert_int_equal(symlink(w.dir, path), 0);
+	struct bt_placed_file f[] = {{"a/b/c.conf", "text", 4, 0640}, {"a/d", "", 0, 0600}};
+	struct bt_fetch_request rq = {
+		.files = f, .n_files = 2, .owner = geteuid() == 0 ? "daemon" : NULL};
+	assert_int_equal(bt_release_write_files(dir, "shop.jar", &rq, &err), 0);
+	f[0].data = "other";
+	f[0].n = 5;
+	assert_int_equal(bt_release_write_files(dir, NULL, &rq, &err), 0);
+	snprintf(path, sizeof path, "%s/a/b/c.conf", dir);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0640);
+	assert_int_equal(st.st_size, 5);
+	if (geteuid() == 0)
+		assert_int_not_equal(st.st_uid, 0);
+	snprintf(path, sizeof path, "%s/a/b", dir);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0755);
+	static const char *const bad[] = {"link/x", "../x", "a/../x", "./x", "/x", "a//x", "", "a/",
+		"shop.jar", "release.json", ".baton.json", "a/b", "a/d/e"};
+	rq.n_files = 1;
+	for (size_t i = 0; i < BT_ARRAY_LEN(bad); i++) {
+		f[0].path = bad[i];
+		err = (struct bt_err){0};
+		assert_true(bt_release_write_files(dir, "shop.jar", &rq, &err) < 0);
+		assert_non_null(strstr(err.text, "files: "));
+	}
+	snprintf(path, sizeof path, "%s/x", w.dir);
+	assert_false(bt_fs_exists(path));
+	f[0].path = "y";
+	rq.owner = "no-such-user-here";
+	assert_int_equal(bt_release_write_files(dir, NULL, &rq, &err), BT_E_CONFIG);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {T(test_single_file), T(test_interruptions),
 		T(test_resume), T(test_wrong_bytes), T(test_archives), T(test_bad_archives),
-		T(test_disk_full), T(test_retention), T(test_cancel), T(test_names)};
+		T(test_disk_full), T(test_retention), T(test_cancel), T(test_names), T(test_files)};
 	return cmocka_run_group_tests(tests, set_up_all, tear_down_all);
 }

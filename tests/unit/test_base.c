@@ -1,4 +1,5 @@
 /* The base layer: text, durations, sizes, JSON getters, durable files, children, threads. */
+#include "base/base64.h"
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/loop.h"
@@ -344,9 +345,35 @@ static void test_arena(void **state)
 	assert_null(bt_arena_free(a));
 }
 
+static void test_base64(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *plain, *text;
+	} table[] = {{"", ""}, {"f", "Zg=="}, {"fo", "Zm8="}, {"foo", "Zm9v"},
+		{"\xff\xfe\xfd\xfc", "//79/A=="}};
+	static const char *const bad[] = {
+		"Z", "Zg", "Zg=", "Zg===", "====", "Zm 9", "Zm9v\n", "Zg==Zg=="};
+	for (size_t i = 0; i < BT_ARRAY_LEN(table); i++) {
+		BT_FREE char *text = bt_base64(table[i].plain, strlen(table[i].plain));
+		BT_FREE char *back = NULL;
+		size_t n = 99;
+		assert_string_equal(text, table[i].text);
+		assert_int_equal(bt_unbase64(text, &back, &n, NULL), 0);
+		assert_int_equal(n, strlen(table[i].plain));
+		assert_string_equal(back, table[i].plain);
+	}
+	for (size_t i = 0; i < BT_ARRAY_LEN(bad); i++) {
+		char *back = NULL;
+		size_t n;
+		assert_int_equal(bt_unbase64(bad[i], &back, &n, NULL), BT_E_PROTOCOL);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_base64),
 		cmocka_unit_test(test_err_wraps_from_outside_in),
 		cmocka_unit_test(test_err_is_cut_not_overrun),
 		cmocka_unit_test(test_durations),

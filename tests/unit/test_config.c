@@ -484,6 +484,79 @@ static void table(void **state)
 			 "BATON_GOLDEN_UPDATE=1");
 }
 
+static const char *variable(void *arg, const char *name)
+{
+	(void)arg;
+	return bt_streq(name, "TITLE") ? "a {slot} b" : NULL;
+}
+
+/* What the template becomes, or its problems, a line each. */
+static void check_template(
+	const struct bt_service *s, size_t file, const char *text, const char *expected)
+{
+	BT_STR struct bt_str out = {0}, said = {0};
+	struct bt_config_problems problems = {0};
+	struct bt_err err = {0};
+	struct bt_template t = {s, &s->files[file], "t.tmpl", text, strlen(text), variable, NULL};
+	int r = bt_config_template(&t, &problems, &out, &err);
+	for (size_t i = 0; i < problems.n; i++)
+		bt_str_addf(&said, "%s\n", problems.items[i].line);
+	assert_int_equal(r, problems.n ? BT_E_CONFIG : 0);
+	assert_string_equal(problems.n ? bt_str_get(&said) : bt_str_get(&out), expected);
+	bt_config_problems_done(&problems);
+}
+
+static void files(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse(
+		"env: [TITLE, UNSET]\n"
+		"service: shop\n"
+		"files:\n"
+		"  - conf/a.properties\n"
+		"  - {from: b.tmpl, to: 'x/{slot}.conf', mode: 0640, template: true}\n"
+		"  - {from: b.tmpl, to: b.conf, template: true}\n"
+		"run: {command: x, slots: {blue: {port: 1, m: 2}, green: {port: 3, m: 4}}}\n");
+	const struct bt_service *s = &c->services[0];
+	same_again(c);
+	assert_int_equal(s->n_files, 3);
+	assert_string_equal(s->files[0].to, "a.properties");
+	assert_int_equal(s->files[0].mode, 0600);
+	assert_int_equal(s->files[1].mode, 0640);
+	assert_true(s->files[1].template);
+	check_template(s, 1, "a={slot}\nb={port.m} {{c} {} {x y} $${D} ${TITLE}\n",
+		"a={slot}\nb={port.m} {{c} {} {x y} ${{D} a {{slot} b\n");
+	check_template(s, 2, "no slot in {release} on {host}", "no slot in {release} on {host}");
+	check_template(s, 1, "한 {prot}\n  ${TITEL} ${UNSET}\n${X\n{port.n}",
+		"t.tmpl:1:3: unknown placeholder {prot}: expected one of {artifact} {release} "
+		"{port} {port.NAME} {slot} {host} ({{ writes a brace) (did you mean {port}?)\n"
+		"t.tmpl:2:3: ${TITEL} is not declared: put 'env: [TITEL]' at the top of the file, "
+		"or write $${TITEL} for the text (did you mean 'TITLE'?)\n"
+		"t.tmpl:2:12: ${UNSET} is not set in the environment\n"
+		"t.tmpl:3:1: '${' without '}' ($${ writes the text)\n"
+		"t.tmpl:4:1: unknown port {port.n}: no slot names it\n");
+	check_template(s, 2, "{port}",
+		"baton.yaml:6:5: files: b.tmpl differs from slot to slot, and b.conf would be one "
+		"file for all of them: put {slot} in `to`, such as {slot}/b.conf\n");
+	bt_config_free(c);
+	REFUSED(MINIMAL "files: [a, {from: b/a}]\n", "f:5:12: files: two files become 'a'");
+	REFUSED(MINIMAL "files: [{from: a, to: ../b}, {from: a, to: /b}, {from: a, to: b//c}]\n",
+		"f:5:23: files: expected a path in the release's directory without '..', and only "
+		"the placeholders {release} {port} {port.NAME} {slot} {host}, found '../b'",
+		"f:5:44: files: expected a path in the release's directory without '..', and only "
+		"the placeholders {release} {port} {port.NAME} {slot} {host}, found '/b'",
+		"f:5:63: files: expected a path in the release's directory without '..', and only "
+		"the placeholders {release} {port} {port.NAME} {slot} {host}, found 'b//c'");
+	REFUSED(MINIMAL "files: [{to: a}, {from: a, mode: 0077}, release.json]\n",
+		"f:5:9: files: expected a path, or from, to, mode and template such as {from: "
+		"shop.tmpl, to: shop.conf, mode: 0640, template: true}, found a map",
+		"f:5:34: files: expected a mode that lets its owner read, such as 0600 or 0644, "
+		"found '0077'",
+		"f:5:41: files: expected a path in the release's directory without '..', and only "
+		"the placeholders {release} {port} {port.NAME} {slot} {host}, found "
+		"'release.json'");
+}
+
 /* ── random services: any value of any type at any key ── */
 
 static uint32_t seed;
@@ -548,6 +621,10 @@ static json_t *random_value(const struct bt_key *k)
 					 1 + (int)pick(10000), "a-1", 10001 + (int)pick(10000),
 					 "green.2", "a-1", 20001 + (int)pick(10000), "port",
 					 30001 + (int)pick(30000));
+	if (k->type == &bt_type_files)
+		return json_pack("[s, {s:s, s:s, s:s, s:b}]", "conf/a.properties", "from", "/x y",
+			"to", "{slot}/b-{port}", "mode", pick(2) ? "0640" : "444", "template",
+			(int)pick(2));
 	if (k->type == &bt_type_text && !k->check)
 		return random_text();
 	return NULL;
@@ -613,6 +690,7 @@ int main(void)
 		cmocka_unit_test(hostile),
 		cmocka_unit_test(placeholders),
 		cmocka_unit_test(ports),
+		cmocka_unit_test(files),
 		cmocka_unit_test(table),
 		cmocka_unit_test(random_services),
 	};
