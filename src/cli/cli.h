@@ -114,6 +114,8 @@ int bt_cmd_join_token(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_up(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_server_init(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_server_run(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_backup(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_restore(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_agent_run(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_agent_join(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_complete(struct bt_cli *cli, struct bt_err *err);

@@ -59,6 +59,13 @@ EXAMPLES(up_examples, "baton up", "baton up --dir /tmp/try --listen 127.0.0.1:80
 	}
 OPTIONS(server_init_options, DIR_OPTION, NAME_OPTION);
 EXAMPLES(server_init_examples, "baton server init --name deploy.example.com");
+OPTIONS(backup_options, DIR_OPTION,
+	{"without-artifacts", 0, NULL,
+		"leave the artifacts out: small, but what no host has any "
+		"more cannot be rolled back to"});
+EXAMPLES(backup_examples, "baton backup /backup/baton-$(date +%F).tar");
+OPTIONS(restore_options, DIR_OPTION);
+EXAMPLES(restore_examples, "baton restore /backup/baton-2026-11-21.tar --dir /var/lib/baton");
 OPTIONS(server_run_options, DIR_OPTION,
 	{"listen", 0, "ADDR:PORT", "where people connect (default: 127.0.0.1:7070)"},
 	{"agent-listen", 0, "ADDR:PORT", "where agents connect (default: 0.0.0.0:7071)"},
@@ -354,6 +361,33 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.client = true,
 		.exits = "0 1 2 5",
 		.run = bt_cmd_join_token},
+	{.name = "backup",
+		.args = "FILE",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Copy a server's state into one file, also while it runs.",
+		.details = "Run it on the server's machine, as its user or root: the file holds "
+			   "the keys of the authority and of the secrets, and is written with mode "
+			   "0600. It is a tar of the store (as of one instant), the keys and the "
+			   "artifacts, each with its SHA-256; logs of tasks are not in it.",
+		WITH_OPTIONS(backup_options),
+		WITH_EXAMPLES(backup_examples),
+		.exits = "0 1 2",
+		.run = bt_cmd_backup},
+	{.name = "restore",
+		.args = "FILE",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Put a backup into a directory where no server runs.",
+		.details =
+			"Everything is checked before anything is touched; what was there is "
+			"moved aside. Agents connect again by themselves and refuse what an older "
+			"server may still send. A deployment that was under way in the backup is "
+			"ended, and its service is brought to the release that serves.",
+		WITH_OPTIONS(restore_options),
+		WITH_EXAMPLES(restore_examples),
+		.exits = "0 1 2",
+		.run = bt_cmd_restore},
 	{.name = "server init",
 		.args = "",
 		.summary = "Make a server's state directory, its CA and the first admin token.",

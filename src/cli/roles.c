@@ -1,7 +1,9 @@
 /* `server` and `agent`: the other roles of the same binary, in the foreground. */
 #include "agent/agent.h"
+#include "base/fs.h"
 #include "base/log.h"
 #include "cli/cli.h"
+#include "server/backup.h"
 #include "server/server.h"
 
 #include <signal.h>
@@ -116,5 +118,58 @@ int bt_cmd_agent_join(struct bt_cli *cli, struct bt_err *err)
 	if (r < 0)
 		return r;
 	printf("joined; next: baton agent run --dir %s\n", dir);
+	return 0;
+}
+
+/* ---- backup and restore ---------------------------------------------------------------------- */
+
+/* The server's directory; `baton up` keeps it below its own. */
+static char *server_dir(const struct bt_cli *cli)
+{
+	char *dir = bt_cli_state_dir(cli);
+	BT_FREE char *client = bt_asprintf("%s/client.json", dir);
+	if (bt_server_initialised(dir) || !bt_fs_exists(client))
+		return dir;
+	char *below = bt_asprintf("%s/server", dir);
+	free(dir);
+	return below;
+}
+
+static void print_stats(const char *file, const struct bt_backup_stats *s)
+{
+	char size[32];
+	bt_size_format(s->bytes, size);
+	printf("%s: store %.8s of %s, %zu artifact%s, %s\n", file, s->store_id, s->made_at,
+		s->artifacts, s->artifacts == 1 ? "" : "s", size);
+}
+
+int bt_cmd_backup(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_FREE char *dir = server_dir(cli);
+	struct bt_backup_stats stats = {0};
+	int r = bt_server_backup(
+		dir, cli->args[0], !bt_cli_has(cli, "without-artifacts"), &stats, err);
+	if (r == 0)
+		print_stats(cli->args[0], &stats);
+	return r;
+}
+
+int bt_cmd_restore(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_FREE char *dir = server_dir(cli);
+	struct bt_backup_stats stats = {0};
+	if (!bt_cli_has(cli, "dir"))
+		return bt_err_set(err, BT_E_CONFIG,
+			"restore replaces a server's state: say which with --dir DIR");
+	int r = bt_server_restore(cli->args[0], dir, &stats, err);
+	if (r < 0)
+		return r;
+	print_stats(cli->args[0], &stats);
+	if (stats.replaced)
+		printf("what was in %s lies in %s\n", dir, stats.replaced);
+	printf("next: start the server on %s; tokens that were revoked since %s are good again: "
+	       "`baton token list`\n",
+		dir, stats.made_at);
+	free(stats.replaced);
 	return 0;
 }

@@ -5,6 +5,8 @@
 BT_SQL_ROW(META_GET, "s", 0, "SELECT value FROM meta WHERE key=?1")
 BT_SQL_ROW(META_SET, "ss", 0,
 	"INSERT INTO meta(key,value) VALUES(?1,?2) ON CONFLICT(key) DO UPDATE SET value=?2")
+/* after a restore: above all that agents may have seen since the backup */
+BT_SQL_ROW(RAISE_TOKENS, "i", 0, "UPDATE services SET token=token+?1")
 BT_SQL_ROW(MAX_CURSOR, "", 0, "SELECT max(cursor) FROM records")
 BT_SQL_ROW(MAX_DEPLOYMENT, "", 0, "SELECT max(id) FROM deployments")
 BT_SQL_ROW(MAX_RELEASE, "", 0, "SELECT max(id) FROM releases")
@@ -125,6 +127,9 @@ BT_SQL_ROW(HOST_REVOKE, "si", BT_E_NOTFOUND,
 BT_SQL_ROW(HOST_WELCOME, "s", 0, "UPDATE hosts SET revoked_at=NULL WHERE name=?1")
 BT_SQL_ROW(CERT_ADD, "ssii", 0,
 	"INSERT INTO certificates(serial,host,not_after,created_at) VALUES(?1,?2,?3,?4)")
+BT_SQL_ROW(CERT_PUT, "ssii", 0,
+	"INSERT INTO certificates(serial,host,not_after,created_at) VALUES(?1,?2,?3,?4)"
+	" ON CONFLICT(serial) DO NOTHING")
 BT_SQL_ROW(CERT_DROP_OTHERS, "ssi", 0,
 	"UPDATE certificates SET drop_at=min(coalesce(drop_at,?3),?3) WHERE host=?1 AND serial<>?2")
 BT_SQL_ROW(CERT_DROP_ALL, "si", 0,
@@ -159,6 +164,7 @@ BT_SQL_ROW(SESSION_FORGET, "i", 0, "DELETE FROM sessions WHERE expires_at<?1")
 BT_SQL_ROW(ARTIFACT_ADD, "sisi", 0,
 	"INSERT INTO artifacts(digest,size,file_name,created_at) VALUES(?1,?2,?3,?4)"
 	" ON CONFLICT(digest) DO UPDATE SET created_at=?4")
+BT_SQL_ROW(ARTIFACTS, "", 0, "SELECT digest FROM artifacts ORDER BY digest LIMIT 1000000")
 BT_SQL_ROW(ARTIFACT_GET, "s", 0, "SELECT digest,size,file_name FROM artifacts WHERE digest=?1")
 BT_SQL_ROW(ARTIFACTS_UNUSED, "i", 0,
 	"SELECT digest FROM artifacts a WHERE created_at<?1 AND NOT EXISTS(SELECT 1 FROM releases r"

@@ -31,6 +31,9 @@ int bt_store_open(const struct bt_store_spec *spec, struct bt_store **ret, struc
 /* Commits what waits (its done callbacks are not called). NULL is fine; returns NULL. */
 struct bt_store *bt_store_free(struct bt_store *s);
 const char *bt_store_id(const struct bt_store *s); /* random, made with the store */
+/* A copy of the store at path, as of one instant, whoever writes to it meanwhile; `to` (0600) must
+ * not be there. */
+int bt_store_copy(const char *path, const char *to, struct bt_err *err);
 /* A restored store: it takes a new id (kept at the next open). */
 int bt_store_renew_id(struct bt_store *s, struct bt_err *err);
 

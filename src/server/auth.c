@@ -181,6 +181,22 @@ int bt_auth_people(struct bt_http_exchange *x, enum bt_auth need, void *arg, str
 	return 0;
 }
 
+/* One that was signed after the backup from which this store came: of a host that it knows, and by
+ * its authority, or there would be no connection. A new row; NULL: it is not. */
+static json_t *adopt_certificate(struct bt_server *s, const char *host, const char *serial)
+{
+	const struct bt_host *h = bt_host_find(s, host);
+	int64_t now = bt_clock_wall_ms();
+	if (!h || h->revoked || !bt_restored_lately(s))
+		return NULL;
+	struct bt_txn *t = bt_txn_new();
+	bt_txn_add(t, BT_SQL_CERT_PUT, serial, host, now + BT_CERT_DAYS * (int64_t)86400000, now);
+	bt_server_audit(
+		t, &(struct bt_audit){.who = host, .what = "adopt certificate", .detail = serial});
+	bt_store_commit(s->store, t, NULL, NULL);
+	return json_pack("{s:s}", "host", host);
+}
+
 int bt_auth_agent(struct bt_http_exchange *x, enum bt_auth need, void *arg, struct bt_err *err)
 {
 	struct bt_server *s = arg;
@@ -195,6 +211,8 @@ int bt_auth_agent(struct bt_http_exchange *x, enum bt_auth need, void *arg, stru
 	if (bt_store_select(s->store, &rows, err, BT_SQL_CERT_GET, serial) < 0)
 		return 503;
 	const json_t *row = json_array_get(rows, 0);
+	BT_JSON json_t *adopted = row ? NULL : adopt_certificate(s, cn, serial);
+	row = row ? row : adopted;
 	const json_t *drop_at = json_object_get(row, "drop_at");
 	struct bt_host *h = bt_host_find(s, cn);
 	if (!row || !h || h->revoked ||

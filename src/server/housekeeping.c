@@ -120,6 +120,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	bt_asks_tick(s);
 	bt_runs_tick(s);
 	retire_warm(s);
+	bt_restored_tick(s);
 	if (s->n_ticks % 15 == 0) {
 		bt_stream_ping(s);
 		store_contacts(s);

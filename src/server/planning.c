@@ -498,6 +498,18 @@ void bt_planning_retire(struct bt_server *s, struct bt_svc *svc)
 	gather(w);
 }
 
+void bt_planning_settle(struct bt_server *s, struct bt_svc *svc)
+{
+	struct bt_wish *w = wish_new(s, NULL);
+	struct bt_err err;
+	w->make = bt_plan_rollback;
+	read_by(w, NULL);
+	if (load(w, svc->live, &err) < 0)
+		refuse(w, &err);
+	else
+		gather(w);
+}
+
 void bt_planning_free(struct bt_server *s)
 {
 	struct bt_err err;

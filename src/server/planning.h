@@ -15,4 +15,6 @@ void bt_planning_rollback(
 /* At the end: who waits is told that the server stops. */
 void bt_planning_free(struct bt_server *s);
 /* Stops a warm slot whose time has passed. */
+/* After a restore: clears away what is not the live release's. */
+void bt_planning_settle(struct bt_server *s, struct bt_svc *svc);
 void bt_planning_retire(struct bt_server *s, struct bt_svc *svc);

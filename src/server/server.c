@@ -174,7 +174,7 @@ static int put_token(
 	return 0;
 }
 
-static int lock_dir(const char *dir, int *ret_fd, struct bt_err *err)
+int bt_server_lock(const char *dir, int *ret_fd, struct bt_err *err)
 {
 	BT_FREE char *path = bt_asprintf("%s/server.lock", dir);
 	int r = bt_fs_lock(path, ret_fd, err);
@@ -226,7 +226,7 @@ int bt_server_init(const struct bt_server_spec *spec, char **ret_admin_token, st
 	BT_CLOSE int lock = -1;
 	int r = bt_fs_mkdirs(spec->state_dir, 0700, err);
 	if (r == 0)
-		r = lock_dir(spec->state_dir, &lock, err);
+		r = bt_server_lock(spec->state_dir, &lock, err);
 	if (r == 0)
 		r = init_locked(spec, ret_admin_token, err);
 	return r < 0 ? bt_err_wrap(err, "set up %s", spec->state_dir) : 0;
@@ -244,7 +244,7 @@ int bt_server_new_token(const char *state_dir, const char *name, const char *rol
 	int r = bt_role_parse(role, err);
 	if (r < 0)
 		return r;
-	r = lock_dir(state_dir, &lock, err);
+	r = bt_server_lock(state_dir, &lock, err);
 	if (r == 0)
 		r = bt_store_open(&(struct bt_store_spec){.path = db}, &store, err);
 	if (r == 0)
@@ -296,6 +296,10 @@ static int load(struct bt_server *s, struct bt_err *err)
 	s->next_cursor = bt_store_number(s->store, 0, BT_SQL_MAX_CURSOR) + 1;
 	s->next_deployment = bt_store_number(s->store, 0, BT_SQL_MAX_DEPLOYMENT) + 1;
 	s->next_release = bt_store_number(s->store, 0, BT_SQL_MAX_RELEASE) + 1;
+	int64_t cursor = bt_restored_floor(s, "cursor_floor");
+	int64_t release = bt_restored_floor(s, "release_floor");
+	s->next_cursor = cursor > s->next_cursor ? cursor : s->next_cursor;
+	s->next_release = release > s->next_release ? release : s->next_release;
 	r = load_services(s, err);
 	return r == 0 ? bt_hosts_load(s, err) : r;
 }
@@ -357,13 +361,15 @@ static char *url_of(const char *scheme, const char *listen, uint16_t port)
 
 static int start(struct bt_server *s, const struct bt_server_spec *spec, struct bt_err *err)
 {
-	int r = lock_dir(s->state_dir, &s->lock_fd, err);
+	int r = bt_server_lock(s->state_dir, &s->lock_fd, err);
 	if (r == 0)
 		r = load(s, err);
 	if (r == 0)
 		r = listen_people(s, spec, err);
 	if (r == 0)
 		r = listen_agents(s, spec, err);
+	if (r == 0)
+		r = bt_restored_begin(s, err);
 	if (r == 0)
 		r = bt_runs_resume(s, err);
 	if (r == 0)
@@ -421,6 +427,7 @@ struct bt_server *bt_server_free(struct bt_server *s)
 		bt_work_free(s->work);
 	bt_runs_free(s); /* who waits for an answer gets one, */
 	bt_planning_free(s);
+	bt_restored_free(s);
 	bt_http_server_free(s->agents); /* the others hear the line go dead */
 	bt_http_server_free(s->people);
 	bt_api_logs_free(s);

@@ -50,6 +50,7 @@ struct bt_server {
 	struct bt_ask *asks;		/* asks.c */
 	struct bt_running *runs;	/* runner.c */
 	struct bt_wish *wishes;		/* planning.c */
+	struct bt_unsettled *unsettled; /* restored.c */
 	struct bt_fresh *fresh_waits;	/* fresh.c */
 	struct bt_reading *readings;	/* api_logs.c */
 	struct bt_sub *subs;		/* stream.c */
@@ -77,6 +78,16 @@ struct bt_audit {
 	const char *what, *detail;
 };
 void bt_server_audit(struct bt_txn *t, const struct bt_audit *a);
+
+int bt_server_lock(const char *dir, int *ret_fd, struct bt_err *err);
+
+/* restored.c: the store came from a backup. begin: before runs are taken over. */
+int bt_restored_begin(struct bt_server *s, struct bt_err *err);
+void bt_restored_tick(struct bt_server *s);
+void bt_restored_free(struct bt_server *s);
+int64_t bt_restored_floor(struct bt_server *s, const char *key); /* where numbers go on; 0 */
+/* Within the life of a certificate since then: one may have been signed after the backup. */
+bool bt_restored_lately(struct bt_server *s);
 
 /* secrets.c: values for run.secrets, AES-256-GCM under the key file. */
 int bt_secrets_make_key(const char *path, struct bt_err *err);
