@@ -14,6 +14,7 @@ const struct bt_drivers *bt_drivers_real(void)
 		.release_list = bt_release_list,
 		.release_activate = bt_release_activate,
 		.release_prune = bt_release_prune,
+		.program_run = bt_program_run,
 	};
 	return &real;
 }

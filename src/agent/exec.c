@@ -1,10 +1,11 @@
 /* The life of one command, from offer to durable result. What a task kind does is in the rows of
  * task_*.c; nothing here knows one kind from another. */
-#include "agent/job.h"
+#include "agent/tasks.h"
 
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/json.h"
+#include "base/str.h"
 
 #include <dirent.h>
 #include <inttypes.h>
@@ -68,6 +69,14 @@ void bt_job_progress(void *job, const char *line)
 	log_line(j, line);
 	BT_FREE char *clean = bt_redact_dup(j->x->env.redact, line);
 	j->x->env.on_progress(j->x->env.arg, &j->key, clean);
+}
+
+void bt_job_show(void *job, const char *line)
+{
+	struct bt_job *j = job;
+	BT_FREE char *clean = bt_redact_dup(j->x->env.redact, line);
+	if (j->phase == BT_JOB_GOING)
+		j->x->env.on_progress(j->x->env.arg, &j->key, clean);
 }
 
 void bt_job_say(struct bt_job *j, const char *fmt, ...)
@@ -198,6 +207,8 @@ static void on_done_durable(void *arg, int result, const struct bt_err *err)
 	struct bt_command_key key = j->key;
 	(void)result; /* DONE is tried until it is durable */
 	(void)err;
+	if (j->row->over)
+		j->row->over(j);
 	remove_job(j);
 	x->env.on_result(x->env.arg, &key);
 	x->env.on_changed(x->env.arg);
@@ -261,7 +272,10 @@ static void on_limit(evutil_socket_t fd, short what, void *arg)
 		return;
 	}
 	/* Half an effect may be there: a task that can be undone is, from what was there before. */
-	bt_job_finish(j, bt_task_info(j->kind)->has_undo ? BT_OUTCOME_UNKNOWN : BT_OUTCOME_FAILED,
+	const struct bt_task_info *info = bt_task_info(j->kind);
+	bt_job_finish(j,
+		info->has_undo || info->repeat == BT_REPEAT_NEVER ? BT_OUTCOME_UNKNOWN
+								  : BT_OUTCOME_FAILED,
 		"not done within %s%s%s", bt_duration_format(j->timeout_ms + j->wait_ms, limit),
 		j->last_progress ? "; last: " : "", j->last_progress ? j->last_progress : "");
 }
@@ -635,13 +649,24 @@ static void recover_one(struct bt_exec *x, const struct bt_ledger_open *o)
 	if (r < 0)
 		bt_job_finish(
 			j, BT_OUTCOME_UNKNOWN, "its command cannot be read again: %s", err.text);
-	else if (o->how == BT_RECOVER_PARK)
+	else if (o->how == BT_RECOVER_PARK && !j->row->lasting)
 		bt_job_finish(j, BT_OUTCOME_UNKNOWN,
 			"the agent stopped in the middle of it, and it may not be repeated: a "
 			"person must "
 			"look");
 	else
 		j->phase = BT_JOB_QUEUED;
+}
+
+static bool is_open(void *arg, const char *name)
+{
+	const struct bt_exec *x = arg;
+	for (const struct bt_job *j = x->jobs; j; j = j->next) {
+		char own[BT_TASK_NAME_MAX];
+		if (bt_streq(bt_task_exec_name(&j->key, own), name))
+			return true;
+	}
+	return false;
 }
 
 size_t bt_exec_recover(struct bt_exec *x)
@@ -651,6 +676,7 @@ size_t bt_exec_recover(struct bt_exec *x)
 	for (size_t i = 0; i < n; i++)
 		recover_one(x, &open[i]);
 	free(open);
+	bt_program_sweep(x->env.driver, is_open, x);
 	start_queued(x);
 	return n;
 }

@@ -12,6 +12,7 @@
 #include "agent/redact.h"
 #include "driver/driver.h"
 #include "driver/foreign.h"
+#include "driver/program.h"
 #include <jansson.h>
 
 /* The drivers' entry points as one table, so that a test can put fakes in. */
@@ -37,6 +38,8 @@ struct bt_drivers {
 		const struct bt_driver_env *, const char *, uint32_t, struct bt_err *);
 	struct bt_op *(*release_prune)(const struct bt_driver_env *, const char *, const uint32_t *,
 		size_t, bt_done_fn, void *);
+	struct bt_op *(*program_run)(const struct bt_driver_env *, const char *,
+		const struct bt_start_request *, int64_t, bt_progress_fn, bt_program_fn, void *);
 };
 const struct bt_drivers *bt_drivers_real(void);
 

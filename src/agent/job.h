@@ -12,6 +12,10 @@ struct bt_task_row { /* indexed by enum bt_task_kind */
 	void (*prior)(struct bt_job *j);
 	void (*go)(struct bt_job *j);	/* ends in bt_job_finish */
 	void (*undo)(struct bt_job *j); /* restores j->prior; NULL: as go, or nothing to undo */
+	/* What its `go` begins outlives the agent, and `go` finds it again: so a begun task that
+	 * may not be repeated is gone on with. */
+	bool lasting;
+	void (*over)(struct bt_job *j); /* its result is durable; may be NULL */
 	/* Whether the effect is there already (after a restart, or when the time limit passed). */
 	bool (*there)(struct bt_job *j);
 };
@@ -69,6 +73,9 @@ struct bt_job {
 	bool unpack, identity;
 	const uint32_t *keep;
 	size_t n_keep;
+	struct bt_task_exec program;
+	bool ended;    /* Exec: nothing of the program is left */
+	bool anywhere; /* Exec: also where its release is not on this host */
 
 	/* running */
 	struct bt_op *op;
@@ -91,10 +98,14 @@ void bt_job_finish_result(struct bt_job *j, int result, const struct bt_err *err
 /* A line for the task's log and, as progress, for who watches. */
 void bt_job_say(struct bt_job *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void bt_job_log(struct bt_job *j, const char *text); /* into the log only */
-void bt_job_progress(void *job, const char *line);   /* a bt_progress_fn */
+void bt_job_show(void *job, const char *line);	     /* a bt_progress_fn: not into the log */
+/* The command's secrets as pairs, in the job's arena. */
+size_t bt_job_secrets(struct bt_job *j, json_t *secrets, struct bt_kv **ret);
+void bt_job_progress(void *job, const char *line); /* a bt_progress_fn */
 
 /* bits that rows share (job_read.c) */
 int bt_job_read_service(struct bt_job *j, struct bt_err *err); /* params.service; learned, too */
+int bt_job_take_service(struct bt_job *j, struct bt_err *err); /* the same, not learned */
 int bt_job_read_slot(struct bt_job *j, struct bt_err *err);    /* slot, port, release */
 int bt_job_read_members(struct bt_job *j, const char *key, struct bt_err *err);
 /* The service that a release was made with; the caller decrefs. */

@@ -27,15 +27,31 @@ static int take_service(struct bt_job *j, const json_t *service, struct bt_err *
 		j->service_name, j->service->name);
 }
 
-int bt_job_read_service(struct bt_job *j, struct bt_err *err)
+int bt_job_take_service(struct bt_job *j, struct bt_err *err)
 {
 	json_t *service = NULL;
 	int r = bt_json_object(j->params, "service", &service, err);
-	if (r == 0)
-		r = take_service(j, service, err);
-	if (r == 0)
-		r = bt_known_learn(bt_job_exec(j)->known, service, err);
-	return r;
+	return r < 0 ? r : take_service(j, service, err);
+}
+
+int bt_job_read_service(struct bt_job *j, struct bt_err *err)
+{
+	int r = bt_job_take_service(j, err);
+	return r < 0 ? r
+		     : bt_known_learn(
+			       bt_job_exec(j)->known, json_object_get(j->params, "service"), err);
+}
+
+size_t bt_job_secrets(struct bt_job *j, json_t *secrets, struct bt_kv **ret)
+{
+	const char *name;
+	json_t *value;
+	size_t n = 0;
+	*ret = BT_ARENA_ARRAY(j->arena, struct bt_kv, json_object_size(secrets) + 1);
+	json_object_foreach (secrets, name, value)
+		if (json_is_string(value))
+			(*ret)[n++] = (struct bt_kv){name, json_string_value(value)};
+	return n;
 }
 
 int bt_job_read_slot(struct bt_job *j, struct bt_err *err)

@@ -193,6 +193,9 @@ static void see_host(struct bt_observing *o)
 	o->seen.host = o->env->driver->host;
 	o->seen.address = o->env->address;
 	o->seen.agent_version = o->env->agent_version;
+	struct bt_err no = {0};
+	if (bt_policy_exec(o->env->policy, &no) < 0)
+		o->seen.no_exec = bt_arena_strdup(o->arena, no.text);
 	o->seen.can_bind_low = bt_nginx_can_bind_low(80);
 	bt_fs_free_bytes(o->env->driver->state_dir, &o->seen.free_bytes, NULL);
 	o->seen.n_releases =

@@ -405,6 +405,15 @@ int bt_policy_run(const struct bt_policy *p, const struct bt_service *s, struct 
 	return e;
 }
 
+int bt_policy_exec(const struct bt_policy *p, struct bt_err *err)
+{
+	if (!p->exec)
+		return no(p, err, "exec",
+			"programs that a service's config names are off on this host: its owner "
+			"allows them with 'exec: true'");
+	return bt_policy_task(p, BT_TASK_EXEC, err);
+}
+
 int bt_policy_health(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	if (s->health.kind == BT_HEALTH_EXEC && !p->exec)

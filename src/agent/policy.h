@@ -36,6 +36,7 @@ struct bt_policy *bt_policy_free(struct bt_policy *p); /* NULL is fine; returns 
 
 /* 0, or BT_E_REFUSED: "host policy (/etc/baton/policy.yaml, run_as): …". */
 int bt_policy_task(const struct bt_policy *p, enum bt_task_kind kind, struct bt_err *err);
+int bt_policy_exec(const struct bt_policy *p, struct bt_err *err); /* programs of a config */
 int bt_policy_run(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err);
 /* Whether a process of that user may be adopted, so that a deployment stops it later. */
 int bt_policy_adopt(const struct bt_policy *p, uid_t uid, const char *user, struct bt_err *err);

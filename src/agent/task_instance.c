@@ -43,18 +43,6 @@ static void want(struct bt_job *j, uint32_t release, bool run, json_t *secrets)
 
 /* ---- starting a release -------------------------------------------------------------------- */
 
-static size_t read_secrets(struct bt_job *j, json_t *secrets, struct bt_kv **ret)
-{
-	const char *name;
-	json_t *value;
-	size_t n = 0;
-	*ret = BT_ARENA_ARRAY(j->arena, struct bt_kv, json_object_size(secrets) + 1);
-	json_object_foreach (secrets, name, value)
-		if (json_is_string(value))
-			(*ret)[n++] = (struct bt_kv){name, json_string_value(value)};
-	return n;
-}
-
 /* The secrets of the command, else those that the slot was last started with. */
 static json_t *secrets_of(struct bt_job *j)
 {
@@ -78,7 +66,7 @@ static void start_release(struct bt_job *j, uint32_t id, bt_done_fn done)
 		return;
 	}
 	struct bt_kv *secrets;
-	size_t n_secrets = read_secrets(j, secrets_of(j), &secrets);
+	size_t n_secrets = bt_job_secrets(j, secrets_of(j), &secrets);
 	want(j, id, true, json_object_get(j->params, "secrets"));
 	bt_job_say(j, "start %s in %s on port %d", disk.version ? disk.version : "release", j->slot,
 		j->port);

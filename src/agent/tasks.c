@@ -49,4 +49,12 @@ const struct bt_task_row bt_task_rows[BT_TASK_KINDS] = {
 			.there = bt_task_adopt_there,
 		},
 	[BT_TASK_PRUNE] = {.check = bt_task_prune_check, .go = bt_task_prune_go},
+	[BT_TASK_EXEC] =
+		{
+			.check = bt_task_exec_check,
+			.go = bt_task_exec_go,
+			.lasting = true,
+			.over = bt_task_exec_over,
+		},
+	[BT_TASK_APPROVE] = {.check = bt_task_approve_check},
 };

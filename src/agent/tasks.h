@@ -46,3 +46,11 @@ bool bt_task_adopt_there(struct bt_job *j);
 
 int bt_task_observe_check(struct bt_job *j, struct bt_err *err);
 void bt_task_observe_go(struct bt_job *j);
+
+#define BT_TASK_NAME_MAX 64
+/* "7-12-1": of the program of an Exec, on this host's disk. */
+const char *bt_task_exec_name(const struct bt_command_key *k, char buf[static BT_TASK_NAME_MAX]);
+int bt_task_exec_check(struct bt_job *j, struct bt_err *err);
+void bt_task_exec_go(struct bt_job *j);
+void bt_task_exec_over(struct bt_job *j);
+int bt_task_approve_check(struct bt_job *j, struct bt_err *err);

@@ -31,7 +31,12 @@
 	X(CURSOR_FIRST, "the cursor is durable before what was accepted")                          \
 	X(EFFECT_BEFORE_BEGUN, "the effect comes before `begun` is durable")                       \
 	X(POST_BEFORE_FSYNC, "the result is posted before `done` is durable")                      \
-	X(APPLY_UNCOMMITTED, "a failed commit changes memory all the same")
+	X(APPLY_UNCOMMITTED, "a failed commit changes memory all the same")                        \
+	X(NEVER_AGAIN, "what may not be repeated is sent again when its outcome is unknown")       \
+	X(NEVER_RECOVERED, "a start runs what may not be repeated again")                          \
+	X(HOOK_FORGIVEN, "a program that failed does not fail its lane")                           \
+	X(SILENCE_IS_YES, "an approval that nobody gave counts as given")                          \
+	X(NO_CLOSING, "a run that fails ends without its closing stages")
 
 enum bt_planted_bug {
 	BT_BUG_NONE,

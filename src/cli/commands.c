@@ -118,6 +118,9 @@ OPTIONS(rollback_options,
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
 	{"json", 0, NULL, "one event a line, as JSON"});
 EXAMPLES(rollback_examples, "baton rollback shop", "baton rollback shop --to 1.4.1");
+OPTIONS(why_options, {"why", 'm', "TEXT", "the reason, for the run's log and the audit"});
+EXAMPLES(approve_examples, "baton approve 12 -m 'numbers look good'");
+EXAMPLES(reject_examples, "baton reject shop -m 'checkout is slow'");
 OPTIONS(token_create_options, {"role", 0, "ROLE", "viewer, deployer or admin (default: deployer)"},
 	{"service", 0, "PATTERN",
 		"only for this service, or those that a pattern such as shop-* names; may be given "
@@ -296,6 +299,27 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.min_args = 1,
 		.max_args = 1,
 		.summary = "End the bake now: the new release is good.",
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_operate},
+	{.name = "approve",
+		.args = OPERATE_ARGS,
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Say yes to a deployment that waits for an approval: it goes on.",
+		WITH_OPTIONS(why_options),
+		WITH_EXAMPLES(approve_examples),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_operate},
+	{.name = "reject",
+		.args = OPERATE_ARGS,
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Say no to a deployment that waits for an approval: it fails and goes "
+			   "back.",
+		WITH_OPTIONS(why_options),
+		WITH_EXAMPLES(reject_examples),
 		.client = true,
 		.exits = "0 1 2 5",
 		.run = bt_cmd_operate},

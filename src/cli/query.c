@@ -224,8 +224,12 @@ int bt_cmd_operate(struct bt_cli *cli, struct bt_err *err)
 	if (r == 0)
 		r = find_deployment(c, cli->args[0], &id, err);
 	BT_FREE char *path = bt_asprintf("/v1/deployments/%" PRId64 "/%s", id, cli->command->name);
+	const char *why = bt_cli_get(cli, "why");
+	BT_JSON json_t *body = why ? json_pack("{s:s}", "why", why) : NULL;
+	if (r == 0 && why && !body)
+		return bt_err_set(err, BT_E_CONFIG, "-m: expected UTF-8 text");
 	if (r == 0)
-		r = bt_client_post(c, path, NULL, NULL, err);
+		r = bt_client_post(c, path, body, NULL, err);
 	if (r < 0)
 		return bt_err_wrap(err, "%s %s", cli->command->name, cli->args[0]);
 	printf("deployment %" PRId64 ": the server was asked to %s; `baton show %" PRId64

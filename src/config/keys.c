@@ -13,6 +13,7 @@
 #define WITH(member) .count = offsetof(struct bt_service, member)
 #define NGINX_AT(member) .in_nginx = true, .offset = offsetof(struct bt_nginx, member)
 #define NGINX_WITH(member) .count = offsetof(struct bt_nginx, member)
+#define HOOKS(when) AT(deploy.hooks[when].list), WITH(deploy.hooks[when].n)
 #define NAME .check = bt_name_valid, .expected = "a name of letters, digits, '.', '_' and '-'"
 
 const struct bt_key bt_keys[] = {
@@ -279,8 +280,26 @@ const struct bt_key bt_keys[] = {
 	{"deploy.keep", &bt_type_count, AT(deploy.keep), .def = "5", .min = 1, .max = 1000,
 		.doc = "Good releases kept on each host, besides what runs.", .example = "3"},
 	{"deploy.timeout", &bt_type_duration, AT(deploy.timeout_ms), .def = "0s", .max = 30 * DAY,
-		.doc = "Limit of the whole run, after which it is rolled back; 0s: none.",
+		.doc = "Limit of the whole run, after which it is rolled back; 0s: none. Time that "
+		       "it is paused or waits for an approval does not count.",
 		.example = "30m"},
+	{"deploy.hooks",
+		.doc = "Tasks of your own, in order: `{run: [./migrate.sh, --up], on: once, "
+		       "timeout: "
+		       "5m, env: {…}, repeat: safe}` runs a program (`Exec`), `{Approve: {within: "
+		       "30m}}` waits for `baton approve`. See [Hooks](#hooks)."},
+	{"deploy.hooks.before", &bt_type_hooks, HOOKS(BT_HOOK_BEFORE),
+		.doc = "The release is on the hosts, nothing is started yet.",
+		.example = "[{run: [./migrate.sh, --up]}]"},
+	{"deploy.hooks.before_switch", &bt_type_hooks, HOOKS(BT_HOOK_BEFORE_SWITCH),
+		.doc = "The new instances are healthy, and no request goes to them yet.",
+		.example = "[{run: './smoke.sh http://127.0.0.1:{port}/', on: each instance}]"},
+	{"deploy.hooks.after_switch", &bt_type_hooks, HOOKS(BT_HOOK_AFTER_SWITCH),
+		.doc = "They serve; with blue-green their predecessors still run.",
+		.example = "[{Approve: {within: 30m}}]"},
+	{"deploy.hooks.on_failure", &bt_type_hooks, HOOKS(BT_HOOK_ON_FAILURE),
+		.doc = "Once, after the run went back or halted; a failure here changes nothing.",
+		.example = "[{run: [./notify.sh, 'deployment failed']}]"},
 };
 const size_t bt_n_keys = BT_ARRAY_LEN(bt_keys);
 

@@ -263,7 +263,7 @@ static enum bt_recovery recovery(const struct item *i)
 	case BT_REPEAT_PROBE:
 		return BT_RECOVER_PROBE;
 	default:
-		return BT_RECOVER_PARK;
+		return BT_BUG(NEVER_RECOVERED) ? BT_RECOVER_AGAIN : BT_RECOVER_PARK;
 	}
 }
 

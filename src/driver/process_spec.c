@@ -67,8 +67,10 @@ static int base_env(struct maker *m, const struct passwd *pw, struct bt_err *err
 		{"BATON_SERVICE", rq->ref.service}, {"BATON_SLOT", rq->ref.slot},
 		{"BATON_PORT", number}, {"BATON_VERSION", rq->version ? rq->version : ""},
 		{"BATON_HOST", m->env->host}};
+	/* A program that is not about an instance has neither slot nor port. */
 	for (size_t i = 0; r == 0 && i < BT_ARRAY_LEN(own); i++)
-		r = set_env(m, own[i].key, own[i].value, err);
+		if (own[i].value[0] && (rq->ref.port || own[i].value != number))
+			r = set_env(m, own[i].key, own[i].value, err);
 	return r;
 }
 

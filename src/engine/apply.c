@@ -32,6 +32,7 @@ static void apply_plan(struct bt_state *s, const struct bt_plan *p)
 	s->plan = p;
 	s->stage = SIZE_MAX;
 	s->failures = 0;
+	s->n_asking = 0;
 	s->n_lanes = s->cap_lanes = s->n_sent = s->cap_sent = s->n_tasks = 0;
 	for (size_t i = 0; i < p->n_stages; i++)
 		for (size_t k = 0; k < p->stages[i].n_lanes; k++)
@@ -175,7 +176,9 @@ static int apply_sent(struct bt_state *s, const struct bt_record *r, struct bt_e
 	t->tries++;
 	t->gave_up = false;
 	t->sent_ms = r->at_ms;
-	t->limit_ms = c->timeout_ms + c->wait_ms + ENGINE_GRACE_MS;
+	t->limit_ms = c->kind == BT_TASK_APPROVE ? c->wait_ms
+						 : c->timeout_ms + c->wait_ms + ENGINE_GRACE_MS;
+	s->n_asking += c->kind == BT_TASK_APPROVE;
 	struct bt_command *kept = bt_arena_memdup(s->arena, c, sizeof *c);
 	kept->pool = keep_list(s, c->pool, c->n_pool);
 	kept->out = keep_list(s, c->out, c->n_out);
@@ -247,9 +250,9 @@ static int apply_result(struct bt_state *s, const struct bt_record *r, struct bt
 	if (!undo && res->prior.known && !t->prior.known)
 		t->prior = res->prior;
 	t->detail = keep_text(s, res->detail);
+	s->n_asking -= bt_state_asks(t);
 	/* Nobody knows, and asking again does no harm: as with an answer that never came. */
-	t->gave_up = res->outcome == BT_OUTCOME_UNKNOWN &&
-		     bt_task_info(t->task->kind)->repeat != BT_REPEAT_NEVER;
+	t->gave_up = res->outcome == BT_OUTCOME_UNKNOWN && !bt_state_never(t->task);
 	if (t->task->kind == BT_TASK_SWITCH) {
 		bt_pool_result(s, t, res->outcome);
 		move_lanes(s);
@@ -361,17 +364,46 @@ static void apply_operator(struct bt_state *s, const struct bt_record *r)
 			s->tasks[i].tries = 0;
 }
 
+/* Who is asked for an approval is not asked while the run stands still. */
+static void stand(struct bt_state *s)
+{
+	bool stands = s->phase == BT_PHASE_PAUSED || s->phase == BT_PHASE_PARKED;
+	if (stands && s->stands_ms < 0)
+		s->stands_ms = s->now_ms;
+	if (stands || s->stands_ms < 0)
+		return;
+	for (size_t i = 0; i < s->n_tasks && s->n_asking; i++)
+		if (bt_state_asks(&s->tasks[i]))
+			s->tasks[i].sent_ms += s->now_ms - s->stands_ms;
+	s->stands_ms = -1;
+}
+
+/* Time in which the run waits for people does not count to its limit. */
+static void count_time(struct bt_state *s)
+{
+	bool counts = s->stands_ms < 0 && !s->n_asking;
+	if (!counts && s->uncounted_ms < 0)
+		s->uncounted_ms = s->now_ms;
+	if (!counts || s->uncounted_ms < 0)
+		return;
+	s->began_ms += s->now_ms - s->uncounted_ms;
+	s->uncounted_ms = -1;
+}
+
 static void apply_phase(struct bt_state *s, const struct bt_record *r)
 {
 	bool held_up = s->phase == BT_PHASE_PAUSED || s->phase == BT_PHASE_PARKED;
 	bool going_on = held_up && s->resume == r->phase;
 	if (r->phase == BT_PHASE_PAUSED || r->phase == BT_PHASE_PARKED)
 		s->resume = held_up ? s->resume : s->phase;
+	if (r->phase == BT_PHASE_CLOSING && r->end != BT_END_NONE)
+		s->closing_end = r->end;
 	if (r->phase == BT_PHASE_OBSERVING && !going_on)
 		s->observe_from = s->n_tasks;
 	if (r->phase == BT_PHASE_PARKED)
 		s->reason = keep_text(s, r->text);
 	s->phase = r->phase;
+	stand(s);
 }
 
 static void apply_token(struct bt_state *s, const struct bt_record *r)
@@ -379,7 +411,7 @@ static void apply_token(struct bt_state *s, const struct bt_record *r)
 	s->token = r->token;
 	/* What was answered while nobody listened gets the time to arrive. */
 	for (size_t i = 0; i < s->n_tasks; i++)
-		if (bt_state_outstanding(&s->tasks[i])) {
+		if (bt_state_outstanding(&s->tasks[i]) && !bt_state_asks(&s->tasks[i])) {
 			s->tasks[i].sent_ms = r->at_ms;
 			struct bt_command *c =
 				bt_arena_memdup(s->arena, s->tasks[i].command, sizeof *c);
@@ -399,12 +431,13 @@ static int apply_task_record(struct bt_state *s, const struct bt_record *r, stru
 	struct bt_task_run *t = bt_state_task(s, r->command.key.task);
 	if (!t)
 		return corrupt(r, err, "no such task");
+	s->n_asking -= bt_state_asks(t);
 	t->state = BT_TASK_SKIPPED;
 	move_lane(s, t);
 	return 0;
 }
 
-int bt_state_apply(struct bt_state *s, const struct bt_record *r, struct bt_err *err)
+static int apply_record(struct bt_state *s, const struct bt_record *r, struct bt_err *err)
 {
 	if (s->phase == BT_PHASE_ENDED)
 		return corrupt(r, err, "the run has ended");
@@ -447,4 +480,12 @@ int bt_state_apply(struct bt_state *s, const struct bt_record *r, struct bt_err 
 		break;
 	}
 	return corrupt(r, err, "unknown kind");
+}
+
+int bt_state_apply(struct bt_state *s, const struct bt_record *r, struct bt_err *err)
+{
+	int res = apply_record(s, r, err);
+	if (res == 0)
+		count_time(s);
+	return res;
 }

@@ -16,6 +16,7 @@ struct bt_engine *bt_engine_new(uint64_t deployment)
 	e->s.deployment = deployment;
 	e->s.stage = SIZE_MAX;
 	e->s.next_id = 1;
+	e->s.uncounted_ms = e->s.stands_ms = -1;
 	return e;
 }
 
@@ -120,7 +121,7 @@ size_t bt_engine_outstanding(const struct bt_engine *e, struct bt_command **ret)
 	struct bt_command *c = bt_calloc(e->s.n_tasks, sizeof *c);
 	size_t n = 0;
 	for (size_t i = 0; i < e->s.n_tasks; i++)
-		if (bt_state_outstanding(&e->s.tasks[i]))
+		if (bt_state_outstanding(&e->s.tasks[i]) && !bt_state_asks(&e->s.tasks[i]))
 			c[n++] = *e->s.tasks[i].command;
 	*ret = c;
 	return n;

@@ -17,6 +17,10 @@
  * host before a rollback, and Drain where an undo or a rollback is to stop what served a moment
  * ago. Their commands and records look like all others.
  *
+ * An Approve task is the engine's alone: its SENT record says that it asks, no command leaves, and
+ * its RESULT is an operator's word or the end of its time. Time for which a run stands still or
+ * asks does not count to the plan's limit.
+ *
  * A parked run is not ended: it holds its lease until an operator resumes it (what failed is tried
  * again), rolls it back (observes again) or aborts it (BT_END_PARKED). */
 #pragma once
@@ -37,9 +41,10 @@ enum bt_phase {	      /* of a run, as status shows it */
 	BT_PHASE_OBSERVING, /* asks every host what is there, before the rollback plan is made */
 	BT_PHASE_PLANNING,  /* wants_plan: waits for BT_EVENT_PLAN */
 	BT_PHASE_ROLLING_BACK,
-	BT_PHASE_PARKED, /* a person is needed: an unknown outcome of a task that may not repeat, a
-			    failed undo, a rollback that failed again and again, a host that does
-			    not answer, no rollback plan */
+	BT_PHASE_CLOSING, /* its end is known; the plan's closing stages come before it */
+	BT_PHASE_PARKED,  /* a person is needed: an unknown outcome of a task that may not repeat, a
+			     failed undo, a rollback that failed again and again, a host that does
+			     not answer, no rollback plan */
 	BT_PHASE_ENDED,
 };
 const char *bt_phase_name(enum bt_phase p);
@@ -66,7 +71,15 @@ enum bt_event_kind {
 	BT_EVENT_TAKEOVER, /* a server (re)started: new token; commands without result are sent
 			      again */
 };
-enum bt_operator { BT_OP_PAUSE, BT_OP_RESUME, BT_OP_ABORT, BT_OP_PROMOTE, BT_OP_ROLLBACK };
+enum bt_operator {
+	BT_OP_PAUSE,
+	BT_OP_RESUME,
+	BT_OP_ABORT,
+	BT_OP_PROMOTE,
+	BT_OP_ROLLBACK,
+	BT_OP_APPROVE, /* the answers to an Approve task */
+	BT_OP_REJECT,
+};
 
 struct bt_event {
 	enum bt_event_kind kind;

@@ -55,20 +55,26 @@ static bool begin_task(struct bt_step *st, size_t lane, struct bt_task_run *t)
 		return bt_send_switch(st, t, BT_DO);
 	if (t->task->kind == BT_TASK_INSTANCE_STOP)
 		return send_stop(st, lane, t);
-	bt_send_task(st, t, BT_DO);
+	if (t->task->kind == BT_TASK_APPROVE)
+		bt_send_ask(st, t);
+	else
+		bt_send_task(st, t, BT_DO);
 	return true;
 }
 
 static bool task_failed(struct bt_step *st, size_t lane, struct bt_task_run *t)
 {
-	if (t->task->kind == BT_TASK_PRUNE) {
-		/* A host that keeps too much is no reason to go back. */
+	bool closing = st->s.plan->stages[t->stage].closing;
+	if (t->task->kind == BT_TASK_PRUNE || closing ||
+		(BT_BUG(HOOK_FORGIVEN) && t->task->kind == BT_TASK_EXEC)) {
+		/* A host that keeps too much is no reason to go back, and from the end of a run
+		 * that failed there is nowhere to go. */
 		bt_step_skip(st, t, bt_step_words(st, "%s", t->detail ? t->detail : "failed"));
 		return true;
 	}
-	if (t->state == BT_TASK_UNKNOWN && !t->gave_up && t->tries > 0 &&
-		bt_task_info(t->task->kind)->repeat == BT_REPEAT_NEVER) {
-		bt_step_phase(st, BT_PHASE_PARKED, bt_step_task_words(st, t, t->detail));
+	if (t->state == BT_TASK_UNKNOWN && bt_state_never(t->task)) {
+		/* A person who resumes has looked, and wants it done again. */
+		bt_send_retry_or_park(st, t, BT_BUG(NEVER_AGAIN) ? 2 : 1);
 		return true;
 	}
 	if (rolling_back(st))
@@ -103,23 +109,38 @@ static const char *stayed_behind(struct bt_step *st)
 
 static void finish(struct bt_step *st)
 {
-	if (rolling_back(st))
+	if (st->s.phase == BT_PHASE_CLOSING)
+		bt_step_end(st, st->s.closing_end, st->s.reason);
+	else if (rolling_back(st))
 		bt_step_end(st, BT_END_ROLLED_BACK, NULL);
 	else if (!st->s.failures)
 		bt_step_end(st, BT_END_DONE, NULL);
 	else if (bt_state_changed(&st->s))
 		bt_step_end(st, BT_END_DONE, stayed_behind(st));
 	else
-		bt_step_end(st, BT_END_ROLLED_BACK, NULL);
+		bt_step_close(st, BT_END_ROLLED_BACK, NULL);
+}
+
+/* Closing stages are for the end of a run that failed: in a plan that goes forward they come only
+ * when it does, and then they alone. A rollback plan is such an end as a whole. */
+static bool comes(const struct bt_state *s, size_t stage)
+{
+	bool closing = s->plan->stages[stage].closing;
+	return s->phase == BT_PHASE_RUNNING   ? !closing
+	       : s->phase == BT_PHASE_CLOSING ? closing
+					      : true;
 }
 
 static bool next_stage(struct bt_step *st)
 {
 	struct bt_state *s = &st->s;
 	size_t next = s->stage == SIZE_MAX ? 0 : s->stage + 1;
+	while (next < s->plan->n_stages && !comes(s, next))
+		next++;
 	if (next == s->plan->n_stages) {
+		enum bt_phase before = s->phase;
 		finish(st);
-		return false;
+		return before != BT_PHASE_CLOSING && s->phase == BT_PHASE_CLOSING;
 	}
 	bt_step_record(st, BT_RECORD_STAGE)->stage = (uint16_t)next;
 	bt_step_apply(st);
@@ -203,7 +224,9 @@ bool bt_lanes_run(struct bt_step *st)
 		bt_step_phase(st, BT_PHASE_UNDOING, s->reason);
 		return true;
 	}
-	if (s->stage == SIZE_MAX)
+	/* A run that closes is through with the stage it was at, whatever its lanes had before
+	 * them. */
+	if (s->stage == SIZE_MAX || !comes(s, s->stage))
 		return next_stage(st);
 	if (run_lanes(st, &over))
 		return true;

@@ -29,6 +29,7 @@ static const char *const phases[] = {
 	[BT_PHASE_OBSERVING] = "observing",
 	[BT_PHASE_PLANNING] = "planning",
 	[BT_PHASE_ROLLING_BACK] = "rolling_back",
+	[BT_PHASE_CLOSING] = "closing",
 	[BT_PHASE_PARKED] = "parked",
 	[BT_PHASE_ENDED] = "ended",
 };
@@ -48,6 +49,8 @@ static const char *const operators[] = {
 	[BT_OP_ABORT] = "abort",
 	[BT_OP_PROMOTE] = "promote",
 	[BT_OP_ROLLBACK] = "rollback",
+	[BT_OP_APPROVE] = "approve",
+	[BT_OP_REJECT] = "reject",
 };
 
 static const char *const states[] = {
@@ -113,7 +116,8 @@ int bt_operator_parse(const char *text, enum bt_operator *ret, struct bt_err *er
 			return 0;
 		}
 	return bt_err_set(err, BT_E_CONFIG,
-		"expected pause, resume, abort, promote or rollback, found '%s'", text ? text : "");
+		"expected pause, resume, abort, promote, rollback, approve or reject, found '%s'",
+		text ? text : "");
 }
 
 /* ── writing ── */

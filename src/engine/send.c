@@ -86,6 +86,12 @@ void bt_send_task(struct bt_step *st, struct bt_task_run *t, enum bt_verb verb)
 	go(st, r);
 }
 
+void bt_send_ask(struct bt_step *st, struct bt_task_run *t)
+{
+	(void)next_attempt(st, t, BT_DO);
+	bt_step_apply(st);
+}
+
 bool bt_send_switch(struct bt_step *st, struct bt_task_run *t, enum bt_verb verb)
 {
 	struct bt_state *s = &st->s;
@@ -134,7 +140,7 @@ void bt_send_outstanding(struct bt_step *st)
 {
 	const struct bt_state *s = &st->s;
 	for (size_t i = 0; i < s->n_tasks; i++)
-		if (bt_state_outstanding(&s->tasks[i]))
+		if (bt_state_outstanding(&s->tasks[i]) && !bt_state_asks(&s->tasks[i]))
 			leave(st, s->tasks[i].command);
 }
 

@@ -85,6 +85,16 @@ bool bt_state_outstanding(const struct bt_task_run *t)
 	return t->state == BT_TASK_SENT || t->state == BT_TASK_UNDO_SENT;
 }
 
+bool bt_state_asks(const struct bt_task_run *t)
+{
+	return t->task->kind == BT_TASK_APPROVE && t->state == BT_TASK_SENT;
+}
+
+bool bt_state_never(const struct bt_task *t)
+{
+	return bt_task_info(t->kind)->repeat == BT_REPEAT_NEVER && !(t->exec && t->exec->safe);
+}
+
 static bool serves(enum bt_task_kind kind)
 {
 	return kind == BT_TASK_INSTANCE_START || kind == BT_TASK_INSTANCE_STOP ||
@@ -114,7 +124,8 @@ bool bt_state_lane_over(const struct bt_state *s, size_t lane)
 
 bool bt_state_limited(const struct bt_state *s)
 {
-	return s->phase == BT_PHASE_RUNNING && s->plan->timeout_ms > 0 && !s->stopping;
+	return s->phase == BT_PHASE_RUNNING && s->plan->timeout_ms > 0 && !s->stopping &&
+	       s->uncounted_ms < 0;
 }
 
 int64_t bt_state_deadline(const struct bt_state *s, int64_t now_ms)
@@ -127,6 +138,8 @@ int64_t bt_state_deadline(const struct bt_state *s, int64_t now_ms)
 	for (size_t i = 0; i < s->n_tasks; i++) {
 		const struct bt_task_run *t = &s->tasks[i];
 		int64_t due = INT64_MAX;
+		if (bt_state_asks(t) && s->stands_ms >= 0)
+			continue;
 		if (bt_state_outstanding(t))
 			due = t->sent_ms + t->limit_ms;
 		else if (t->not_before_ms > now_ms)

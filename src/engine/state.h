@@ -66,7 +66,12 @@ struct bt_balancer_run {
 struct bt_state {
 	struct bt_arena *arena; /* owns arrays and lists */
 	uint64_t deployment, token;
-	int64_t now_ms, began_ms;
+	int64_t now_ms;
+	int64_t began_ms;	 /* later by the time that did not count to the plan's limit */
+	int64_t uncounted_ms;	 /* since when no time counts; -1: it does */
+	int64_t stands_ms;	 /* since when it is paused or parked; -1: it is not */
+	uint32_t n_asking;	 /* Approve tasks that wait for a word */
+	enum bt_end closing_end; /* CLOSING: what it will end as */
 	const struct bt_plan *plan;
 	enum bt_phase phase, resume; /* resume: where PAUSED or PARKED go back to */
 	enum bt_end end;
@@ -116,6 +121,8 @@ struct bt_task_run bt_state_new_task(const struct bt_task *task);
 struct bt_task_run *bt_state_task(const struct bt_state *s, uint32_t id); /* NULL: none such */
 const struct bt_lane *bt_state_lane(const struct bt_state *s, size_t lane);
 bool bt_state_outstanding(const struct bt_task_run *t);
+bool bt_state_asks(const struct bt_task_run *t); /* an Approve that waits for a word */
+bool bt_state_never(const struct bt_task *t);	 /* its effect may not be repeated unasked */
 bool bt_state_changed(const struct bt_state *s); /* effects on what serves that are still there */
 bool bt_state_lane_over(const struct bt_state *s, size_t lane); /* done, or failed and undone */
 bool bt_state_limited(const struct bt_state *s);		/* the plan's time limit runs */
@@ -156,6 +163,11 @@ struct bt_record *bt_step_record(
 void bt_step_apply(struct bt_step *st);		       /* the record just made, to the copy */
 void bt_step_phase(struct bt_step *st, enum bt_phase phase, const char *text);
 void bt_step_end(struct bt_step *st, enum bt_end end, const char *text);
+/* The same, after the plan's closing stages if it has any. */
+void bt_step_close(struct bt_step *st, enum bt_end end, const char *text);
+/* The engine's own word on an Approve task. */
+void bt_step_answer(
+	struct bt_step *st, const struct bt_task_run *t, enum bt_outcome outcome, const char *text);
 void bt_step_skip(struct bt_step *st, struct bt_task_run *t, const char *text);
 void bt_step_lane_failed(struct bt_step *st, size_t lane, bool refused, const char *text);
 const char *bt_step_words(struct bt_step *st, const char *fmt, ...)
@@ -172,6 +184,7 @@ void bt_send_outstanding(struct bt_step *st);		       /* all again, after a take
 void bt_send_again(struct bt_step *st, struct bt_task_run *t); /* an own task, next attempt */
 /* What failed goes back to waiting and is sent again, or the run parks after `tries`. */
 void bt_send_retry_or_park(struct bt_step *st, struct bt_task_run *t, uint32_t tries);
+void bt_send_ask(struct bt_step *st, struct bt_task_run *t); /* Approve: nothing leaves */
 /* The engine's own Drain before it stops what served. true: something was decided */
 bool bt_send_drain_first(struct bt_step *st, const struct bt_task_run *t, uint16_t balancer);
 

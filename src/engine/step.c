@@ -42,6 +42,33 @@ void bt_step_end(struct bt_step *st, enum bt_end end, const char *text)
 	bt_step_apply(st);
 }
 
+void bt_step_close(struct bt_step *st, enum bt_end end, const char *text)
+{
+	const struct bt_plan *p = st->s.plan;
+	for (size_t i = 0; i < p->n_stages; i++)
+		if (p->stages[i].closing && !BT_BUG(NO_CLOSING)) {
+			struct bt_record *r = bt_step_record(st, BT_RECORD_PHASE);
+			r->phase = BT_PHASE_CLOSING;
+			r->end = end;
+			r->text = text;
+			bt_step_apply(st);
+			return;
+		}
+	bt_step_end(st, end, text);
+}
+
+void bt_step_answer(
+	struct bt_step *st, const struct bt_task_run *t, enum bt_outcome outcome, const char *text)
+{
+	struct bt_record *r = bt_step_record(st, BT_RECORD_RESULT);
+	r->stage = t->stage;
+	r->lane = t->lane;
+	r->command.key = t->command->key;
+	r->command.kind = t->task->kind;
+	r->result = (struct bt_result){.key = t->command->key, .outcome = outcome, .detail = text};
+	bt_step_apply(st);
+}
+
 void bt_step_skip(struct bt_step *st, struct bt_task_run *t, const char *text)
 {
 	struct bt_record *r = bt_step_record(st, BT_RECORD_SKIPPED);
@@ -85,10 +112,14 @@ const char *bt_step_task_words(struct bt_step *st, const struct bt_task_run *t, 
 	const struct bt_plan *p = st->s.plan;
 	const struct bt_task *task = t->task;
 	const char *slot = task->instance == BT_NONE ? NULL : p->instances[task->instance].slot;
-	return bt_step_words(st, "%s%s on %s%s%s%s%s",
+	const char *program = task->exec ? task->exec->run[0] : NULL;
+	if (task->host == BT_NONE)
+		return bt_step_words(st, "%s%s%s", bt_task_info(task->kind)->name,
+			detail ? ": " : "", detail ? detail : "");
+	return bt_step_words(st, "%s%s%s%.100s on %s%s%s%s%s",
 		t->command->key.verb == BT_UNDO ? "undo of " : "", bt_task_info(task->kind)->name,
-		p->hosts[task->host], slot ? "/" : "", slot ? slot : "", detail ? ": " : "",
-		detail ? detail : "");
+		program ? " " : "", program ? program : "", p->hosts[task->host], slot ? "/" : "",
+		slot ? slot : "", detail ? ": " : "", detail ? detail : "");
 }
 
 /* ── events ── */
@@ -217,6 +248,8 @@ static int on_stop(struct bt_step *st, const struct bt_event *e, struct bt_err *
 		return 0;
 	}
 	enum bt_phase at = p == BT_PHASE_PAUSED ? st->s.resume : p;
+	if (at == BT_PHASE_CLOSING)
+		return refuse(err, "the run is ending already");
 	if (at != BT_PHASE_RUNNING && at != BT_PHASE_UNDOING)
 		return refuse(err, "the run is being rolled back already");
 	record_operator(st, e, words);
@@ -241,6 +274,22 @@ static int on_promote(struct bt_step *st, const struct bt_event *e, struct bt_er
 	return 0;
 }
 
+/* One word answers every Approve that waits. */
+static int on_answer(struct bt_step *st, const struct bt_event *e, struct bt_err *err)
+{
+	struct bt_state *s = &st->s;
+	bool yes = e->op == BT_OP_APPROVE;
+	if (!s->n_asking)
+		return refuse(err, "no approval is waited for");
+	record_operator(st, e, yes ? "approved" : "rejected");
+	const char *words = st->u->records[st->u->n_records - 1].text;
+	for (size_t i = 0; i < s->n_tasks && s->n_asking; i++)
+		if (bt_state_asks(&s->tasks[i]))
+			bt_step_answer(
+				st, &s->tasks[i], yes ? BT_OUTCOME_DONE : BT_OUTCOME_FAILED, words);
+	return 0;
+}
+
 static int on_operator(struct bt_step *st, const struct bt_event *e, struct bt_err *err)
 {
 	switch (e->op) {
@@ -253,6 +302,9 @@ static int on_operator(struct bt_step *st, const struct bt_event *e, struct bt_e
 	case BT_OP_ABORT:
 	case BT_OP_ROLLBACK:
 		return on_stop(st, e, err);
+	case BT_OP_APPROVE:
+	case BT_OP_REJECT:
+		return on_answer(st, e, err);
 	}
 	return refuse(err, "unknown wish");
 }
@@ -310,6 +362,16 @@ static void give_up_late(struct bt_step *st)
 		struct bt_task_run *t = &s->tasks[i];
 		if (!bt_state_outstanding(t) || t->sent_ms + t->limit_ms > st->now_ms)
 			continue;
+		if (bt_state_asks(t)) {
+			char limit[32];
+			if (s->stands_ms < 0)
+				bt_step_answer(st, t,
+					BT_BUG(SILENCE_IS_YES) ? BT_OUTCOME_DONE
+							       : BT_OUTCOME_FAILED,
+					bt_step_words(st, "nobody approved within %s",
+						bt_duration_format(t->limit_ms, limit)));
+			continue;
+		}
 		struct bt_record *r = bt_step_record(st, BT_RECORD_RETRY);
 		r->stage = t->stage;
 		r->lane = t->lane;
@@ -338,6 +400,7 @@ static bool decide(struct bt_step *st)
 	switch (st->s.phase) {
 	case BT_PHASE_RUNNING:
 	case BT_PHASE_ROLLING_BACK:
+	case BT_PHASE_CLOSING:
 		return bt_lanes_run(st);
 	case BT_PHASE_UNDOING:
 		return bt_undo_run(st);

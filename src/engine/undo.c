@@ -93,8 +93,8 @@ static bool drop_watches(struct bt_step *st)
 	for (size_t i = 0; i < s->observe_from; i++) {
 		struct bt_task_run *t = &s->tasks[i];
 		/* A lane's own drain is part of its undo. */
-		if (t->state != BT_TASK_SENT || bt_task_info(t->task->kind)->has_undo ||
-			t->task->kind == BT_TASK_PRUNE || (t->own && s->phase == BT_PHASE_UNDOING))
+		if (t->state != BT_TASK_SENT || bt_task_info(t->task->kind)->effect ||
+			(t->own && s->phase == BT_PHASE_UNDOING))
 			continue;
 		bt_step_skip(st, t, "the run stops");
 		progress = true;
@@ -106,10 +106,10 @@ static void all_undone(struct bt_step *st)
 {
 	struct bt_state *s = &st->s;
 	if (!bt_state_changed(s))
-		bt_step_end(st, s->refused && !s->stopping ? BT_END_REFUSED : BT_END_ROLLED_BACK,
+		bt_step_close(st, s->refused && !s->stopping ? BT_END_REFUSED : BT_END_ROLLED_BACK,
 			s->reason);
 	else if (!s->stopping && s->plan->on_failure == BT_ON_FAILURE_HALT)
-		bt_step_end(st, BT_END_HALTED, s->reason);
+		bt_step_close(st, BT_END_HALTED, s->reason);
 	else
 		bt_step_phase(st, BT_PHASE_OBSERVING, s->reason);
 }

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { MAX_STAGES = 10000, MAX_TEXT = 2048, MAX_NOTES = 1000 };
+enum { MAX_STAGES = 10000, MAX_TEXT = 2048, MAX_NOTES = 1000, MAX_WORDS = 1000, MAX_VALUE = 32768 };
 #define MAX_MS ((int64_t)400 * 86400000)
 
 static const struct bt_enum purposes = {
@@ -34,6 +34,20 @@ const struct bt_plan_release *bt_plan_release(const struct bt_plan *p, uint32_t 
 	for (size_t i = 0; id && i < p->n_releases; i++)
 		if (p->releases[i].id == id)
 			return &p->releases[i];
+	return NULL;
+}
+
+const struct bt_task *bt_plan_task(
+	const struct bt_plan *p, uint32_t id, const struct bt_stage **ret_stage)
+{
+	for (size_t i = 0; i < p->n_stages; i++)
+		for (size_t k = 0; k < p->stages[i].n_lanes; k++)
+			for (size_t t = 0; t < p->stages[i].lanes[k].n_tasks; t++)
+				if (p->stages[i].lanes[k].tasks[t].id == id) {
+					if (ret_stage)
+						*ret_stage = &p->stages[i];
+					return &p->stages[i].lanes[k].tasks[t];
+				}
 	return NULL;
 }
 
@@ -66,12 +80,24 @@ static void put_int(json_t *o, const char *key, int64_t v)
 	json_object_set_new(o, key, json_integer(v));
 }
 
+static void put_exec(json_t *o, const struct bt_task_exec *e)
+{
+	json_object_set_new(o, "run", strings(e->run, e->n_run));
+	json_t *env = json_object();
+	for (size_t i = 0; i < e->n_env; i++)
+		put_str(env, e->env[i].key, e->env[i].value);
+	json_object_set_new(o, "env", env);
+	put_str(o, "repeat",
+		bt_enum_name(&bt_enum_repeat, e->safe ? BT_REPEAT_SAFE : BT_REPEAT_NEVER));
+}
+
 static json_t *task_to_json(const struct bt_task *t)
 {
 	json_t *o = json_object();
 	put_int(o, "id", t->id);
 	put_str(o, "task", bt_task_info(t->kind)->name);
-	put_int(o, "host", t->host);
+	if (t->host != BT_NONE)
+		put_int(o, "host", t->host);
 	if (t->instance != BT_NONE)
 		put_int(o, "instance", t->instance);
 	if (t->balancer != BT_NONE)
@@ -86,6 +112,8 @@ static json_t *task_to_json(const struct bt_task *t)
 	if (t->wait_ms)
 		put_int(o, "wait_ms", t->wait_ms);
 	put_str(o, "why", t->why);
+	if (t->exec)
+		put_exec(o, t->exec);
 	return o;
 }
 
@@ -96,6 +124,8 @@ static json_t *stage_to_json(const struct bt_stage *s)
 	put_str(o, "why", s->why);
 	if (s->side_by_side)
 		put_int(o, "side_by_side", s->side_by_side);
+	if (s->closing)
+		json_object_set_new(o, "closing", json_true());
 	for (size_t i = 0; i < s->n_lanes; i++) {
 		json_t *lane = json_object(), *tasks = json_array();
 		put_str(lane, "name", s->lanes[i].name);
@@ -378,6 +408,7 @@ static const struct {
 	[BT_TASK_DRAIN] = {.balancer = true, .out = true},
 	[BT_TASK_BAKE] = {.either = true},
 	[BT_TASK_ADOPT] = {.instance = true, .release = true},
+	[BT_TASK_EXEC] = {.release = true},
 };
 
 static int check_task(const struct bt_plan *p, const struct bt_task *t, struct bt_err *err)
@@ -398,6 +429,8 @@ static int check_task(const struct bt_plan *p, const struct bt_task *t, struct b
 		missing = "instances in 'out'";
 	else if (t->kind == BT_TASK_SWITCH && !t->n_in && !t->n_out)
 		missing = "instances in 'in' or 'out'";
+	else if (t->host == BT_NONE && t->kind != BT_TASK_APPROVE)
+		missing = "a host";
 	if (missing)
 		return bt_err_set(
 			err, BT_E_PROTOCOL, "%s needs %s", bt_task_info(t->kind)->name, missing);
@@ -413,6 +446,34 @@ static int check_task(const struct bt_plan *p, const struct bt_task *t, struct b
 	return 0;
 }
 
+static int read_exec(const json_t *j, struct bt_plan *p, struct bt_task *t, struct bt_err *err)
+{
+	struct bt_task_exec *e = BT_ARENA_NEW(p->arena, struct bt_task_exec);
+	json_t *env = NULL, *value;
+	const char *name, *repeat = NULL;
+	int how = BT_REPEAT_NEVER, r;
+	if ((r = get_strings(j, "run", MAX_WORDS, p->arena, &e->run, &e->n_run, err)) < 0 ||
+		(r = bt_json_object(j, "env", &env, err)) < 0 ||
+		(r = bt_json_str(j, "repeat", &repeat, err)) < 0)
+		return r;
+	if (e->n_run == 0 || json_object_size(env) > MAX_WORDS ||
+		bt_enum_parse(&bt_enum_repeat, repeat, &how, NULL) < 0)
+		return bt_err_set(err, BT_E_PROTOCOL, "'run', 'env' or 'repeat' of an Exec");
+	struct bt_kv *list = BT_ARENA_ARRAY(p->arena, struct bt_kv, json_object_size(env));
+	json_object_foreach (env, name, value) {
+		const char *text = json_string_value(value);
+		if (!text || json_string_length(value) > MAX_VALUE ||
+			strlen(text) != json_string_length(value))
+			return bt_err_set(err, BT_E_PROTOCOL, "env.%.64s: no text", name);
+		list[e->n_env++] = (struct bt_kv){
+			bt_arena_strdup(p->arena, name), bt_arena_strdup(p->arena, text)};
+	}
+	e->env = list;
+	e->safe = how == BT_REPEAT_SAFE;
+	t->exec = e;
+	return 0;
+}
+
 static int read_task(const json_t *j, struct bt_plan *p, struct bt_task *t, struct bt_err *err)
 {
 	const char *kind;
@@ -420,7 +481,7 @@ static int read_task(const json_t *j, struct bt_plan *p, struct bt_task *t, stru
 	int r;
 	if ((r = get_u32(j, "id", &t->id, err)) < 0 ||
 		(r = bt_json_str(j, "task", &kind, err)) < 0 ||
-		(r = get_index(j, "host", p->n_hosts, false, &t->host, err)) < 0 ||
+		(r = get_index(j, "host", p->n_hosts, true, &t->host, err)) < 0 ||
 		(r = get_index(j, "instance", p->n_instances, true, &t->instance, err)) < 0 ||
 		(r = get_index(j, "balancer", p->n_balancers, true, &t->balancer, err)) < 0 ||
 		(r = bt_json_int_opt(j, "release", 0, UINT32_MAX, &release, err)) < 0 ||
@@ -438,6 +499,8 @@ static int read_task(const json_t *j, struct bt_plan *p, struct bt_task *t, stru
 	t->release = (uint32_t)release;
 	t->timeout_ms = timeout;
 	t->wait_ms = wait;
+	if (t->kind == BT_TASK_EXEC && (r = read_exec(j, p, t, err)) < 0)
+		return r;
 	return check_task(p, t, err);
 }
 
@@ -476,6 +539,9 @@ static int read_stage(const json_t *j, struct bt_plan *p, struct bt_stage *stage
 	if (stage->n_lanes == 0)
 		return bt_err_set(err, BT_E_PROTOCOL, "a stage without a lane");
 	stage->side_by_side = (uint16_t)side_by_side;
+	if (json_object_get(j, "closing") &&
+		(r = bt_json_bool(j, "closing", &stage->closing, err)) < 0)
+		return r;
 	struct bt_lane *out = BT_ARENA_ARRAY(p->arena, struct bt_lane, stage->n_lanes);
 	stage->lanes = out;
 	for (size_t i = 0; i < stage->n_lanes; i++)

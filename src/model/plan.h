@@ -42,7 +42,7 @@ struct bt_plan_balancer {
 struct bt_task {
 	uint32_t id; /* unique in the run, also over its rollback plans */
 	enum bt_task_kind kind;
-	uint16_t host;	   /* whose agent does it */
+	uint16_t host;	   /* whose agent does it; BT_NONE: Approve */
 	uint16_t instance; /* BT_NONE where the task is not about one */
 	uint16_t balancer; /* BT_NONE, or for Switch, Drain, BackendCheck, Bake at a balancer */
 	uint32_t release;  /* what to deploy / start; 0 where it has none */
@@ -51,8 +51,9 @@ struct bt_task {
 	const uint16_t *out;
 	size_t n_out;	    /* Switch: instances to take out; Drain: to wait for */
 	int64_t timeout_ms; /* limit of one attempt */
-	int64_t wait_ms;    /* Drain: its deadline; Bake: its length */
-	const char *why;    /* shown by `baton plan`: "green is idle: nginx sends to blue" */
+	int64_t wait_ms;    /* Drain: its deadline; Bake: its length; Approve: its time */
+	const struct bt_task_exec *exec; /* Exec: what it runs; else NULL */
+	const char *why; /* shown by `baton plan`: "green is idle: nginx sends to blue" */
 };
 
 struct bt_lane {
@@ -67,6 +68,9 @@ struct bt_stage {
 	const struct bt_lane *lanes; /* at least one, each with at least one task */
 	size_t n_lanes;
 	uint16_t side_by_side; /* lanes at a time, 0: all */
+	/* Comes when the run ends otherwise than done, and only then. What fails here is said and
+	 * changes nothing. */
+	bool closing;
 };
 
 enum bt_plan_purpose { BT_PLAN_DEPLOY, BT_PLAN_ROLLBACK, BT_PLAN_RETIRE, BT_PLAN_ADOPT };
@@ -102,6 +106,9 @@ struct bt_plan *bt_plan_free(struct bt_plan *p);  /* NULL is fine; returns NULL 
 json_t *bt_plan_to_json(const struct bt_plan *p); /* the caller decrefs; carries "version" */
 /* The release by number; NULL when the plan does not name it (also for 0). */
 const struct bt_plan_release *bt_plan_release(const struct bt_plan *p, uint32_t id);
+/* A task by its id; NULL where this plan has none. */
+const struct bt_task *bt_plan_task(
+	const struct bt_plan *p, uint32_t id, const struct bt_stage **ret_stage);
 /* Checks every index and bound, that task ids are unique and that each task has what its kind needs
  * (a Switch a balancer, an InstanceStart an instance and a release); BT_E_PROTOCOL names the
  * member.

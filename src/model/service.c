@@ -21,6 +21,13 @@ ENUM(nginx_form, {"upstream", BT_NGINX_UPSTREAM}, {"service_port", BT_NGINX_SERV
 	{"service_url", BT_NGINX_SERVICE_URL});
 ENUM(route_to, {"one", BT_ROUTE_ONE}, {"all", BT_ROUTE_ALL});
 
+ENUM(hook_when, {"before", BT_HOOK_BEFORE}, {"before_switch", BT_HOOK_BEFORE_SWITCH},
+	{"after_switch", BT_HOOK_AFTER_SWITCH}, {"on_failure", BT_HOOK_ON_FAILURE});
+/* BT_ON_HOST has the host's name instead. */
+ENUM(hook_on, {"once", BT_ON_ONCE}, {"each host", BT_ON_EACH_HOST},
+	{"each instance", BT_ON_EACH_INSTANCE});
+ENUM(repeat, {"safe", BT_REPEAT_SAFE}, {"never", BT_REPEAT_NEVER});
+
 const char *bt_enum_name(const struct bt_enum *e, int value)
 {
 	for (const struct bt_enum_name *n = e->names; n->name; n++)

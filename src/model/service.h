@@ -4,6 +4,7 @@
  * Strings that may be absent are NULL; lists are NULL with a count of 0. */
 #pragma once
 #include "base/err.h"
+#include "model/task.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -133,6 +134,37 @@ struct bt_nginx {
 };
 
 bool bt_nginx_is_on(const struct bt_nginx *n, const char *host);
+/* A program of the user's, as an Exec task runs it. */
+struct bt_task_exec {
+	const char *const *run; /* argv with placeholders */
+	size_t n_run;
+	const struct bt_kv *env; /* besides run.env and the secrets */
+	size_t n_env;
+	bool safe; /* may be repeated when its outcome is unknown */
+};
+
+enum bt_hook_when {
+	BT_HOOK_BEFORE,	       /* the release is on the hosts, nothing is started yet */
+	BT_HOOK_BEFORE_SWITCH, /* the new instances are healthy, no request goes there yet */
+	BT_HOOK_AFTER_SWITCH,  /* they serve, and their predecessors still run */
+	BT_HOOK_ON_FAILURE,    /* once, after the run went back or halted */
+	BT_HOOK_WHENS,
+};
+enum bt_hook_on { BT_ON_ONCE, BT_ON_EACH_HOST, BT_ON_EACH_INSTANCE, BT_ON_HOST };
+
+struct bt_hook {		/* a task that a person adds to the plan */
+	enum bt_task_kind kind; /* Exec or Approve */
+	struct bt_task_exec exec;
+	enum bt_hook_on on;
+	const char *host;   /* with BT_ON_HOST */
+	int64_t timeout_ms; /* Exec */
+	int64_t within_ms;  /* Approve */
+};
+
+struct bt_hooks {
+	const struct bt_hook *list;
+	size_t n;
+};
 
 struct bt_deploy {
 	enum bt_strategy strategy;
@@ -149,6 +181,7 @@ struct bt_deploy {
 	int64_t min_in_rotation; /* -1: every instance but the batch (rolling), all (blue-green) */
 	int64_t keep;		 /* good releases kept on each host */
 	int64_t timeout_ms;	 /* of the whole run, 0: none */
+	struct bt_hooks hooks[BT_HOOK_WHENS];
 };
 
 struct bt_service {
@@ -189,7 +222,7 @@ struct bt_enum { /* the values of one enum, ended by a NULL name */
 };
 extern const struct bt_enum bt_enum_runtime, bt_enum_health, bt_enum_strategy,
 	bt_enum_failure_policy, bt_enum_drain_policy, bt_enum_nginx_mode, bt_enum_nginx_form,
-	bt_enum_route_to;
+	bt_enum_route_to, bt_enum_hook_when, bt_enum_hook_on, bt_enum_repeat;
 const char *bt_enum_name(const struct bt_enum *e, int value); /* "?" for a value outside */
 /* BT_E_CONFIG lists what was expected, and the nearest. */
 int bt_enum_parse(const struct bt_enum *e, const char *text, int *ret, struct bt_err *err);

@@ -12,10 +12,12 @@ enum bt_task_kind {
 	BT_TASK_HEALTH_CHECK,  /* from the instance's own host */
 	BT_TASK_BACKEND_CHECK, /* from the balancer's host, at the address the balancer will use */
 	BT_TASK_SWITCH,	       /* a new desired pool at a balancer, confirmed there */
-	BT_TASK_DRAIN, /* at the balancer: 0 connections to the instances, or the deadline */
-	BT_TASK_BAKE,  /* at a host (health) or a balancer (5xx): watch for a while */
-	BT_TASK_PRUNE, /* drop releases beyond `keep` on a host */
-	BT_TASK_ADOPT, /* record a process that others started as the slot's instance */
+	BT_TASK_DRAIN,	 /* at the balancer: 0 connections to the instances, or the deadline */
+	BT_TASK_BAKE,	 /* at a host (health) or a balancer (5xx): watch for a while */
+	BT_TASK_PRUNE,	 /* drop releases beyond `keep` on a host */
+	BT_TASK_ADOPT,	 /* record a process that others started as the slot's instance */
+	BT_TASK_EXEC,	 /* run a program of the user's on a host */
+	BT_TASK_APPROVE, /* wait for a person's word; the engine's own, no command leaves */
 	BT_TASK_KINDS,
 };
 
@@ -35,6 +37,7 @@ struct bt_task_info {
 	enum bt_repeat repeat;
 	bool has_undo;	     /* undo restores the prior state that `begun` recorded */
 	bool watch;	     /* ends with its wait_ms by design (Drain, Bake) */
+	bool effect;	     /* changes something, so a run that stops waits for its end */
 	int64_t timeout_ms;  /* default limit of one attempt, on top of wait_ms */
 	const char *summary; /* one sentence, for help and docs */
 };

@@ -95,6 +95,7 @@ json_t *bt_seen_host_to_json(const struct bt_seen_host *h)
 	put_str(o, "agent_version", h->agent_version);
 	json_object_set_new(o, "free_bytes", json_integer(h->free_bytes));
 	json_object_set_new(o, "can_bind_low", json_boolean(h->can_bind_low));
+	put_str(o, "no_exec", h->no_exec);
 	for (size_t i = 0; i < h->n_instances; i++)
 		json_array_append_new(a, instance_to_json(&h->instances[i]));
 	json_object_set_new(o, "instances", a);
@@ -263,6 +264,7 @@ int bt_seen_host_from_json(
 		(r = get_text(j, "agent_version", false, a, &h.agent_version, err)) < 0 ||
 		(r = bt_json_int_opt(j, "free_bytes", 0, INT64_MAX, &h.free_bytes, err)) < 0 ||
 		(r = bt_json_bool_opt(j, "can_bind_low", &h.can_bind_low, err)) < 0 ||
+		(r = get_text(j, "no_exec", false, a, &h.no_exec, err)) < 0 ||
 		(r = get_list(j, "instances", &list, &h.n_instances, err)) < 0)
 		return bt_err_wrap(err, "host");
 	struct bt_seen_instance *in = BT_ARENA_ARRAY(a, struct bt_seen_instance, h.n_instances);

@@ -68,7 +68,8 @@ struct bt_seen_host {
 	const char *address; /* as other hosts reach it */
 	const char *agent_version;
 	int64_t free_bytes;
-	bool can_bind_low; /* its agent's children may listen below port 1024 */
+	const char *no_exec; /* why its policy lets no program of the user's run; NULL: it may */
+	bool can_bind_low;   /* its agent's children may listen below port 1024 */
 	const struct bt_seen_instance *instances;
 	size_t n_instances;
 	const struct bt_seen_balancer *balancers;

@@ -51,15 +51,14 @@ static void start_lane(struct bt_build *b, uint16_t place)
 
 static void cutover(struct bt_build *b, struct bt_list to, struct bt_list from)
 {
-	if (b->balancer == BT_NONE) {
+	bt_build_check_stage(b, to);
+	bt_build_hooks(b, BT_HOOK_BEFORE_SWITCH, to);
+	if (b->balancer == BT_NONE)
 		bt_build_note(b, "there is no balancer: whoever calls the service has to follow to "
 				 "the new port");
-		return;
-	}
-	bt_build_check_stage(b, to);
-	bt_build_stage(b, NULL, "cutover");
-	bt_build_lane_balancers(b);
-	bt_build_switch(b, to, from, "one change moves every new request, and nginx confirms it");
+	bt_build_cutover_stage(
+		b, to, from, "one change moves every new request, and nginx confirms it");
+	bt_build_hooks(b, BT_HOOK_AFTER_SWITCH, to);
 }
 
 static void retire(struct bt_build *b, struct bt_list old, int live)
@@ -128,6 +127,7 @@ int bt_plan_blue_green(struct bt_build *b, struct bt_err *err)
 	if (wanted >= 0 && wanted < b->plan->min_in_rotation)
 		b->plan->min_in_rotation = wanted;
 	bt_build_prepare(b, NULL);
+	bt_build_hooks(b, BT_HOOK_BEFORE, (struct bt_list){0});
 	bt_build_stage(b, why, "start");
 	for (size_t i = 0; i < to.n; i++)
 		start_lane(b, to.v[i]);

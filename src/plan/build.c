@@ -68,6 +68,11 @@ static void add_release(struct bt_build *b, uint32_t id, const char *version, co
 	p->releases = list;
 }
 
+void bt_build_release(struct bt_build *b, const struct bt_plan_release *r)
+{
+	add_release(b, r->id, r->version, r->digest);
+}
+
 static uint16_t find_host(const char *const *hosts, size_t n, const char *name)
 {
 	for (size_t i = 0; i < n; i++)
@@ -238,6 +243,11 @@ static struct bt_stage *stage(struct bt_build *b)
 {
 	assert(b->plan->n_stages);
 	return (struct bt_stage *)&b->plan->stages[b->plan->n_stages - 1];
+}
+
+void bt_build_stage_closing(struct bt_build *b)
+{
+	stage(b)->closing = true;
 }
 
 /* A lane that got no task is taken back when the next one begins, or its stage ends. */
@@ -444,6 +454,38 @@ void bt_build_bake(struct bt_build *b, uint16_t place)
 	t->timeout_ms += t->wait_ms;
 }
 
+static const char *const *copy_words(struct bt_build *b, const char *const *list, size_t n)
+{
+	const char **out = BT_ARENA_ARRAY(b->arena, const char *, n);
+	for (size_t i = 0; i < n; i++)
+		out[i] = bt_arena_strdup(b->arena, list[i]);
+	return out;
+}
+
+void bt_build_exec(struct bt_build *b, const struct bt_task_exec *exec, uint16_t host,
+	uint16_t place, int64_t limit_ms, const char *why)
+{
+	struct bt_task *t = add(b, BT_TASK_EXEC, host, why);
+	struct bt_task_exec *e = BT_ARENA_NEW(b->arena, struct bt_task_exec);
+	struct bt_kv *env = BT_ARENA_ARRAY(b->arena, struct bt_kv, exec->n_env);
+	for (size_t i = 0; i < exec->n_env; i++)
+		env[i] = (struct bt_kv){bt_arena_strdup(b->arena, exec->env[i].key),
+			bt_arena_strdup(b->arena, exec->env[i].value)};
+	*e = *exec;
+	e->run = copy_words(b, exec->run, exec->n_run);
+	e->env = env;
+	t->exec = e;
+	t->instance = place;
+	t->release = b->plan->release;
+	t->wait_ms = limit_ms;
+	t->timeout_ms = SLACK_MS; /* to end what did not end by itself */
+}
+
+void bt_build_approve(struct bt_build *b, int64_t within_ms, const char *why)
+{
+	add(b, BT_TASK_APPROVE, BT_NONE, why)->wait_ms = within_ms;
+}
+
 void bt_build_prune(struct bt_build *b, uint16_t host)
 {
 	add(b, BT_TASK_PRUNE, host,
@@ -529,6 +571,16 @@ void bt_build_check_stage(struct bt_build *b, struct bt_list in)
 		lane_balancer(b, i);
 		backend_at(b, i, in, NULL);
 	}
+}
+
+void bt_build_cutover_stage(
+	struct bt_build *b, struct bt_list in, struct bt_list out, const char *why)
+{
+	if (b->balancer == BT_NONE)
+		return;
+	bt_build_stage(b, NULL, "cutover");
+	bt_build_lane_balancers(b);
+	bt_build_switch(b, in, out, why);
 }
 
 void bt_build_bake_stage(struct bt_build *b, struct bt_list places, const char *name)

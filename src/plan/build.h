@@ -52,6 +52,11 @@ void bt_build_drain(struct bt_build *b, struct bt_list out, const char *why);
 void bt_build_bake(struct bt_build *b, uint16_t place);
 void bt_build_prune(struct bt_build *b, uint16_t host);
 
+/* Runs `exec` with the plan's release; place may be BT_NONE. */
+void bt_build_exec(struct bt_build *b, const struct bt_task_exec *exec, uint16_t host,
+	uint16_t place, int64_t limit_ms, const char *why);
+void bt_build_approve(struct bt_build *b, int64_t within_ms, const char *why);
+
 struct bt_list bt_list_new(struct bt_build *b); /* room for every place */
 struct bt_list bt_list_one(struct bt_build *b, uint16_t place);
 void bt_list_add(struct bt_list *l, uint16_t place);
@@ -68,9 +73,28 @@ const char *bt_build_place_name(struct bt_build *b, uint16_t place); /* "was1/gr
 void bt_build_check_stage(struct bt_build *b, struct bt_list in); /* from every balancer */
 void bt_build_prepare(struct bt_build *b, const bool *hosts);	  /* hosts NULL: all */
 void bt_build_bake_stage(struct bt_build *b, struct bt_list places, const char *name);
+/* One switch at every balancer, in order; nothing without one. */
+void bt_build_cutover_stage(
+	struct bt_build *b, struct bt_list in, struct bt_list out, const char *why);
 void bt_build_prune_stage(struct bt_build *b);
 /* Drain then stop: stages "drain" and "retire"; for places where something of ours runs. */
 void bt_build_retire_stages(struct bt_build *b, struct bt_list places, const char *why);
+
+/* The service's own tasks (hooks.c). `places`: the new instances; none of them: hosts alone. */
+void bt_build_hooks(struct bt_build *b, enum bt_hook_when when, struct bt_list places);
+/* Into the current lane, which is `place`'s. */
+void bt_build_hooks_lane(struct bt_build *b, enum bt_hook_when when, uint16_t place,
+	bool first_of_all, bool first_of_host);
+/* Whether tasks around a switch are done at the first instance only; of each host. */
+bool bt_build_hooks_lead(const struct bt_build *b, bool *ret_by_host);
+/* Stages for the end of a run that fails: on_failure of the service that is (was) to be deployed,
+ * with the release of it. */
+void bt_build_hooks_closing(struct bt_build *b, const struct bt_service *of, uint32_t release);
+void bt_build_stage_closing(struct bt_build *b); /* the current stage is one */
+/* Puts a release into the plan's table; 0 and known ones change nothing. */
+void bt_build_release(struct bt_build *b, const struct bt_plan_release *r);
+/* BT_E_REFUSED where a host's policy lets nobody run the programs that the plan has. */
+int bt_build_check_exec(struct bt_build *b, struct bt_err *err);
 
 /* The strategies' own planners. */
 int bt_plan_blue_green(struct bt_build *b, struct bt_err *err);

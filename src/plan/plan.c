@@ -87,6 +87,10 @@ int bt_plan_deploy(const struct bt_plan_request *rq, struct bt_plan **ret, struc
 	r = check_balancers(&b, err);
 	if (r == 0)
 		r = strategies[rq->service->deploy.strategy](&b, err);
+	if (r == 0) {
+		bt_build_hooks_closing(&b, rq->service, rq->release.id);
+		r = bt_build_check_exec(&b, err);
+	}
 	return finish(&b, r, ret, err);
 }
 
@@ -96,7 +100,12 @@ int bt_plan_rollback(const struct bt_plan_request *rq, struct bt_plan **ret, str
 	int r = bt_build_begin(&b, rq, BT_PLAN_ROLLBACK, err);
 	if (r < 0)
 		return r;
-	return finish(&b, bt_plan_back(&b, err), ret, err);
+	r = bt_plan_back(&b, err);
+	if (r == 0 && rq->failed) {
+		bt_build_release(&b, &rq->failed_release);
+		bt_build_hooks_closing(&b, rq->failed, rq->failed_release.id);
+	}
+	return finish(&b, r, ret, err);
 }
 
 int bt_plan_adopt(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err)

@@ -15,6 +15,9 @@ struct bt_plan_request {
 	const struct bt_plan_release *known;
 	size_t n_known;
 	uint32_t first_task_id; /* ids start here (a rollback goes on counting) */
+	/* The way back of a deployment that failed: what it was, for its on_failure; or NULL. */
+	const struct bt_service *failed;
+	struct bt_plan_release failed_release;
 };
 
 /* A deployment by the service's strategy. BT_E_CONFIG / BT_E_REFUSED with the reason in one line

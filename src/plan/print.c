@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { LANE_MAX = 32, WORDS_MAX = 72 };
+enum { LANE_MAX = 32, WORDS_MAX = 72, COMMAND_MAX = 60 };
 
 static void instance_name(const struct bt_plan *p, uint16_t i, struct bt_str *out)
 {
@@ -127,6 +127,29 @@ static void adopt_words(const struct bt_plan *p, const struct bt_task *t, struct
 	bt_str_addf(out, " as %s", version(p, t->release));
 }
 
+static void exec_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	BT_STR struct bt_str line = {0};
+	for (size_t i = 0; t->exec && i < t->exec->n_run; i++)
+		bt_str_addf(&line, "%s%s", i ? " " : "", t->exec->run[i]);
+	bool cut = line.len > COMMAND_MAX;
+	bt_str_addf(out, "run %.*s%s %s ", cut ? COMMAND_MAX : (int)line.len, bt_str_get(&line),
+		cut ? "…" : "", t->instance == BT_NONE ? "on" : "for");
+	if (t->instance == BT_NONE)
+		bt_str_add(out, p->hosts[t->host]);
+	else
+		instance_name(p, t->instance, out);
+	bt_str_add(out, ", at most ");
+	duration(out, t->wait_ms);
+}
+
+static void approve_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	(void)p;
+	bt_str_add(out, "wait until a person approves, at most ");
+	duration(out, t->wait_ms);
+}
+
 static void (*const words[BT_TASK_KINDS])(
 	const struct bt_plan *, const struct bt_task *, struct bt_str *) = {
 	[BT_TASK_OBSERVE] = observe_words,
@@ -140,6 +163,8 @@ static void (*const words[BT_TASK_KINDS])(
 	[BT_TASK_BAKE] = bake_words,
 	[BT_TASK_PRUNE] = prune_words,
 	[BT_TASK_ADOPT] = adopt_words,
+	[BT_TASK_EXEC] = exec_words,
+	[BT_TASK_APPROVE] = approve_words,
 };
 
 void bt_plan_task_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)

@@ -21,6 +21,7 @@ int bt_plan_recreate(struct bt_build *b, struct bt_err *err)
 		bt_build_note(b, "recreate: requests fail from the take-out until the new release "
 				 "is switched in");
 	bt_build_prepare(b, NULL);
+	bt_build_hooks(b, BT_HOOK_BEFORE, none);
 	if (b->balancer != BT_NONE && in.n) {
 		bt_build_stage(b, "no new request goes to what is about to stop", "take out");
 		bt_build_lane_balancers(b);
@@ -33,12 +34,10 @@ int bt_plan_recreate(struct bt_build *b, struct bt_err *err)
 		bt_build_start(b, all.v[i], NULL);
 		bt_build_health(b, all.v[i], NULL);
 	}
-	if (b->balancer != BT_NONE) {
-		bt_build_check_stage(b, all);
-		bt_build_stage(b, NULL, "cutover");
-		bt_build_lane_balancers(b);
-		bt_build_switch(b, all, none, NULL);
-	}
+	bt_build_check_stage(b, all);
+	bt_build_hooks(b, BT_HOOK_BEFORE_SWITCH, all);
+	bt_build_cutover_stage(b, all, none, NULL);
+	bt_build_hooks(b, BT_HOOK_AFTER_SWITCH, all);
 	bt_build_bake_stage(b, all, "bake");
 	bt_build_prune_stage(b);
 	return 0;

@@ -17,8 +17,17 @@ size_t bt_plan_batch(const struct bt_build *b)
 	return k < 1 ? 1 : (size_t)k;
 }
 
-static void replace(struct bt_build *b, uint16_t place)
+static bool first_of_host(const struct bt_build *b, struct bt_list todo, uint16_t place)
 {
+	size_t i = 0;
+	while (b->scene.places[todo.v[i]].host != b->scene.places[place].host)
+		i++;
+	return todo.v[i] == place;
+}
+
+static void replace(struct bt_build *b, struct bt_list todo, uint16_t place)
+{
+	bool first = place == todo.v[0], leads = first_of_host(b, todo, place);
 	const struct bt_place *p = &b->scene.places[place];
 	struct bt_list one = bt_list_one(b, place), none = {0};
 	bt_build_lane_at(b, place);
@@ -33,7 +42,9 @@ static void replace(struct bt_build *b, uint16_t place)
 				 : "it is down: replacing it costs nothing, so it goes first");
 	bt_build_health(b, place, NULL);
 	bt_build_backend(b, one, NULL);
+	bt_build_hooks_lane(b, BT_HOOK_BEFORE_SWITCH, place, first, leads);
 	bt_build_switch(b, one, none, NULL);
+	bt_build_hooks_lane(b, BT_HOOK_AFTER_SWITCH, place, first, leads);
 }
 
 /* Nothing is in rotation: all start side by side, and one switch takes them all in. */
@@ -52,22 +63,32 @@ static void first(struct bt_build *b, struct bt_list all)
 		bt_build_start(b, place, NULL);
 		bt_build_health(b, place, NULL);
 	}
-	if (b->balancer != BT_NONE) {
-		bt_build_check_stage(b, all);
-		bt_build_stage(b, NULL, "cutover");
-		bt_build_lane_balancers(b);
-		bt_build_switch(b, all, none, NULL);
-	}
+	bt_build_check_stage(b, all);
+	bt_build_hooks(b, BT_HOOK_BEFORE_SWITCH, all);
+	bt_build_cutover_stage(b, all, none, NULL);
+	bt_build_hooks(b, BT_HOOK_AFTER_SWITCH, all);
 	bt_build_bake_stage(b, all, "bake");
 }
 
-/* The length of the batch at the head of the list. What is out of rotation is not mixed with what
- * is in: putting the former in first is what keeps the floor while the latter leave. */
-static size_t batch_length(const struct bt_build *b, const uint16_t *list, size_t n, size_t k)
+/* The length of the batch that begins at `at`. What is out of rotation is not mixed with what
+ * is in: putting the former in first is what keeps the floor while the latter leave. And whoever
+ * has a hook to pass for others goes before them. */
+static size_t batch_length(const struct bt_build *b, struct bt_list todo, size_t at, size_t k)
 {
-	size_t len = 1;
-	while (len < n && len < k && b->scene.places[list[len]].in == b->scene.places[list[0]].in)
+	const uint16_t *list = todo.v + at;
+	size_t n = todo.n - at, len = 1;
+	bool by_host, once = bt_build_hooks_lead(b, &by_host);
+	if (once && at == 0)
+		return 1;
+	while (len < n && len < k && b->scene.places[list[len]].in == b->scene.places[list[0]].in) {
+		if (by_host && !first_of_host(b, todo, list[len]))
+			for (size_t i = 0; i < len; i++)
+				if (first_of_host(b, todo, list[i]) &&
+					b->scene.places[list[i]].host ==
+						b->scene.places[list[len]].host)
+					return len;
 		len++;
+	}
 	return len;
 }
 
@@ -75,13 +96,13 @@ static void batches(struct bt_build *b, struct bt_list todo, size_t k)
 {
 	size_t n = 0, number = 0;
 	for (size_t at = 0; at < todo.n; n++)
-		at += batch_length(b, todo.v + at, todo.n - at, k);
+		at += batch_length(b, todo, at, k);
 	for (size_t at = 0; at < todo.n;) {
 		struct bt_list batch = {.v = todo.v + at};
-		batch.n = batch_length(b, batch.v, todo.n - at, k);
+		batch.n = batch_length(b, todo, at, k);
 		bt_build_stage(b, NULL, "batch %zu of %zu", ++number, n);
 		for (size_t j = 0; j < batch.n; j++)
-			replace(b, batch.v[j]);
+			replace(b, todo, batch.v[j]);
 		bt_build_bake_stage(b, batch, bt_build_text(b, "bake %zu of %zu", number, n));
 		at += batch.n;
 	}
@@ -176,6 +197,7 @@ int bt_plan_rolling(struct bt_build *b, struct bt_err *err)
 			b->scene.n_places, bt_build_version(b, b->plan->release));
 	bool nothing = b->balancer != BT_NONE ? b->scene.n_in == 0 : false;
 	bt_build_prepare(b, NULL);
+	bt_build_hooks(b, BT_HOOK_BEFORE, (struct bt_list){0});
 	if (nothing)
 		first(b, all);
 	else

@@ -41,7 +41,7 @@ const struct bt_route_row bt_people_routes[] = {
 	{"GET", "/v1/deployments/{id}/log", BT_AUTH_VIEWER, 0, bt_api_run_log,
 		"Logs of its tasks as text: task"},
 	{"POST", "/v1/deployments/{id}/{op}", BT_AUTH_DEPLOYER, SMALL, bt_api_operate,
-		"pause, resume, abort, promote or rollback it"},
+		"pause, resume, abort, promote, rollback, approve or reject it: why"},
 	{"GET", "/v1/events", BT_AUTH_VIEWER, 0, bt_api_events,
 		"Events of all deployments after a cursor, or after `now`"},
 	{"GET", "/v1/hosts", BT_AUTH_VIEWER, 0, bt_api_hosts, "Hosts, their agents and instances"},

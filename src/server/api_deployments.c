@@ -200,13 +200,32 @@ static void on_operated(void *arg, int result, const struct bt_err *err)
 	free(w);
 }
 
+/* "alice", or "alice: WHY" with what the body says. */
+static int read_why(struct bt_http_exchange *x, char **ret_by, struct bt_err *err)
+{
+	size_t n;
+	const void *data = bt_http_body(x, &n);
+	BT_JSON json_t *body = NULL;
+	const char *why = NULL;
+	int r = n ? bt_json_parse(data, n, n, &body, err) : 0;
+	if (r == 0 && body)
+		r = bt_json_str_opt(body, "why", &why, err);
+	if (r == 0 && why && strlen(why) > BT_WHY_MAX)
+		r = bt_err_set(err, BT_E_PROTOCOL, "why: longer than %d characters", BT_WHY_MAX);
+	if (r == 0)
+		*ret_by = why && *why ? bt_asprintf("%s: %s", bt_who(x)->name, why)
+				      : bt_strdup(bt_who(x)->name);
+	return r;
+}
+
 void bt_api_operate(struct bt_http_exchange *x, void *arg)
 {
 	static const struct {
 		const char *name;
 		enum bt_operator op;
 	} ops[] = {{"pause", BT_OP_PAUSE}, {"resume", BT_OP_RESUME}, {"abort", BT_OP_ABORT},
-		{"promote", BT_OP_PROMOTE}, {"rollback", BT_OP_ROLLBACK}};
+		{"promote", BT_OP_PROMOTE}, {"rollback", BT_OP_ROLLBACK},
+		{"approve", BT_OP_APPROVE}, {"reject", BT_OP_REJECT}};
 	struct bt_server *s = arg;
 	const char *op = bt_http_param(x, "op");
 	size_t i = 0;
@@ -214,7 +233,8 @@ void bt_api_operate(struct bt_http_exchange *x, void *arg)
 		i++;
 	if (i == BT_ARRAY_LEN(ops)) {
 		bt_api_error(x, BT_E_NOTFOUND,
-			"no operation '%.40s': expected pause, resume, abort, promote or rollback",
+			"no operation '%.40s': expected pause, resume, abort, promote, rollback, "
+			"approve or reject",
 			op);
 		return;
 	}
@@ -230,8 +250,14 @@ void bt_api_operate(struct bt_http_exchange *x, void *arg)
 				: "");
 		return;
 	}
+	BT_FREE char *by = NULL;
+	struct bt_err err;
+	if (read_why(x, &by, &err) < 0) {
+		bt_http_reply_error(x, &err);
+		return;
+	}
 	struct wait *w = bt_calloc(1, sizeof *w);
 	*w = (struct wait){x, id};
 	bt_http_on_close(x, on_close, w);
-	bt_run_operate(run, ops[i].op, bt_who(x)->name, bt_who(x)->from, on_operated, w);
+	bt_run_operate(run, ops[i].op, by, bt_who(x)->from, on_operated, w);
 }

@@ -3,6 +3,7 @@
  * stored: bt_params_complete puts them in when a command is handed to its host. */
 #include "server/run.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct build {
@@ -211,6 +212,37 @@ static int prune(struct build *b, struct bt_err *err)
 	return r;
 }
 
+static int exec(struct build *b, struct bt_err *err)
+{
+	const struct bt_stage *stage = NULL;
+	const struct bt_task *t = bt_plan_task(b->plan, b->c->key.task, &stage);
+	const struct bt_plan_release *rel = t ? bt_plan_release(b->plan, t->release) : NULL;
+	if (!t || !t->exec || !rel)
+		return bt_err_set(err, BT_E_CORRUPT, "task %u: no program", b->c->key.task);
+	if (b->instance)
+		put_slot(b);
+	put_service(b, t->release);
+	json_t *run = json_array(), *env = json_object();
+	for (size_t i = 0; i < t->exec->n_run; i++)
+		json_array_append_new(run, json_string(t->exec->run[i]));
+	for (size_t i = 0; i < t->exec->n_env; i++)
+		json_object_set_new(env, t->exec->env[i].key, json_string(t->exec->env[i].value));
+	char number[24];
+	snprintf(number, sizeof number, "%llu", (unsigned long long)b->c->key.deployment);
+	json_object_set_new(env, "BATON_DEPLOYMENT", json_string(number));
+	/* Whoever is told of a failure is told, too, where the release never came. */
+	json_object_update_new(
+		b->params, json_pack("{s:o, s:o, s:i, s:s, s:b, s:b}", "run", run, "env", env,
+				   "release", (int)t->release, "version", rel->version, "safe",
+				   t->exec->safe, "anywhere", stage->closing));
+	return 0;
+}
+
+static int approve(struct build *b, struct bt_err *err)
+{
+	return bt_err_set(err, BT_E_CORRUPT, "task %u: no host approves", b->c->key.task);
+}
+
 static const struct param_row {
 	int (*fill)(struct build *b, struct bt_err *err);
 	bool instance, balancer; /* needs one */
@@ -226,6 +258,8 @@ static const struct param_row {
 	[BT_TASK_BAKE] = {bake, false, false},
 	[BT_TASK_PRUNE] = {prune, false, false},
 	[BT_TASK_ADOPT] = {adopt, true, false},
+	[BT_TASK_EXEC] = {exec, false, false},
+	[BT_TASK_APPROVE] = {approve, false, false},
 };
 
 int bt_params_command(struct bt_server *s, const struct bt_plan *p, const char *service,
@@ -262,17 +296,18 @@ const char *bt_params_digest(const json_t *command)
 
 /* ---- on the way out ---------------------------------------------------------------------- */
 
-/* An InstanceStart needs its release's secrets, an undo of InstanceStop those of what it starts
- * again. */
+/* An InstanceStart and an Exec need their release's secrets, an undo of InstanceStop those of what
+ * it starts again. */
 static uint32_t needs_secrets_of(const json_t *command)
 {
 	const char *task = json_string_value(json_object_get(command, "task"));
 	const json_t *key = json_object_get(command, "key");
 	bool undo = bt_streq(json_string_value(json_object_get(key, "verb")), "undo");
-	const json_t *from =
-		bt_streq(task, "InstanceStart") && !undo ? json_object_get(command, "params")
-		: bt_streq(task, "InstanceStop") && undo ? json_object_get(command, "prior")
-							 : NULL;
+	const json_t *from = (bt_streq(task, "InstanceStart") || bt_streq(task, "Exec")) && !undo
+				     ? json_object_get(command, "params")
+			     : bt_streq(task, "InstanceStop") && undo
+				     ? json_object_get(command, "prior")
+				     : NULL;
 	return (uint32_t)json_integer_value(json_object_get(from, "release"));
 }
 

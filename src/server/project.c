@@ -4,16 +4,6 @@
 
 #include <string.h>
 
-static const struct bt_task *find_task(const struct bt_plan *p, uint32_t id)
-{
-	for (size_t i = 0; p && i < p->n_stages; i++)
-		for (size_t k = 0; k < p->stages[i].n_lanes; k++)
-			for (size_t t = 0; t < p->stages[i].lanes[k].n_tasks; t++)
-				if (p->stages[i].lanes[k].tasks[t].id == id)
-					return &p->stages[i].lanes[k].tasks[t];
-	return NULL;
-}
-
 static json_t *task_json(const struct bt_plan *p, const struct bt_task *t)
 {
 	BT_STR struct bt_str words = {0};
@@ -33,14 +23,14 @@ static json_t *task_json(const struct bt_plan *p, const struct bt_task *t)
 
 json_t *bt_project_task(const struct bt_plan *p, uint32_t id)
 {
-	const struct bt_task *t = find_task(p, id);
+	const struct bt_task *t = p ? bt_plan_task(p, id, NULL) : NULL;
 	return t ? task_json(p, t) : NULL;
 }
 
 /* Of a command, also of the engine's own tasks, which no plan has. */
 static json_t *command_task(const struct bt_plan *p, const struct bt_command *c)
 {
-	const struct bt_task *t = find_task(p, c->key.task);
+	const struct bt_task *t = p ? bt_plan_task(p, c->key.task, NULL) : NULL;
 	if (t)
 		return task_json(p, t);
 	struct bt_task own = {.id = c->key.task,

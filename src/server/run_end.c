@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#define TAIL_LINES 20
 #define TAIL_MS 3000
 #define MAX_TAILS 8
 
@@ -111,7 +110,7 @@ static void on_lines(void *arg, const json_t *answer, bool end, const struct bt_
 	json_array_foreach (more, i, line)
 		if (json_is_string(line))
 			json_array_append(list, line);
-	while (json_array_size(list) > TAIL_LINES)
+	while (json_array_size(list) > BT_TAIL_LINES)
 		json_array_remove(list, 0);
 	if (!end)
 		return;
@@ -135,7 +134,7 @@ static void ask_tail(struct bt_tails *t, const char *instance)
 	t->waiting++;
 	p->ask = bt_ask_start(h,
 		json_pack("{s:s, s:s, s:s, s:i, s:b}", "kind", "logs", "service", r->service,
-			"slot", slash + 1, "lines", TAIL_LINES, "follow", 0),
+			"slot", slash + 1, "lines", BT_TAIL_LINES, "follow", 0),
 		TAIL_MS, on_lines, p);
 }
 
@@ -148,7 +147,7 @@ void bt_run_say_end(struct bt_running *r)
 		return;
 	struct bt_tails *t = r->tails = bt_calloc(1, sizeof *t);
 	t->run = r;
-	t->lines = json_object();
+	t->lines = bt_engine_end(r->engine) == BT_END_DONE ? json_object() : json_copy(r->said);
 	t->finish = evtimer_new(r->server->base, on_finish, t);
 	if (bt_engine_end(r->engine) != BT_END_DONE)
 		json_object_foreach (r->failing, instance, value)

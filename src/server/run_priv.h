@@ -38,6 +38,7 @@ struct bt_running {
 	struct event *timer;
 	json_t *lost;	 /* hosts the engine was told of */
 	json_t *failing; /* "was1/green" of failed tasks */
+	json_t *said;	 /* "./migrate.sh on was1" → last lines of a program that failed */
 	json_t *sent_at; /* key text → engine time */
 	struct bt_gather *gather;
 	void *back;			 /* run_start.c: what the gathering is for */

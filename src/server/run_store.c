@@ -173,6 +173,27 @@ static void keep_log(struct bt_running *r, const struct bt_record *rec)
 	bt_server_write_later(r->server, path, bt_strdup(r->current->log));
 }
 
+/* A program that failed says why in its own words. */
+static void keep_words(struct bt_running *r, const struct bt_record *rec)
+{
+	const struct bt_plan *p = bt_engine_plan(r->engine);
+	const struct bt_task *t = p ? bt_plan_task(p, rec->result.key.task, NULL) : NULL;
+	if (!t || !t->exec || !r->current->log)
+		return;
+	json_t *lines = json_array();
+	BT_FREE char *text = bt_strdup(r->current->log);
+	for (char *save = NULL, *l = strtok_r(text, "\n", &save); l;
+		l = strtok_r(NULL, "\n", &save)) {
+		const char *bar = strstr(l, " | ");
+		if (*l == '+' && bar)
+			json_array_append_new(lines, json_string(bar + 3));
+		if (json_array_size(lines) > BT_TAIL_LINES)
+			json_array_remove(lines, 0);
+	}
+	BT_FREE char *name = bt_asprintf("%s on %s", t->exec->run[0], p->hosts[t->host]);
+	json_object_set_new(r->said, name, lines);
+}
+
 static void saw_result(struct bt_running *r, const struct bt_record *rec)
 {
 	char key[48];
@@ -187,6 +208,7 @@ static void saw_result(struct bt_running *r, const struct bt_record *rec)
 		keep_log(r, rec);
 	if (rec->result.outcome == BT_OUTCOME_DONE)
 		return;
+	keep_words(r, rec);
 	BT_JSON json_t *task = bt_project_task(bt_engine_plan(r->engine), rec->result.key.task);
 	const char *instance = json_string_value(json_object_get(task, "instance"));
 	if (instance)

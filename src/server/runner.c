@@ -507,6 +507,7 @@ struct bt_running *bt_run_new(struct bt_server *s, uint64_t id, const char *serv
 	r->timer = evtimer_new(s->base, on_timer, r);
 	r->lost = json_object();
 	r->failing = json_object();
+	r->said = json_object();
 	r->sent_at = json_object();
 	r->observed_since = bt_clock_boot_ms();
 	snprintf(r->log.context, sizeof r->log.context, "deployment=%llu service=%.64s ",
@@ -541,6 +542,7 @@ void bt_run_free(struct bt_running *r)
 	json_decref(r->service_json);
 	json_decref(r->lost);
 	json_decref(r->failing);
+	json_decref(r->said);
 	json_decref(r->sent_at);
 	free(r->purpose);
 	free(r->service);

@@ -20,6 +20,8 @@
 #define BT_TASK_LOG_MAX 65536	   /* of one result */
 #define BT_STREAM_BEHIND 262144	   /* a reader further behind is cut off */
 #define BT_CERT_DAYS 90
+#define BT_TAIL_LINES 20 /* of what failed, at the end of a run */
+#define BT_WHY_MAX 500	 /* what a person gives as a reason */
 
 struct bt_svc { /* a service that was deployed at least once */
 	struct bt_svc *next;

@@ -7,7 +7,12 @@
  * that is done, or with one line on stderr (enum bt_shim_exit). Then the shim waits for the app's
  * end, for requests on `sock`, and for its clock: restart after a back-off, steps of a stop, the
  * log's rotation. Every change is written to `status` durably and told to subscribers. SIGTERM
- * means that the host shuts down: the app is stopped, to be started again at next boot. */
+ * means that the host shuts down: the app is stopped, to be started again at next boot.
+ *
+ * A spec with `once_ms` is a program that runs once: its end is the end, whatever it left running
+ * is killed with it, and how it ended is in the last status. Its limit is the shim's to keep, so it
+ * holds without an agent. Nothing ever starts it a second time: where nobody saw it end, the status
+ * says so. */
 #include "shim/app.h"
 #include "shim/link.h"
 #include "shim/proc.h"
@@ -40,7 +45,7 @@ struct shim {
 	struct bt_shim_steps stop;
 	size_t step;
 	int signals, lock;
-	int64_t deadline_ms; /* of the back-off or the stop's step; 0: none */
+	int64_t deadline_ms; /* of the back-off, the stop's step, or once; 0: none */
 	int64_t log_check_ms, started_ms, backoff_ms;
 	bool interrupted, done;
 	bool only_stop; /* started to end what there is, not to run it */
@@ -149,6 +154,8 @@ static int start_app(struct shim *s, bool first, char *why, size_t why_n)
 	}
 	s->started_ms = now_ms();
 	s->log_check_ms = s->started_ms + LOG_CHECK_MS;
+	if (s->spec.once_ms)
+		s->deadline_ms = s->started_ms + s->spec.once_ms;
 	set_state(s, BT_SHIM_RUNNING, true);
 	return 0;
 }
@@ -189,7 +196,7 @@ static void describe_end(struct shim *s)
 			sigdescr_np(s->app.signal) ? sigdescr_np(s->app.signal) : "?");
 	else if (s->app.code >= 0)
 		snprintf(text, n, "exit code %d%s", s->app.code,
-			s->app.code == 0 && s->status.state == BT_SHIM_RUNNING
+			s->app.code == 0 && s->status.state == BT_SHIM_RUNNING && !s->spec.once_ms
 				? " (it must stay in the foreground)"
 				: "");
 	else
@@ -226,7 +233,7 @@ static void on_children(struct shim *s)
 			stopping && s->step < s->stop.n ? s->stop.items[s->step].signal : SIGKILL);
 		return;
 	}
-	if (stopping) {
+	if (stopping || s->spec.once_ms) {
 		finish_stop(s);
 		return;
 	}
@@ -282,6 +289,12 @@ static void on_deadline(struct shim *s)
 {
 	if (s->status.state == BT_SHIM_WAITING) {
 		restart(s);
+		return;
+	}
+	if (s->status.state == BT_SHIM_RUNNING) { /* a program that runs once is late */
+		s->deadline_ms = 0;
+		s->status.late = !s->app.ended;
+		begin_stop(s, &s->spec.stop);
 		return;
 	}
 	if (s->step < s->stop.n)
@@ -413,6 +426,11 @@ static bool adopt(struct shim *s, const struct bt_shim_status *old)
 	s->status.adopted = 1;
 	s->started_ms = now_ms();
 	s->log_check_ms = s->started_ms + LOG_CHECK_MS;
+	if (s->spec.once_ms) {
+		int64_t ran = wall_ms() - old->since_wall_ms;
+		ran = ran < 0 ? 0 : ran > s->spec.once_ms ? s->spec.once_ms : ran;
+		s->deadline_ms = s->started_ms + s->spec.once_ms - ran;
+	}
 	set_state(s, BT_SHIM_RUNNING, true);
 	return true;
 }
@@ -426,6 +444,13 @@ static int begin(struct shim *s, char *why, size_t n)
 	bool known = read_file("status", text, sizeof text, &len) == 0 &&
 		     bt_shim_status_parse(text, len, &old, problem, sizeof problem) == 0;
 	s->app.pidfd = -1;
+	if (known && s->spec.once_ms &&
+		(old.state == BT_SHIM_STOPPED || old.state == BT_SHIM_FAILED ||
+			old.state == BT_SHIM_INTERRUPTED)) {
+		unlink("sock"); /* it has ended, and that is written: nothing is left to do */
+		s->done = true;
+		return 0;
+	}
 	/* The agent gave this shim up, another one stopped the instance, and the directory is about
 	 * to be removed, the spec first. */
 	if (!s->only_stop && (known ? old.state == BT_SHIM_STOPPED : access("spec", F_OK) < 0)) {
@@ -446,7 +471,10 @@ static int begin(struct shim *s, char *why, size_t n)
 		s->status.exits = old.exits;
 		snprintf(s->status.text, sizeof s->status.text, "started again after its shim");
 	}
-	if (s->only_stop) {
+	if (known && s->spec.once_ms)
+		snprintf(s->status.text, sizeof s->status.text,
+			"nobody saw how it ended: what watched it was killed, or the host stopped");
+	if (s->only_stop || (known && s->spec.once_ms)) {
 		finish_stop(s);
 		return 0;
 	}

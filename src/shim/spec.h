@@ -43,6 +43,8 @@ struct bt_shim_spec {
 	const char *log; /* absolute */
 	int64_t log_max_bytes, log_keep;
 	int64_t backoff_ms, backoff_max_ms;
+	int64_t once_ms; /* 0: an instance. Else a program that runs once: never started again, and
+			    stopped when it has not ended after this time */
 	struct bt_shim_steps stop;
 };
 #define BT_SHIM_MARKER_ENV "BATON_INSTANCE_ID"

@@ -22,7 +22,8 @@ enum bt_shim_state {
 	BT_SHIM_RUNNING,
 	BT_SHIM_WAITING, /* it crashed and is started again after the back-off */
 	BT_SHIM_STOPPING,
-	BT_SHIM_STOPPED,     /* as asked; group and strays are gone */
+	BT_SHIM_STOPPED,     /* as asked, or a program that runs once has ended; group and strays
+				are gone */
 	BT_SHIM_FAILED,	     /* the first exec failed; nothing runs */
 	BT_SHIM_INTERRUPTED, /* stopped because the host shuts down: to be started again */
 	BT_SHIM_STATES,
@@ -40,6 +41,7 @@ struct bt_shim_status {
 	int64_t exits;	   /* how often it ended by itself */
 	int64_t exit_code; /* of the last end; -1: none or unknown */
 	int64_t exit_signal;
+	int64_t late;		     /* 1: a program that runs once did not end in its time */
 	char text[BT_SHIM_TEXT_MAX]; /* one line about the last end or trouble */
 };
 int bt_shim_status_parse(char *text, size_t n, struct bt_shim_status *ret, char *why, size_t why_n);

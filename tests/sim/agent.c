@@ -246,6 +246,7 @@ void agent_crash(struct sim *s, uint16_t h)
 	for (size_t i = 0; i < a->n_tasks; i++)
 		a->tasks[i]->live = false;
 	a->n_tasks = 0;
+	hooks_agent_crashed(s, h);
 	/* Of what was not synced, any first part may have reached the disk. */
 	size_t keep = (size_t)between(s, (int64_t)a->n_synced, (int64_t)a->n_lines);
 	if (keep < a->n_lines)
@@ -302,6 +303,7 @@ static void recover(struct sim *s, uint16_t h)
 		[BT_RECOVER_RUN] = C_RECOVER_RUN,
 		[BT_RECOVER_AGAIN] = C_RECOVER_AGAIN,
 		[BT_RECOVER_PROBE] = C_RECOVER_PROBE,
+		[BT_RECOVER_PARK] = C_RECOVER_PARK,
 	};
 	size_t n = bt_ledger_recover(a->ledger, &open);
 	for (size_t i = 0; i < n; i++) {
@@ -309,6 +311,7 @@ static void recover(struct sim *s, uint16_t h)
 		counters[hows[open[i].how]]++;
 		struct task *t = begin(s, h, &s->store.rows[row]->c);
 		t->recovered = open[i].begun;
+		t->anew = open[i].how == BT_RECOVER_AGAIN && t->c->kind == BT_TASK_EXEC;
 		t->prior = open[i].prior;
 		task_go(s, h, t);
 	}

@@ -107,11 +107,14 @@ static bool starts_with_any(const char *text, const char *const *words, size_t n
 static void check_park(struct sim *s, const char *why)
 {
 	static const char *const undoing[] = {"undo of ", "Drain on "};
+	static const char *const running[] = {"undo of ", "Drain on ", "Exec "};
 	static const char *const observing[] = {"Observe on "};
 	static const char *const planning[] = {"no rollback plan"};
 	static const char *const guards[] = {"not confirmed out", "min_in_rotation"};
 	bool listed = s->phase == BT_PHASE_ROLLING_BACK; /* a task that failed again and again */
-	if (s->phase == BT_PHASE_UNDOING || s->phase == BT_PHASE_RUNNING)
+	if (s->phase == BT_PHASE_RUNNING)
+		listed = starts_with_any(why, running, BT_ARRAY_LEN(running));
+	else if (s->phase == BT_PHASE_UNDOING)
 		listed = starts_with_any(why, undoing, BT_ARRAY_LEN(undoing));
 	else if (s->phase == BT_PHASE_OBSERVING)
 		listed = starts_with_any(why, observing, BT_ARRAY_LEN(observing));
@@ -143,6 +146,8 @@ void check_record(struct sim *s, const struct bt_record *r)
 		s->sent[id] = r->command.key;
 	else if (r->kind == BT_RECORD_RESULT && !bt_command_key_equal(&s->sent[id], &r->result.key))
 		violated(s, "a result of task %u counts that is not of its last attempt", id);
+	if (!s->failed)
+		hooks_record(s, r);
 }
 
 /* What the agent may forget, the server must not: it is durable, or nobody waits for it. */
@@ -272,6 +277,7 @@ void check_end(struct sim *s)
 	bool behind = end == BT_END_DONE && strstr(bt_engine_reason(s->server.engine), "behind");
 	trace(s, "ended: %s %s", bt_end_name(end), bt_engine_reason(s->server.engine));
 	world_requests(s);
+	hooks_end(s, end);
 	switch (end) {
 	case BT_END_DONE:
 		counters[behind ? C_END_DONE_BEHIND : C_END_DONE]++;

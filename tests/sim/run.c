@@ -31,6 +31,8 @@ static void wish(struct sim *s, enum bt_operator op)
 		[BT_OP_ABORT] = C_OPERATOR_ABORT,
 		[BT_OP_PROMOTE] = C_OPERATOR_PROMOTE,
 		[BT_OP_ROLLBACK] = C_OPERATOR_ROLLBACK,
+		[BT_OP_APPROVE] = C_OPERATOR_APPROVE,
+		[BT_OP_REJECT] = C_OPERATOR_REJECT,
 	};
 	s->operator_waits = false;
 	counters[ops[op]]++;
@@ -46,7 +48,7 @@ static void look_after(struct sim *s)
 		return;
 	enum bt_phase p = bt_engine_phase(s->server.engine);
 	enum bt_operator op = BT_OP_RESUME;
-	if (p != BT_PHASE_PAUSED && p != BT_PHASE_PARKED)
+	if (p != BT_PHASE_PAUSED && p != BT_PHASE_PARKED && !hooks_answer(s, &op))
 		return;
 	if (p == BT_PHASE_PARKED) {
 		if (!s->storm && ++s->resumes > 12)

@@ -258,7 +258,10 @@ void scenario(struct sim *s)
 {
 	s->deployment = FIRST_DEPLOYMENT;
 	pick_service(s);
+	hooks_pick(s);
 	pick_odds(s);
+	if (!s->opt.calm && s->rng % 3 == 0)
+		s->odds.exec_fails = s->odds.exec_hangs = 60;
 	if (!s->opt.calm && s->opt.crash_after < 0 && !s->opt.journal)
 		s->runs_left = chance(s, 250) ? (uint32_t)between(s, 1, 3) : 0;
 	s->purpose = s->opt.calm || chance(s, 850) ? BT_PLAN_DEPLOY
@@ -295,6 +298,7 @@ void scenario_next(struct sim *s)
 		     : s->purpose == BT_PLAN_DEPLOY ? (newest < 7 ? newest + 1 : 4)
 						    : OLD;
 	s->n_plans = s->resumes = 0;
+	hooks_reset(s);
 	s->bad_plan = s->merged = s->outsider = s->faulted = s->was_parked = s->aborted =
 		s->operator_waits = false;
 	/* What went wrong before may still be there. */

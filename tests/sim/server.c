@@ -139,7 +139,9 @@ static void make_plan(struct sim *s, const struct bt_update *u)
 		.release = {u->wants_release, "vX", NULL},
 		.known = known_releases,
 		.n_known = N_KNOWN,
-		.first_task_id = u->first_task_id};
+		.first_task_id = u->first_task_id,
+		.failed = s->purpose == BT_PLAN_DEPLOY ? &s->service : NULL,
+		.failed_release = {s->release, "vY", NULL}};
 	struct bt_plan *plan = NULL;
 	struct bt_err err = {0};
 	int r = bt_plan_rollback(&rq, &plan, &err);

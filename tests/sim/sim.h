@@ -6,6 +6,7 @@
  *     journal.c   its journal, and the replay
  *     agent.c     the agent's loop: ledger on a fake disk, tasks, results; crash and recovery
  *     tasks.c     what tasks do to the world
+ *     hooks.c     programs and approvals that a service adds to its plans
  *     world.c     hosts, apps, a balancer, requests: what tasks change and requests meet
  *     net.c       events in time; messages that are lost, repeated, late
  *     check.c     what must hold, after every event and at the end
@@ -27,6 +28,7 @@
 /* After the storm every limit has passed a few times by then. */
 #define HORIZON_MS ((int64_t)8 * 3600 * 1000)
 enum { MAX_SLOTS = 5, MAX_SERVICE_HOSTS = 3, MAX_HOSTS = 4, MAX_INST = 15 };
+enum { MAX_HOOKS = 3 };
 enum { MAX_TASKS = 2048 }; /* ids of a run that are followed */
 enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 
@@ -56,6 +58,9 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(FAULT_DISK_FULL, "fault: release does not fit on the disk")                              \
 	X(FAULT_DRAIN_LATE, "fault: drain deadline passed")                                        \
 	X(FAULT_BAKE_FAILED, "fault: bake saw errors")                                             \
+	X(FAULT_EXEC_FAILED, "fault: a program fails")                                             \
+	X(FAULT_EXEC_HANGS, "fault: a program hangs until its time is over")                       \
+	X(FAULT_WATCHER_KILLED, "fault: nobody sees how a program ends")                           \
 	X(FAULT_OUTSIDER, "fault: somebody changed the world after the plan")                      \
 	X(FAULT_BAD_PLAN, "fault: plan against a guard")                                           \
 	X(PLAN_WIDENED, "plan: a switch names who is out already")                                 \
@@ -66,6 +71,8 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(OPERATOR_ABORT, "operator: abort")                                                       \
 	X(OPERATOR_PROMOTE, "operator: promote")                                                   \
 	X(OPERATOR_ROLLBACK, "operator: rollback")                                                 \
+	X(OPERATOR_APPROVE, "operator: approve")                                                   \
+	X(OPERATOR_REJECT, "operator: reject")                                                     \
 	X(OPERATOR_REFUSED, "operator: wish refused")                                              \
 	X(LEDGER_NEW, "ledger: new command")                                                       \
 	X(LEDGER_RUNNING, "ledger: repeat of a running command")                                   \
@@ -75,6 +82,7 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(RECOVER_RUN, "recovery: accepted, not begun")                                            \
 	X(RECOVER_AGAIN, "recovery: begun, done again")                                            \
 	X(RECOVER_PROBE, "recovery: begun, probed")                                                \
+	X(RECOVER_PARK, "recovery: begun, may not be repeated, looked for")                        \
 	X(ENGINE_GAVE_UP, "engine: attempt given up")                                              \
 	X(ENGINE_RETRIED, "engine: task sent again")                                               \
 	X(ENGINE_SKIPPED, "engine: task skipped")                                                  \
@@ -85,6 +93,10 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(ENGINE_TAKEOVER, "engine: takeover")                                                     \
 	X(ENGINE_REPLAYED, "engine: journal replayed")                                             \
 	X(ENGINE_REPLAYED_JSON, "engine: journal replayed through JSON")                           \
+	X(ENGINE_CLOSING, "engine: closing stages without a rollback plan")                        \
+	X(HOOK_RUN, "hook: a program succeeded")                                                   \
+	X(HOOK_ASKED, "hook: an approval is asked for")                                            \
+	X(HOOK_SILENCE, "hook: nobody approved in time")                                           \
 	X(STRATEGY_BLUE_GREEN, "run: blue-green")                                                  \
 	X(STRATEGY_ROLLING, "run: rolling")                                                        \
 	X(STRATEGY_RECREATE, "run: recreate")                                                      \
@@ -189,12 +201,19 @@ struct task { /* that an agent runs */
 	const struct bt_command *c;
 	enum step step;
 	bool live, recovered;
+	bool anew; /* Exec: begins its program (again) whatever ran before */
 	struct bt_prior prior;
 	int64_t started_ms;
 	uint32_t life; /* Bake: of the instance when it began */
 	struct bt_result result;
 	struct snapshot *seen;
 	uint32_t stamp;
+};
+struct program { /* of an Exec task, beside the agent */
+	uint32_t attempt, runs;
+	uint16_t host;
+	int64_t ends_ms;
+	bool good, seen; /* seen: what watches it lives */
 };
 struct answer { /* a message with a result */
 	struct bt_result r;
@@ -263,6 +282,7 @@ struct odds { /* of 1000, while the storm lasts */
 	uint32_t server_crash, agent_crash; /* at a transaction, at a line of the file */
 	uint32_t limit, half; /* a task's time limit passes; a start or stop fails half-way */
 	uint32_t app_slow, app_never, app_exits, app_dies, app_revives, drain_slow, bake_fails;
+	uint32_t exec_fails, exec_hangs;
 	uint32_t old_bad; /* apps of the old release fail as well */
 };
 
@@ -325,6 +345,13 @@ struct sim {
 	bool operator_waits; /* an event to resume is on its way */
 	bool aborts_when_parked, was_parked, aborted, ended;
 	uint32_t target; /* what a rollback goes to */
+
+	struct bt_hook hooks[BT_HOOK_WHENS][MAX_HOOKS];
+	struct program programs[MAX_TASKS];
+	uint8_t word[MAX_TASKS];	/* of Exec and Approve tasks: what the journal says */
+	uint32_t resumed_at[MAX_TASKS]; /* n_resumed when it was last sent */
+	uint32_t asking;		/* the Approve task that waits; 0: none */
+	uint32_t n_approved, approved_at, n_resumed;
 };
 
 /* net.c */
@@ -370,6 +397,10 @@ void agent_write(struct sim *s, uint16_t h, const struct line *l);
 bool agent_quiet(const struct sim *s, uint16_t h);
 /* tasks.c */
 void task_go(struct sim *s, uint16_t h, struct task *t);
+/* What an effect's code ends with. */
+void task_again(struct sim *s, uint16_t h, struct task *t, int64_t at_ms);
+void task_done(struct sim *s, uint16_t h, struct task *t, enum bt_outcome o, const char *detail);
+void task_effect(struct sim *s, uint16_t h);
 struct bt_prior task_observe(struct sim *s, const struct bt_command *c);
 
 /* journal.c */
@@ -394,6 +425,15 @@ void server_free(struct sim *s);
 /* twist.c */
 void twist(struct sim *s, struct bt_plan *p);
 void meddle(struct sim *s);
+
+/* hooks.c */
+void hooks_pick(struct sim *s);
+void hooks_reset(struct sim *s); /* another run */
+void hooks_program(struct sim *s, uint16_t h, struct task *t);
+void hooks_agent_crashed(struct sim *s, uint16_t h);
+bool hooks_answer(struct sim *s, enum bt_operator *ret); /* false: nobody will */
+void hooks_record(struct sim *s, const struct bt_record *r);
+void hooks_end(struct sim *s, enum bt_end end);
 
 /* scenario.c */
 void scenario(struct sim *s);

@@ -29,12 +29,12 @@ static int64_t duration(struct sim *s, const struct bt_command *c)
 	}
 }
 
-static void again(struct sim *s, uint16_t h, struct task *t, int64_t at_ms)
+void task_again(struct sim *s, uint16_t h, struct task *t, int64_t at_ms)
 {
 	at(s, at_ms, EV_TASK, t->stamp, h, 0, t);
 }
 
-static void done(struct sim *s, uint16_t h, struct task *t, enum bt_outcome o, const char *detail)
+void task_done(struct sim *s, uint16_t h, struct task *t, enum bt_outcome o, const char *detail)
 {
 	bool undoable = bt_task_info(t->c->kind)->has_undo;
 	if (o == BT_OUTCOME_DONE && undoable && fault(s, s->odds.limit, C_FAULT_LIMIT_AFTER)) {
@@ -57,7 +57,7 @@ static void done(struct sim *s, uint16_t h, struct task *t, enum bt_outcome o, c
 }
 
 /* After an effect on the world: the place where the crash tests strike. */
-static void effect(struct sim *s, uint16_t h)
+void task_effect(struct sim *s, uint16_t h)
 {
 	if (s->storm && chance(s, s->odds.agent_crash * 3))
 		at(s, s->now_ms, EV_CRASH_AGENT, 0, h, 0, NULL);
@@ -75,23 +75,23 @@ static void start(struct sim *s, uint16_t h, struct task *t, uint32_t release)
 	struct inst *in = &s->inst[i];
 	if (in->app != APP_ABSENT) {
 		if (in->release == release)
-			done(s, h, t, BT_OUTCOME_DONE, "it runs");
+			task_done(s, h, t, BT_OUTCOME_DONE, "it runs");
 		else
-			done(s, h, t, BT_OUTCOME_FAILED, "something else runs in the slot");
+			task_done(s, h, t, BT_OUTCOME_FAILED, "something else runs in the slot");
 		return;
 	}
 	if (!(s->disk[h] & 1u << release)) {
-		done(s, h, t, BT_OUTCOME_FAILED, "the release is not on the disk");
+		task_done(s, h, t, BT_OUTCOME_FAILED, "the release is not on the disk");
 		return;
 	}
 	if (release == s->release && fault(s, s->odds.app_exits, C_FAULT_APP_EXITS)) {
-		done(s, h, t, BT_OUTCOME_FAILED, "exit code 1");
+		task_done(s, h, t, BT_OUTCOME_FAILED, "exit code 1");
 		return;
 	}
 	world_start(s, i, release);
-	effect(s, h);
+	task_effect(s, h);
 	bool half = fault(s, s->odds.half, C_FAULT_HALF);
-	done(s, h, t, half ? BT_OUTCOME_FAILED : BT_OUTCOME_DONE, half ? "no answer" : NULL);
+	task_done(s, h, t, half ? BT_OUTCOME_FAILED : BT_OUTCOME_DONE, half ? "no answer" : NULL);
 }
 
 /* Health now, or look again; FAILED at the deadline. */
@@ -99,26 +99,26 @@ static void health(struct sim *s, uint16_t h, struct task *t, const struct inst 
 {
 	int64_t deadline = t->started_ms + within;
 	if (in->app == APP_HEALTHY)
-		done(s, h, t, BT_OUTCOME_DONE, NULL);
+		task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 	else if (s->now_ms >= deadline || in->app == APP_ABSENT)
-		done(s, h, t, BT_OUTCOME_FAILED, "never healthy");
+		task_done(s, h, t, BT_OUTCOME_FAILED, "never healthy");
 	else if (in->healthy_ms > s->now_ms && in->healthy_ms < deadline)
-		again(s, h, t, in->healthy_ms + 1);
+		task_again(s, h, t, in->healthy_ms + 1);
 	else
-		again(s, h, t, deadline);
+		task_again(s, h, t, deadline);
 }
 
 static void stop(struct sim *s, uint16_t h, struct task *t)
 {
 	if (s->inst[t->c->instance].app != APP_ABSENT) {
 		world_stop(s, t->c->instance);
-		effect(s, h);
+		task_effect(s, h);
 		if (t->c->key.verb == BT_DO && fault(s, s->odds.half, C_FAULT_HALF)) {
-			done(s, h, t, BT_OUTCOME_FAILED, "its port is held");
+			task_done(s, h, t, BT_OUTCOME_FAILED, "its port is held");
 			return;
 		}
 	}
-	done(s, h, t, BT_OUTCOME_DONE, NULL);
+	task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 }
 
 static void undo_stop(struct sim *s, uint16_t h, struct task *t)
@@ -126,15 +126,15 @@ static void undo_stop(struct sim *s, uint16_t h, struct task *t)
 	const struct inst *in = &s->inst[t->c->instance];
 	struct bt_prior p = t->prior;
 	if (!p.running || !p.known) {
-		done(s, h, t, BT_OUTCOME_DONE, "nothing ran before");
+		task_done(s, h, t, BT_OUTCOME_DONE, "nothing ran before");
 		return;
 	}
 	if (in->app == APP_ABSENT) {
 		world_start(s, t->c->instance, p.release);
-		effect(s, h);
+		task_effect(s, h);
 	}
 	if (in->release != p.release)
-		done(s, h, t, BT_OUTCOME_FAILED, "something else runs in the slot");
+		task_done(s, h, t, BT_OUTCOME_FAILED, "something else runs in the slot");
 	else
 		health(s, h, t, in, 60000);
 }
@@ -143,7 +143,7 @@ static void undo_start(struct sim *s, uint16_t h, struct task *t)
 {
 	const struct inst *in = &s->inst[t->c->instance];
 	if (t->prior.known && t->prior.running && t->prior.release == in->release)
-		done(s, h, t, BT_OUTCOME_DONE, "it ran before");
+		task_done(s, h, t, BT_OUTCOME_DONE, "it ran before");
 	else
 		stop(s, h, t);
 }
@@ -154,27 +154,27 @@ static void component(struct sim *s, uint16_t h, struct task *t)
 	if (t->c->key.verb == BT_UNDO) {
 		if (t->prior.known && !t->prior.present)
 			s->disk[h] &= ~bit;
-		effect(s, h);
-		done(s, h, t, BT_OUTCOME_DONE, NULL);
+		task_effect(s, h);
+		task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 		return;
 	}
 	if (!(s->disk[h] & bit) && fault(s, s->odds.disk_full, C_FAULT_DISK_FULL)) {
-		done(s, h, t, BT_OUTCOME_FAILED, "disk full");
+		task_done(s, h, t, BT_OUTCOME_FAILED, "disk full");
 		return;
 	}
 	s->disk[h] |= bit;
-	effect(s, h);
-	done(s, h, t, BT_OUTCOME_DONE, NULL);
+	task_effect(s, h);
+	task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 }
 
 static void backend(struct sim *s, uint16_t h, struct task *t)
 {
 	for (size_t i = 0; i < t->c->n_pool; i++)
 		if (s->inst[t->c->pool[i]].app != APP_HEALTHY) {
-			done(s, h, t, BT_OUTCOME_FAILED, "a backend does not answer");
+			task_done(s, h, t, BT_OUTCOME_FAILED, "a backend does not answer");
 			return;
 		}
-	done(s, h, t, BT_OUTCOME_DONE, NULL);
+	task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 }
 
 static void switch_pool(struct sim *s, uint16_t h, struct task *t)
@@ -185,17 +185,17 @@ static void switch_pool(struct sim *s, uint16_t h, struct task *t)
 		in[c->pool[i]] = true;
 	if (c->generation <= s->balancer.generation) {
 		bool same = !memcmp(in, s->balancer.in, sizeof in);
-		done(s, h, t, same ? BT_OUTCOME_DONE : BT_OUTCOME_REFUSED,
+		task_done(s, h, t, same ? BT_OUTCOME_DONE : BT_OUTCOME_REFUSED,
 			same ? NULL : "a newer generation is there");
 		return;
 	}
 	if (fault(s, s->odds.switch_refused, C_FAULT_SWITCH_REFUSED)) {
-		done(s, h, t, BT_OUTCOME_FAILED, "configuration test failed");
+		task_done(s, h, t, BT_OUTCOME_FAILED, "configuration test failed");
 		return;
 	}
 	world_pool(s, in, c->one, c->generation);
-	effect(s, h);
-	done(s, h, t, BT_OUTCOME_DONE, NULL);
+	task_effect(s, h);
+	task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 }
 
 static void drain(struct sim *s, uint16_t h, struct task *t)
@@ -208,42 +208,42 @@ static void drain(struct sim *s, uint16_t h, struct task *t)
 	}
 	if (free_ms <= s->now_ms) {
 		t->result.drained = true;
-		done(s, h, t, BT_OUTCOME_DONE, NULL);
+		task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 	} else if (s->now_ms >= deadline) {
 		counters[C_FAULT_DRAIN_LATE]++;
 		s->faulted = true;
 		for (size_t i = 0; i < t->c->n_out; i++)
 			s->inst[t->c->out[i]].cut_allowed = !s->balancer.in[t->c->out[i]];
-		done(s, h, t, BT_OUTCOME_DONE, "connections are left");
+		task_done(s, h, t, BT_OUTCOME_DONE, "connections are left");
 	} else {
-		again(s, h, t, free_ms < deadline ? free_ms : deadline);
+		task_again(s, h, t, free_ms < deadline ? free_ms : deadline);
 	}
 }
 
 static void bake(struct sim *s, uint16_t h, struct task *t)
 {
 	if (s->now_ms < t->started_ms + t->c->wait_ms) {
-		again(s, h, t, t->started_ms + t->c->wait_ms);
+		task_again(s, h, t, t->started_ms + t->c->wait_ms);
 		return;
 	}
 	bool bad = t->c->instance != BT_NONE && s->inst[t->c->instance].app != APP_HEALTHY;
 	if (fault(s, s->odds.bake_fails, C_FAULT_BAKE_FAILED))
 		bad = true;
-	done(s, h, t, bad ? BT_OUTCOME_FAILED : BT_OUTCOME_DONE, bad ? "errors" : NULL);
+	task_done(s, h, t, bad ? BT_OUTCOME_FAILED : BT_OUTCOME_DONE, bad ? "errors" : NULL);
 }
 
 static void observe(struct sim *s, uint16_t h, struct task *t)
 {
 	t->seen = BT_ARENA_NEW(s->arena, struct snapshot);
 	world_snapshot(s, h, t->seen);
-	done(s, h, t, BT_OUTCOME_DONE, NULL);
+	task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 }
 
 static void act(struct sim *s, uint16_t h, struct task *t)
 {
 	bool undo = t->c->key.verb == BT_UNDO;
 	if (bt_task_info(t->c->kind)->has_undo && fault(s, s->odds.limit, C_FAULT_LIMIT_BEFORE)) {
-		done(s, h, t, BT_OUTCOME_UNKNOWN, "not begun within its limit");
+		task_done(s, h, t, BT_OUTCOME_UNKNOWN, "not begun within its limit");
 		return;
 	}
 	switch (t->c->kind) {
@@ -280,8 +280,11 @@ static void act(struct sim *s, uint16_t h, struct task *t)
 	case BT_TASK_BAKE:
 		bake(s, h, t);
 		break;
+	case BT_TASK_EXEC:
+		hooks_program(s, h, t);
+		break;
 	default:
-		done(s, h, t, BT_OUTCOME_DONE, NULL);
+		task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 		break;
 	}
 }
@@ -309,7 +312,7 @@ void task_go(struct sim *s, uint16_t h, struct task *t)
 				bt_verb_name(t->c->key.verb), t->c->key.task);
 		t->started_ms = s->now_ms;
 		if (undo && !undo_prior(s, h, t) && t->c->kind != BT_TASK_SWITCH) {
-			done(s, h, t, BT_OUTCOME_DONE, "it was never begun");
+			task_done(s, h, t, BT_OUTCOME_DONE, "it was never begun");
 			return;
 		}
 		if (!undo && !(t->recovered && t->prior.known))
@@ -320,7 +323,7 @@ void task_go(struct sim *s, uint16_t h, struct task *t)
 		agent_write(s, h, &l);
 	} else if (t->step == STEP_BEGUN) {
 		t->step = STEP_EFFECT;
-		again(s, h, t, s->now_ms + duration(s, t->c));
+		task_again(s, h, t, s->now_ms + duration(s, t->c));
 	} else if (t->step == STEP_EFFECT) {
 		struct bt_prior p;
 		if (t->c->key.verb == BT_DO && !bt_ledger_prior(s->agents[h].ledger,

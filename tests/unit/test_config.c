@@ -279,6 +279,34 @@ static void problems(void **state)
 		"or write $${VERSION} for the text");
 	REFUSED("env: [VERSION]\n" MINIMAL "artifact: ${VERSION}.jar\n",
 		"f:6:11: ${VERSION} is not set in the environment");
+	REFUSED(MINIMAL "deploy: {hooks: {before: [{run: [./a], on: local}, {Aprove: {}}]}}\n",
+		"f:5:52: deploy.hooks.before: expected a task, {run: [./migrate.sh, --up]} or "
+		"{Approve: {within: 30m}}, found 'Aprove' (did you mean 'Approve'?)");
+	REFUSED(MINIMAL
+		"deploy: {hooks: {before: [{run: './a {port}'}, {run: b, on: each instance}, "
+		"{run: c, on: was9}], on_failure: [{Approve: {within: 1m}}]}}\n",
+		"f:5:27: deploy.hooks.before: {port} and {slot}: there are new instances in "
+		"before_switch and after_switch only",
+		"f:5:48: deploy.hooks.before: on: each instance: there are new instances in "
+		"before_switch and after_switch only",
+		"f:5:77: deploy.hooks.before: on: expected once, each host, each instance or one "
+		"of "
+		"the service's hosts, found 'was9'",
+		"f:5:111: deploy.hooks.on_failure: Approve: nobody is asked once a run has failed");
+	REFUSED(MINIMAL
+		"deploy: {hooks: {before_switch: [{run: [a], timeout: 5, repeat: maybe, onn: "
+		"once}, {Approve: {}}], after: []}}\n",
+		"f:5:54: deploy.hooks.before_switch: expected a duration with a unit such as "
+		"500ms, "
+		"30s, 5m, 2h, found '5'",
+		"f:5:65: deploy.hooks.before_switch: expected safe or never, found 'maybe'",
+		"f:5:72: unknown key 'onn' in deploy.hooks.before_switch, expected run, on, "
+		"timeout, "
+		"env and repeat, such as {run: [./migrate.sh, --up], timeout: 5m} (did you mean "
+		"'on'?)",
+		"f:5:94: deploy.hooks.before_switch: within is missing: expected how long the run "
+		"waits for the approval, such as {Approve: {within: 30m}}",
+		"f:5:100: unknown key 'after' in deploy.hooks");
 	REFUSED(MINIMAL "deploy: {on_failure: continue}\n",
 		"f:5:22: deploy.on_failure: expected rollback, halt, or continue N (lanes that may "
 		"fail), found 'continue'");

@@ -83,11 +83,80 @@ static void unlimited(void **state)
 	bt_engine_free(e);
 }
 
+/* Time that a run waits for people is not the run's. */
+static void paused_time_does_not_count(void **state)
+{
+	(void)state;
+	int64_t deadline;
+	struct bt_engine *e = start(60000, &deadline);
+	step(e, &(struct bt_event){.kind = BT_EVENT_OPERATOR, .now_ms = 11000, .op = BT_OP_PAUSE});
+	deadline = step(e, &(struct bt_event){.kind = BT_EVENT_TIMER, .now_ms = 500000});
+	assert_int_equal(bt_engine_phase(e), BT_PHASE_PAUSED);
+	assert_true(deadline > 500000);
+	deadline =
+		step(e, &(struct bt_event){
+				.kind = BT_EVENT_OPERATOR, .now_ms = 511000, .op = BT_OP_RESUME});
+	assert_int_equal(deadline, 561000); /* 10 s had passed before, 50 s are left */
+	step(e, &(struct bt_event){.kind = BT_EVENT_TIMER, .now_ms = 560999});
+	assert_int_equal(bt_engine_phase(e), BT_PHASE_RUNNING);
+	step(e, &(struct bt_event){.kind = BT_EVENT_TIMER, .now_ms = 561000});
+	assert_int_not_equal(bt_engine_phase(e), BT_PHASE_RUNNING);
+	assert_non_null(strstr(bt_engine_reason(e), "not done within 60 s"));
+	bt_engine_free(e);
+}
+
+/* An approval of ten minutes in a run of one: the run's minute begins when it was given. And while
+ * the run is paused, nobody is asked. */
+static void approval_time_does_not_count(void **state)
+{
+	(void)state;
+	struct bt_engine *e = bt_engine_new(1);
+	struct bt_plan *p = plan(60000);
+	BT_JSON json_t *j = bt_plan_to_json(p);
+	bt_plan_free(p);
+	json_t *stages = json_object_get(j, "stages");
+	json_array_insert_new(stages, 0,
+		json_pack("{s:s, s:[{s:s, s:[{s:i, s:s, s:i, s:i}]}]}", "name", "ask", "lanes",
+			"name", "approval", "tasks", "id", 2, "task", "Approve", "timeout_ms", 0,
+			"wait_ms", 600000));
+	struct bt_err err = {0};
+	if (bt_plan_from_json(j, &p, &err) < 0)
+		fail_msg("%s", err.text);
+	int64_t deadline = step(e,
+		&(struct bt_event){.kind = BT_EVENT_START, .now_ms = 1000, .plan = p, .token = 1});
+	assert_int_equal(deadline, 601000);
+	struct bt_command *c = NULL;
+	assert_int_equal(bt_engine_outstanding(e, &c), 0); /* no host is asked */
+	free(c);
+	step(e, &(struct bt_event){.kind = BT_EVENT_OPERATOR, .now_ms = 301000, .op = BT_OP_PAUSE});
+	step(e, &(struct bt_event){.kind = BT_EVENT_TIMER, .now_ms = 900000});
+	deadline =
+		step(e, &(struct bt_event){
+				.kind = BT_EVENT_OPERATOR, .now_ms = 901000, .op = BT_OP_RESUME});
+	assert_int_equal(deadline, 1201000);
+	deadline = step(
+		e, &(struct bt_event){.kind = BT_EVENT_TAKEOVER, .now_ms = 902000, .token = 2});
+	assert_int_equal(deadline, 1201000); /* a server's restart gives nobody more time */
+	deadline = step(e, &(struct bt_event){.kind = BT_EVENT_OPERATOR,
+				   .now_ms = 1000000,
+				   .op = BT_OP_APPROVE,
+				   .by = "ann"});
+	assert_int_equal(deadline, 1060000);
+	assert_int_equal(bt_engine_task(e, 2, NULL), BT_TASK_DONE);
+	struct bt_update u = {0};
+	const struct bt_event again = {
+		.kind = BT_EVENT_OPERATOR, .now_ms = 1000001, .op = BT_OP_APPROVE};
+	assert_int_equal(bt_engine_step(e, &again, &u, &err), BT_E_REFUSED);
+	bt_engine_free(e);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(limited),
 		cmocka_unit_test(unlimited),
+		cmocka_unit_test(paused_time_does_not_count),
+		cmocka_unit_test(approval_time_does_not_count),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

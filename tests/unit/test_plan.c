@@ -330,6 +330,72 @@ static void refused(struct world_case *c, planner *plan, int code, const char *s
 
 /* ── cases ── */
 
+static const char *const smoke[] = {"./smoke.sh", "{port}"}, *const note[] = {"./note.sh"};
+static const struct bt_hook before[] = {
+	{.kind = BT_TASK_EXEC,
+		.exec = {.run = note, .n_run = 1},
+		.on = BT_ON_EACH_HOST,
+		.timeout_ms = 60000},
+	{.kind = BT_TASK_EXEC,
+		.exec = {.run = note, .n_run = 1},
+		.on = BT_ON_HOST,
+		.host = "was2",
+		.timeout_ms = 60000},
+};
+static const struct bt_hook around[] = {
+	{.kind = BT_TASK_EXEC,
+		.exec = {.run = smoke, .n_run = 2, .safe = true},
+		.on = BT_ON_EACH_INSTANCE,
+		.timeout_ms = 60000},
+	{.kind = BT_TASK_EXEC,
+		.exec = {.run = note, .n_run = 1},
+		.on = BT_ON_EACH_HOST,
+		.timeout_ms = 60000},
+	{.kind = BT_TASK_APPROVE, .within_ms = 1800000},
+};
+static const struct bt_hook going_back[] = {
+	{.kind = BT_TASK_EXEC, .exec = {.run = note, .n_run = 1}, .timeout_ms = 60000}};
+
+static void hook(struct world_case *c)
+{
+	struct bt_hooks *h = c->service.deploy.hooks;
+	h[BT_HOOK_BEFORE] = (struct bt_hooks){before, 2};
+	h[BT_HOOK_BEFORE_SWITCH] = (struct bt_hooks){around, 3};
+	h[BT_HOOK_AFTER_SWITCH] = (struct bt_hooks){around, 1};
+	h[BT_HOOK_ON_FAILURE] = (struct bt_hooks){going_back, 1};
+}
+
+static void hooks(void **state)
+{
+	(void)state;
+	struct world_case c;
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "blue green", "web1");
+	serves(&c, "was1/blue", 1);
+	serves(&c, "was2/blue", 1);
+	hook(&c);
+	golden(&c, bt_plan_deploy, "hooks-blue-green");
+	golden_json(&c, bt_plan_deploy, "hooks-blue-green");
+
+	/* The way back of a run that failed tells, too; a rollback by hand has nobody to tell. */
+	c.rq.failed = &c.service;
+	c.rq.failed_release = (struct bt_plan_release){2, "v2", NULL};
+	c.rq.release = (struct bt_plan_release){1, "v1", NULL};
+	golden(&c, bt_plan_rollback, "hooks-rollback");
+
+	setup(&c, BT_STRATEGY_ROLLING, "was1 was2", "a b", "web1");
+	serves(&c, "was1/a", 1);
+	serves(&c, "was1/b", 1);
+	serves(&c, "was2/a", 1);
+	serves(&c, "was2/b", 1);
+	c.service.deploy.batch = 2;
+	hook(&c);
+	golden(&c, bt_plan_deploy, "hooks-rolling");
+
+	c.seen[1].no_exec = "host policy (/etc/baton/policy.yaml, rule 'exec'): off";
+	refused(&c, bt_plan_deploy, BT_E_REFUSED,
+		"deploy.hooks.before needs to run a program on was2: host policy");
+}
+
 static void blue_green(void **state)
 {
 	(void)state;
@@ -695,6 +761,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(blue_green),
+		cmocka_unit_test(hooks),
 		cmocka_unit_test(changes),
 		cmocka_unit_test(several_nginx),
 		cmocka_unit_test(rolling),
