@@ -3,7 +3,7 @@
 # Groups: build (compile baton), demo (what `make demo` runs), test (what `make test` runs).
 set -eu
 build="build-essential meson ninja-build pkg-config libevent-dev libcurl4-openssl-dev libssl-dev
-	libjansson-dev libyaml-dev libsqlite3-dev libarchive-dev libzstd-dev"
+	libjansson-dev libyaml-dev libsqlite3-dev libarchive-dev libzstd-dev libncurses-dev"
 demo="nginx openjdk-17-jdk-headless libtomcat10-embed-java libtomcat10-java python3"
 test="$build $demo libcmocka-dev clang clang-format binutils python3-pytest python3-pytest-xdist
 	python3-yaml python3-pyte cppcheck curl openssl procps iproute2 strace faketime zstd zip

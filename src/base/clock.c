@@ -31,3 +31,16 @@ const char *bt_clock_format(int64_t wall_ms, char buf[static 32])
 	snprintf(buf + n, 32 - n, ".%03dZ", (int)(wall_ms % 1000));
 	return buf;
 }
+
+int64_t bt_clock_parse(const char *rfc3339)
+{
+	struct tm utc = {0};
+	const char *rest = rfc3339 ? strptime(rfc3339, "%Y-%m-%dT%H:%M:%S", &utc) : NULL;
+	int64_t ms = 0;
+	if (rest && *rest == '.') {
+		int64_t unit = 100;
+		for (rest++; *rest >= '0' && *rest <= '9'; rest++, unit /= 10)
+			ms += (*rest - '0') * unit;
+	}
+	return rest && *rest == 'Z' && !rest[1] ? (int64_t)timegm(&utc) * 1000 + ms : -1;
+}

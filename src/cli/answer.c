@@ -1,5 +1,7 @@
 #include "cli/answer.h"
 
+#include "base/clock.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,13 +24,11 @@ void bt_answer_number(const json_t *j, const char *key, char buf[static 32])
 void bt_answer_time(const json_t *j, const char *key, char buf[static 32])
 {
 	const json_t *t = json_object_get(j, key);
-	struct tm utc = {0}, local;
-	time_t seconds = 0;
+	struct tm local;
+	int64_t ms =
+		json_is_integer(t) ? json_integer_value(t) : bt_clock_parse(json_string_value(t));
+	time_t seconds = (time_t)(ms / 1000);
 	snprintf(buf, 32, "%s", "");
-	if (json_is_integer(t))
-		seconds = (time_t)(json_integer_value(t) / 1000);
-	else if (json_is_string(t) && strptime(json_string_value(t), "%Y-%m-%dT%H:%M:%S", &utc))
-		seconds = timegm(&utc);
 	if (seconds <= 0)
 		return;
 	localtime_r(&seconds, &local);

@@ -104,6 +104,7 @@ int bt_cmd_status(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_history(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_releases(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_hosts(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_top(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_logs(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_token_create(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_token_list(struct bt_cli *cli, struct bt_err *err);

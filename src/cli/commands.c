@@ -107,6 +107,7 @@ OPTIONS(adopt_options,
 	{"json", 0, NULL, "one event a line, as JSON"});
 EXAMPLES(adopt_examples, "baton adopt shop", "baton adopt shop --version 1.4.1");
 OPTIONS(json_only, JSON_OPTION);
+OPTIONS(top_options, {"once", 0, NULL, "print everything once, on a terminal, too"});
 OPTIONS(history_options, {"limit", 'n', "N", "how many (default: 20)"}, JSON_OPTION);
 OPTIONS(logs_options, {"follow", 'f', NULL, "go on as lines are written"},
 	{"lines", 'n', "N", "how many of the last lines of each instance (default: 100)"},
@@ -222,6 +223,17 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.client = true,
 		.exits = "0 2 5",
 		.run = bt_cmd_status},
+	{.name = "top",
+		.args = "",
+		.summary = "Watch services, slots, runs and hosts on a terminal.",
+		.details =
+			"Up and down choose a service or a run, Enter shows what the run does, "
+			"left or Escape goes back, q leaves. Where standard output is no terminal "
+			"it prints everything once.",
+		WITH_OPTIONS(top_options),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_top},
 	{.name = "history",
 		.args = "[SERVICE]",
 		.max_args = 1,

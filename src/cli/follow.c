@@ -159,7 +159,7 @@ int bt_follow(const struct bt_follow *f, struct bt_err *err)
 	int64_t begun = bt_clock_boot_ms();
 	bool asked = false;
 	BT_FREE char *path = bt_asprintf("/v1/deployments/%" PRId64 "/events", f->id);
-	struct bt_stream *stream = bt_stream_new(c, path, &handlers, &s);
+	struct bt_stream *stream = bt_stream_new(c, path, false, &handlers, &s);
 	struct event *tick = event_new(c->base, -1, EV_PERSIST, on_tick, &s);
 	struct timeval eighth = {.tv_usec = 125000};
 	evtimer_add(tick, &eighth);

@@ -77,7 +77,7 @@ struct bt_stream {
 	const struct bt_stream_handlers *handlers;
 	void *arg;
 	struct bt_sse sse;
-	int64_t cursor;
+	int64_t cursor; /* -1: from now on */
 	struct bt_http_call *call;
 	struct event *timer; /* the next try, or the watch over silence */
 	int tries;
@@ -169,7 +169,9 @@ static void on_done(void *arg, const struct bt_http_response *r, const struct bt
 
 static void connect_stream(struct bt_stream *s)
 {
-	BT_FREE char *path = bt_asprintf("%s?after=%lld", s->path, (long long)s->cursor);
+	BT_FREE char *path = s->cursor < 0
+				     ? bt_asprintf("%s?after=now", s->path)
+				     : bt_asprintf("%s?after=%lld", s->path, (long long)s->cursor);
 	BT_FREE char *url = NULL;
 	BT_FREE char *auth = NULL;
 	struct bt_http_header headers[2];
@@ -184,12 +186,13 @@ static void connect_stream(struct bt_stream *s)
 	s->call = bt_http_start(s->client->http, &rq, on_done, s);
 }
 
-struct bt_stream *bt_stream_new(
-	struct bt_client *c, const char *path, const struct bt_stream_handlers *handlers, void *arg)
+struct bt_stream *bt_stream_new(struct bt_client *c, const char *path, bool from_now,
+	const struct bt_stream_handlers *handlers, void *arg)
 {
 	struct bt_stream *s = bt_calloc(1, sizeof *s);
 	s->client = c;
 	s->path = bt_strdup(path);
+	s->cursor = from_now ? -1 : 0;
 	s->handlers = handlers;
 	s->arg = arg;
 	s->sse.on_event = on_event;

@@ -24,7 +24,7 @@ struct bt_stream_handlers {
 	void (*failed)(void *arg, const struct bt_err *err);
 };
 struct bt_stream;
-/* path without a query; the cursor starts at 0. */
-struct bt_stream *bt_stream_new(struct bt_client *c, const char *path,
+/* path without a query; begins with the first event, or with what comes from now on. */
+struct bt_stream *bt_stream_new(struct bt_client *c, const char *path, bool from_now,
 	const struct bt_stream_handlers *handlers, void *arg);
 struct bt_stream *bt_stream_free(struct bt_stream *s); /* NULL is fine; returns NULL */

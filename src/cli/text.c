@@ -1,4 +1,5 @@
 /* Text for terminals: an app's log line or a hostile file name must not move the cursor. */
+#include "base/clock.h"
 #include "cli/view.h"
 
 #include <stdio.h>
@@ -76,13 +77,12 @@ size_t bt_view_columns(const char *text)
 
 void bt_view_time(const char *rfc3339, char ret[static 16])
 {
-	struct tm utc = {0};
-	const char *rest = rfc3339 ? strptime(rfc3339, "%Y-%m-%dT%H:%M:%S", &utc) : NULL;
-	if (!rest) {
+	int64_t ms = bt_clock_parse(rfc3339);
+	if (ms < 0) {
 		snprintf(ret, 16, "%8s", "");
 		return;
 	}
-	time_t seconds = timegm(&utc);
+	time_t seconds = (time_t)(ms / 1000);
 	struct tm local;
 	localtime_r(&seconds, &local);
 	strftime(ret, 16, "%H:%M:%S", &local);

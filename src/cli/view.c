@@ -387,11 +387,10 @@ static void live_record(struct bt_view *v, const json_t *r, const struct bt_said
 
 static void note_time(struct bt_view *v, const char *at)
 {
-	struct tm utc = {0};
-	const char *rest = at ? strptime(at, "%Y-%m-%dT%H:%M:%S", &utc) : NULL;
-	if (!rest)
+	int64_t ms = bt_clock_parse(at);
+	if (ms < 0)
 		return;
-	v->last_at_ms = (int64_t)timegm(&utc) * 1000 + (*rest == '.' ? atoi(rest + 1) : 0);
+	v->last_at_ms = ms;
 	if (!v->first_at_ms)
 		v->first_at_ms = v->last_at_ms;
 }

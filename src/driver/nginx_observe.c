@@ -16,6 +16,8 @@ struct observe {
 	struct bt_nginx_test *test;
 	struct bt_op *ask;
 	bool working, cancelled, tested;
+	bool steady;  /* no change of this nginx was under way when the look began */
+	bool differs; /* the file is not what was confirmed */
 	void (*done)(void *, int, const struct bt_seen_balancer *, const struct bt_err *);
 	void *arg;
 	struct bt_arena *arena; /* everything below lives in it */
@@ -60,7 +62,7 @@ static void trouble(struct observe *o, const char *text)
 static void look_at_file(struct observe *o)
 {
 	struct bt_err err = {0};
-	BT_FREE char *text = NULL, *line = NULL;
+	BT_FREE char *text = NULL;
 	size_t n = 0;
 	int r = bt_fs_read(o->file, FILE_MAX, &text, &n, &err);
 	if (r == -ENOENT && !o->confirmed_text)
@@ -69,11 +71,7 @@ static void look_at_file(struct observe *o)
 		trouble(o, err.text);
 		return;
 	}
-	if (o->confirmed_text && strcmp(text, o->confirmed_text) != 0) {
-		line = bt_asprintf("%s was changed by somebody else since generation %llu", o->file,
-			(unsigned long long)o->seen.generation);
-		trouble(o, line);
-	}
+	o->differs = o->confirmed_text && strcmp(text, o->confirmed_text) != 0;
 	struct bt_seen_member *members = NULL;
 	r = bt_nginx_conf_members(
 		text, n, &o->nginx, o->service, o->arena, &members, &o->seen.n_members, &err);
@@ -142,6 +140,18 @@ static void on_identity(void *arg, int result, const char *body, const struct bt
 	observe_end(o);
 }
 
+/* Between the write of a file and its confirmation it is we who changed it. */
+static void tell_difference(struct observe *o)
+{
+	const struct bt_nginx_state *s = o->site->state;
+	bool same = s && s->has_confirmed && s->confirmed.generation == o->seen.generation;
+	if (!o->differs || !o->steady || o->site->unit->running || !same)
+		return;
+	BT_FREE char *line = bt_asprintf("%s was changed by somebody else since generation %llu",
+		o->file, (unsigned long long)o->seen.generation);
+	trouble(o, line);
+}
+
 static void on_looked(void *arg)
 {
 	struct observe *o = arg;
@@ -151,6 +161,7 @@ static void on_looked(void *arg)
 		return;
 	}
 	const struct bt_nginx_state *s = o->site->state;
+	tell_difference(o);
 	add_known_members(o);
 	bt_nginx_learn(o->site->unit);
 	if (!o->seen.running && (s || !o->site->unit->managed)) {
@@ -179,6 +190,7 @@ static void look(struct observe *o)
 		o->seen.generation = s->confirmed.generation;
 		o->confirmed_text = bt_arena_strdup(o->arena, s->confirmed.text);
 	}
+	o->steady = !u->running;
 	o->working = true;
 	bt_work_submit(bt_nginx_driver()->env->work, run_look, on_looked, o);
 }

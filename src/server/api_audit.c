@@ -15,15 +15,11 @@ void bt_api_audit_add(struct bt_txn *t, const struct bt_http_exchange *x, const 
 static int since_of(const char *text, int64_t *ret, struct bt_err *err)
 {
 	int64_t ms = 0;
-	struct tm utc = {0};
 	*ret = 0;
 	if (!text)
 		return 0;
-	const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%SZ", &utc);
-	if (rest && !*rest) {
-		*ret = (int64_t)timegm(&utc) * 1000;
+	if ((*ret = bt_clock_parse(text)) >= 0)
 		return 0;
-	}
 	if (bt_duration_parse(text, &ms, NULL) < 0)
 		return bt_err_set(err, BT_E_CONFIG,
 			"since '%.40s': expected a time before now, such as 2h or 7d, or an "

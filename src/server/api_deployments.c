@@ -67,6 +67,18 @@ json_t *bt_api_find_deployment(struct bt_server *s, struct bt_http_exchange *x)
 	return NULL;
 }
 
+/* The row knows the phase of the last phase record; a run that goes on knows better. */
+static json_t *listed(struct bt_server *s, const json_t *row)
+{
+	json_t *j = bt_api_deployment_json(row);
+	const struct bt_running *run =
+		bt_run_find(s, (uint64_t)json_integer_value(json_object_get(row, "id")));
+	if (run && !json_object_get(row, "end"))
+		json_object_set_new(j, "phase",
+			json_string(bt_phase_name(bt_engine_phase(bt_run_engine(run)))));
+	return j;
+}
+
 void bt_api_deployments(struct bt_http_exchange *x, void *arg)
 {
 	struct bt_server *s = arg;
@@ -89,7 +101,7 @@ void bt_api_deployments(struct bt_http_exchange *x, void *arg)
 	json_array_foreach (rows, i, row)
 		if ((int64_t)json_array_size(list) < limit &&
 			bt_who_sees(w, json_string_value(json_object_get(row, "service"))))
-			json_array_append_new(list, bt_api_deployment_json(row));
+			json_array_append_new(list, listed(s, row));
 	bt_http_reply_json(x, 200, json_pack("{s:o}", "deployments", list));
 }
 

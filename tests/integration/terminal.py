@@ -8,7 +8,7 @@ import struct
 import subprocess
 import termios
 
-import pyte
+import pyte  # it does not know every sequence of xterm (REP, SU): TERM is linux
 
 from lab import PATIENCE, poll
 
@@ -21,7 +21,7 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         self.size(rows, columns)
         self.before = termios.tcgetattr(self.slave)
-        self.child = subprocess.Popen(list(map(str, words)), cwd=cwd, env={**env, "TERM": "xterm-256color"},
+        self.child = subprocess.Popen(list(map(str, words)), cwd=cwd, env={**env, "TERM": "linux"},
                                       stdin=self.slave, stdout=self.slave, stderr=self.slave,
                                       start_new_session=True, preexec_fn=self._own)
 

@@ -3,6 +3,7 @@ import json
 import threading
 
 from fake_agent import FakeAgent
+from lab import poll
 
 
 def agreed(lab, version):
@@ -25,6 +26,35 @@ def test_status_agrees_with_the_end_of_every_run(lab):
     agreed(lab, "v4")
     assert lab.baton("rollback", "shop").returncode == 0
     agreed(lab, "v3")
+
+
+def test_a_switch_is_not_taken_for_somebody_elses_hand(lab):
+    """Whoever looks in the middle of a switch sees the file of the next generation."""
+    lab.nginx()
+    lab.config(deploy={"bake": "0s"})
+    lab.up()
+    assert lab.deploy("v1").returncode == 0
+    seen, over = [], threading.Event()
+
+    def look():
+        while not over.is_set():
+            world = lab.service()["world"]
+            seen.extend(b["trouble"] for h in world["hosts"] for b in h.get("balancers", []) if "trouble" in b)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    try:
+        for n in range(2, 8):
+            assert lab.deploy(f"v{n}").returncode == 0
+    finally:
+        over.set()
+        reader.join()
+    assert not seen, set(seen)
+    # and when it really is somebody else's, it is told
+    with open(lab.dir / "shop.conf", "a", encoding="ascii") as f:
+        f.write("# by hand\n")
+    poll("it is told", lambda: any("changed by somebody else" in b.get("trouble", "")
+                                   for h in lab.service()["world"]["hosts"] for b in h.get("balancers", [])))
 
 
 def test_a_reader_waits_for_the_host_that_has_news_and_for_no_other(lab):

@@ -1,5 +1,6 @@
 /* The base layer: text, durations, sizes, JSON getters, durable files, children, threads. */
 #include "base/base64.h"
+#include "base/clock.h"
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/loop.h"
@@ -370,10 +371,29 @@ static void test_base64(void **state)
 	}
 }
 
+static void test_clock(void **state)
+{
+	char buf[32];
+	(void)state;
+	static const int64_t times[] = {0, 1, 999, 1795255142123, 4102444799999};
+	for (size_t i = 0; i < BT_ARRAY_LEN(times); i++)
+		assert_int_equal(bt_clock_parse(bt_clock_format(times[i], buf)), times[i]);
+	assert_int_equal(bt_clock_parse("2026-11-21T06:39:02Z"), 1795243142000);
+	assert_int_equal(bt_clock_parse("2026-11-21T06:39:02.5Z"), 1795243142500);
+	assert_int_equal(bt_clock_parse("2026-11-21T06:39:02.123456Z"), 1795243142123);
+	static const char *const bad[] = {NULL, "", "now", "2026-11-21", "2026-11-21T06:39:02",
+		"2026-11-21T06:39:02+09:00", "2026-13-21T06:39:02Z", "2026-11-21T06:39:02Zx"};
+	for (size_t i = 0; i < BT_ARRAY_LEN(bad); i++)
+		assert_int_equal(bt_clock_parse(bad[i]), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_base64),
+}
+
+		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_err_wraps_from_outside_in),
 		cmocka_unit_test(test_err_is_cut_not_overrun),
 		cmocka_unit_test(test_durations),

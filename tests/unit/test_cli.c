@@ -5,6 +5,7 @@
 #include <cmocka.h>
 
 #include "cli/stream.h"
+#include "cli/top.h"
 #include "cli/view.h"
 
 #include <stdio.h>
@@ -177,9 +178,76 @@ static void test_time(void **state)
 	assert_string_equal(t, "        ");
 }
 
+static const char facts[] =
+	"{\"services\":[{\"name\":\"shop\",\"phase\":\"running\",\"release\":{\"id\":1,"
+	"\"version\":\"1.4.1\"},\"balancers\":[{\"host\":\"web1\",\"running\":false,\"trouble\":"
+	"\"nginx is not running "
+	"(/run/nginx.pid)\"}],\"slots\":[{\"host\":\"was1\",\"slot\":\"blue\","
+	"\"port\":8081,\"state\":\"running\",\"version\":\"1.4.1\",\"in\":true,\"since\":"
+	"\"2026-11-21T06:39:02.000Z\"},{\"host\":\"was1\",\"slot\":\"green\",\"port\":8082,"
+	"\"state\":"
+	"\"crashing\",\"version\":\"버전\",\"in\":false},{\"host\":\"was1\",\"slot\":\"red\","
+	"\"port\":8083,"
+	"\"state\":\"absent\",\"stranger\":\"java (pid 812)\",\"in\":false}]}],"
+	"\"hosts\":[{\"name\":\"was1\",\"connected\":false,\"last_seen_at\":"
+	"\"2026-11-21T06:39:02.000Z\",\"free_bytes\":1073741824}],"
+	"\"deployments\":[{\"id\":17,\"service\":\"shop\",\"version\":\"1.4.2\",\"old_version\":"
+	"\"1.4.1\",\"phase\":\"running\",\"started_at\":\"2026-11-21T06:39:02.000Z\"},{\"id\":16,"
+	"\"service\":\"shop\",\"version\":\"1.4.1\",\"phase\":\"ended\",\"end\":\"rolled_back\","
+	"\"reason\":"
+	"\"bad \\u001b[31m news\",\"started_at\":\"2026-11-21T06:30:00.000Z\",\"ended_at\":"
+	"\"2026-11-21T06:30:12.000Z\"}],"
+	"\"doing\":{\"17\":{\"stage\":\"bake\",\"what\":\"watch\"}}}";
+
+static const struct bt_top_line *line_with(const struct bt_top_lines *l, const char *text)
+{
+	for (size_t i = 0; i < l->n; i++)
+		if (strstr(l->lines[i].text, text))
+			return &l->lines[i];
+	fail_msg("no line with '%s'", text);
+	return NULL;
+}
+
+static void test_top(void **state)
+{
+	(void)state;
+	BT_JSON json_t *j = json_loads(facts, 0, NULL);
+	assert_non_null(j);
+	struct bt_top_facts f = {.url = "http://x",
+		.services = json_object_get(j, "services"),
+		.hosts = json_object_get(j, "hosts"),
+		.deployments = json_object_get(j, "deployments"),
+		.doing = json_object_get(j, "doing"),
+		.now_ms = 1795243142000 + 65000};
+	for (size_t columns = 20; columns < 160; columns += 7) {
+		BT_TOP_LINES struct bt_top_lines l = {0};
+		bt_top_overview(&f, columns, &l);
+		for (size_t i = 0; i < l.n; i++)
+			assert_true(bt_view_columns(l.lines[i].text) <= columns);
+	}
+	BT_TOP_LINES struct bt_top_lines l = {0};
+	bt_top_overview(&f, 0, &l);
+	assert_string_equal(line_with(&l, "was1/blue")->text,
+		"  was1/blue   1.4.1    running         in        8081  65s");
+	assert_int_equal(line_with(&l, "was1/blue")->mark, BT_MARK_GOOD);
+	assert_string_equal(line_with(&l, "was1/green")->text,
+		"  was1/green  버전     crashing        out       8082  -");
+	assert_string_equal(line_with(&l, "was1/red")->text,
+		"  was1/red    -        java (pid 812)  out       8083  -");
+	assert_int_equal(line_with(&l, "nginx is not running")->mark, BT_MARK_BAD);
+	assert_string_equal(line_with(&l, "17")->text,
+		"17  shop     1.4.1 → 1.4.2  running      bake   65s   watch");
+	assert_string_equal(line_with(&l, "17")->key, "run/17");
+	assert_string_equal(line_with(&l, "rolled back")->text,
+		"16  shop     1.4.1          rolled back  -      12s   bad  [31m news");
+	assert_string_equal(
+		line_with(&l, "1.0 GiB")->text, "was1  -        -      NO         65s   1.0 GiB");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_top),
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_table),
 		cmocka_unit_test(test_exit_codes),
