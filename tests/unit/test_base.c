@@ -391,8 +391,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_base64),
-}
-
 		cmocka_unit_test(test_clock),
 		cmocka_unit_test(test_err_wraps_from_outside_in),
 		cmocka_unit_test(test_err_is_cut_not_overrun),
