@@ -3,6 +3,13 @@
 
 const LINES = 400, TRIES = 60;
 
+/** What of a lane its host's name does not say: its slot, or the balancer that it is about. */
+function laneLabel(plan, lane) {
+  const slot = lane.name.split("/").slice(1).join("/");
+  const balancer = plan.balancers?.[lane.tasks[0]?.balancer];
+  return slot || (balancer ? balancer.name.split("/")[0] : "");
+}
+
 /** States: waiting running done failed unknown undoing undone undo_failed skipped. */
 export class Run {
   constructor(deployment) {
@@ -30,6 +37,7 @@ export class Run {
         why: stage.why,
         lanes: stage.lanes.map((lane) => ({
           name: lane.name,
+          label: laneLabel(plan, lane),
           tasks: lane.tasks.map((task) => this.known(said.get(task.id) || {id: task.id, kind: task.task}, {
             why: task.why, stage: stage.name, lane: lane.name, plan: i, planned: true})),
         })),
@@ -160,7 +168,7 @@ export class Run {
 
 /** One word for a deployment: running done rolled_back refused halted parked, or its phase. */
 export function stateOf(d) {
-  return d.end || (d.phase === "ended" ? "done" : d.phase) || "new";
+  return d.end || {ended: "done", new: "running"}[d.phase] || d.phase || "running";
 }
 
 /** Of every service, the newest few deployments of a list that is newest first. */

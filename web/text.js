@@ -35,6 +35,12 @@ export function t(key, values) {
   return values ? words.replace(/\{(\w+)\}/g, (_all, name) => String(values[name] ?? "")) : words;
 }
 
+/** A stage's name: "batch 2 of 3" too. */
+export function stageName(name) {
+  const [, stem, i, n] = name.match(/^(.+) (\d+) of (\d+)$/) || [];
+  return stem ? t("stage.of", {stage: known(`stage.${stem}`, stem), i, n}) : known(`stage.${name}`, name);
+}
+
 /** The words of `key`, or `otherwise` where there are none: names that a newer server may send. */
 export function known(key, otherwise) {
   return tables[now][key] ?? tables.en[key] ?? otherwise;

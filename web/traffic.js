@@ -15,12 +15,18 @@ function cut(text, n) {
   return text.length > n ? `${text.slice(0, n - 1)}…` : text;
 }
 
+// The same picture for a wide place and for a phone, where its letters would become too small to read.
+const WIDE = {width: 460, from: 62, nginx: 100, nginxWidth: 104, slot: 270, slotWidth: 186, letters: 16};
+const PHONE = {width: 320, from: 0, nginx: 14, nginxWidth: 92, slot: 152, slotWidth: 166, letters: 13};
+const narrow = matchMedia("(max-width: 720px)");
+
 /** An <svg> for a service of GET /v1/services; null where nothing is known of it. */
 export function traffic(service) {
   const slots = service.slots || [], balancers = (service.balancers || []).slice(0, MAX);
   if (!slots.length) return null;
   // what carries traffic first; a picture of thousands helps nobody
   const shown = slots.length <= MAX ? slots : [...slots].sort((a, b) => b.in - a.in).slice(0, MAX);
+  const x = narrow.matches ? PHONE : WIDE, out = x.nginx + x.nginxWidth;
   const rows = Math.max(shown.length, balancers.length), height = rows * ROW + (shown.length < slots.length ? 20 : 0);
   const middle = (rows * ROW) / 2;
   const at = (i, n) => middle + (i - (n - 1) / 2) * ROW;
@@ -30,15 +36,17 @@ export function traffic(service) {
     all: slots.length}) : t("traffic.none");
   const lines = balancers.flatMap((b, k) => shown.map((s, i) => ({on: s.in_at.includes(b.host),
     from: at(k, balancers.length), to: at(i, shown.length)}))).sort((a, b) => a.on - b.on);
-  return h("svg", {class: "traffic", viewBox: `0 0 460 ${height}`, role: "img", "aria-label": words},
-    balancers.map((_b, k) => h("path", {class: "flow on", d: `M 62 ${middle} C 80 ${middle}, 82 ${at(k, balancers.length)}, 100 ${at(k, balancers.length)}`})),
-    lines.map((l) => h("path", {class: l.on ? "flow on" : "flow", d: `M 204 ${l.from} C 240 ${l.from}, 236 ${l.to}, 270 ${l.to}`})),
-    balancers.length > 0 && h("text", {x: 2, y: middle + 4, class: "clients"}, t("traffic.clients")),
-    balancers.map((b, k) => box(100, at(k, balancers.length) - ROW / 2 + 5, 104, b.running ? "balancer" : "balancer off",
-      ["nginx", cut(b.host, 15)], b.trouble || words)),
-    shown.map((s, i) => box(270, at(i, shown.length) - ROW / 2 + 5, 186, s.in ? "in" : s.state === "absent" && !s.stranger ? "empty" : "out", [
-      `${s.in ? "● " : "○ "}${cut(several ? `${s.host}/${s.slot}` : s.slot, 16)} :${s.port}`,
-      s.version ? cut(`${s.version} · ${t(`slot.${s.state}`)}`, 30) : s.stranger ? cut(s.stranger, 30) : t(`slot.${s.state}`),
-    ], `${s.host}/${s.slot}: ${s.in ? t("slot.in") : t("slot.out")}`)),
-    shown.length < slots.length && h("text", {x: 270, y: height - 6}, t("more.slots", {n: slots.length - shown.length})));
+  const curve = (a, y, b, z) => `M ${a} ${y} C ${a + (b - a) / 2} ${y}, ${b - (b - a) / 2} ${z}, ${b} ${z}`;
+  return h("svg", {class: "traffic", viewBox: `0 0 ${x.width} ${height}`, role: "img", "aria-label": words},
+    balancers.map((_b, k) => h("path", {class: "flow on", d: curve(x.from, middle, x.nginx, at(k, balancers.length))})),
+    lines.map((l) => h("path", {class: l.on ? "flow on" : "flow", d: curve(out, l.from, x.slot, l.to)})),
+    balancers.length > 0 && x === WIDE && h("text", {x: 2, y: middle + 4, class: "clients"}, t("traffic.clients")),
+    balancers.map((b, k) => box(x.nginx, at(k, balancers.length) - ROW / 2 + 5, x.nginxWidth, b.running ? "balancer" : "balancer off",
+      ["nginx", cut(b.host, x.letters)], b.trouble || words)),
+    shown.map((s, i) => box(x.slot, at(i, shown.length) - ROW / 2 + 5, x.slotWidth,
+      s.in ? "in" : s.state === "absent" && !s.stranger ? "empty" : "out", [
+        `${s.in ? "● " : "○ "}${cut(several ? `${s.host}/${s.slot}` : s.slot, x.letters)} :${s.port}`,
+        s.version ? cut(`${s.version} · ${t(`slot.${s.state}`)}`, x.letters + 12) : s.stranger ? cut(s.stranger, x.letters + 12) : t(`slot.${s.state}`),
+      ], `${s.host}/${s.slot}: ${s.in ? t("slot.in") : t("slot.out")}`)),
+    shown.length < slots.length && h("text", {x: x.slot, y: height - 6}, t("more.slots", {n: slots.length - shown.length})));
 }

@@ -5,7 +5,7 @@ import {eachFrame, h, morph, say} from "./dom.js";
 import {clock, duration, when} from "./format.js";
 import {badge, change, empty, logBox, markOf} from "./parts.js";
 import {Run, stateOf} from "./run_model.js";
-import {known, t} from "./text.js";
+import {known, stageName, t} from "./text.js";
 
 const LANES = 40;
 const standing = new Set(["undoing", "observing", "planning", "rolling_back"]);
@@ -13,7 +13,7 @@ const standing = new Set(["undoing", "observing", "planning", "rolling_back"]);
 export function run({root, title, app, args: [id]}) {
   const path = `/v1/deployments/${id}`;
   let model = null, error = null, stream = null, picked = null, log = null, allLanes = false, closed = false;
-  let asked = 0, told = "";
+  let asked = 0, told = "", toNow = false;
   title(t("run.title", {id}));
 
   // ---- buttons
@@ -78,14 +78,14 @@ export function run({root, title, app, args: [id]}) {
     }
     const doing = (stage) => stage.lanes.some((l) => l.tasks.some((x) => x.state === "running" || x.state === "undoing"));
     return h("section", {class: "flow", "data-key": `plan-${index}`},
-      index > 0 && h("h2", {}, known(`purpose.${plan.purpose}`, plan.purpose)),
+      model.plans.length > 1 && h("h2", {}, known(`purpose.${plan.purpose}`, plan.purpose)),
       h("div", {class: "scroll", tabindex: "0", role: "region", "aria-label": t("run.flow")}, h("table", {class: "lanes"},
         h("thead", {}, h("tr", {}, h("td", {}), plan.stages.map((s) => h("th", {scope: "col", title: s.why || "",
-          class: doing(s) ? "doing" : ""}, known(`stage.${s.name}`, s.name))))),
+          class: doing(s) ? "doing" : ""}, stageName(s.name))))),
         h("tbody", {}, list.map(([host, cells]) => h("tr", {"data-key": `h-${host}`}, h("th", {scope: "row"}, host),
-          cells.map((lanes, at) => h("td", {class: lanes.length ? "cell" : "cell through", "data-label": known(`stage.${plan.stages[at].name}`, plan.stages[at].name)},
+          cells.map((lanes, at) => h("td", {class: lanes.length ? "cell" : "cell through", "data-label": stageName(plan.stages[at].name)},
             lanes.map((lane) => h("div", {class: "lane"},
-              h("span", {class: "lane-name"}, lane.name.slice(host.length + 1)),
+              h("span", {class: "lane-name"}, lane.label),
               h("ol", {class: "line"}, lane.tasks.map(station))))))))))),
       all > list.length && h("button", {onclick: () => {
         allLanes = true;
@@ -121,7 +121,7 @@ export function run({root, title, app, args: [id]}) {
       h("div", {class: "title"}, h("h2", {id: "task-title"}, known(`task.${task.kind}`, task.kind)),
         h("button", {class: "quiet", onclick: () => pick(picked)}, t("close"))),
       h("dl", {class: "facts"}, rows.map(([k, v]) => [h("dt", {}, t(`task-row.${k}`)), h("dd", {}, v)])),
-      task.tries.length > 0 && h("div", {}, h("h3", {}, t("run.tries")),
+      task.tries.length > 0 && !task.ended && h("div", {}, h("h3", {}, t("run.tries")),
         h("pre", {class: "log small", tabindex: "0", role: "region", "aria-label": t("run.tries")}, task.tries.slice(-12).join("\n"))),
       h("h3", {}, t("run.log")),
       task.state === "waiting" ? h("p", {class: "muted"}, t("log.none"))
@@ -191,7 +191,8 @@ export function run({root, title, app, args: [id]}) {
     title(`${markOf(state)[0]} ${d.service} ${d.version || ""} ${known(`state.${state}`, state)}`);
     if (told !== state + model.stageNow) {
       told = state + model.stageNow;
-      say(`${d.service} ${d.version || ""}: ${model.phase === "running" ? known(`stage.${model.stageNow}`, model.stageNow || "") : known(`state.${state}`, state)}`);
+      toNow = true;
+      say(`${d.service} ${d.version || ""}: ${model.phase === "running" ? stageName(model.stageNow || "") : known(`state.${state}`, state)}`);
     }
     const may = app.may("deployer"), ops = model.phase === "ended" ? [] : operations();
     morph(root, [
@@ -209,7 +210,19 @@ export function run({root, title, app, args: [id]}) {
       tails(),
       journal(),
     ]);
+    if (toNow) {
+      toNow = false;
+      showNow();
+    }
   });
+
+  /** What happens now comes into view when a stage begins; in between the reader may look elsewhere. */
+  function showNow() {
+    const station = root.querySelector(".station.busy"), box = station?.closest(".scroll");
+    if (!box || box.scrollWidth <= box.clientWidth) return;
+    const at = station.getBoundingClientRect().left - box.getBoundingClientRect().left + box.scrollLeft;
+    box.scrollLeft = Math.max(0, at - box.clientWidth / 3);
+  }
 
   // ---- data
 

@@ -4,6 +4,7 @@ import {ask} from "./dialog.js";
 import {eachFrame, h, morph} from "./dom.js";
 import {bytes, when} from "./format.js";
 import {badge, logBox, runTable} from "./parts.js";
+import {stateOf} from "./run_model.js";
 import {known, t} from "./text.js";
 import {traffic} from "./traffic.js";
 
@@ -93,7 +94,7 @@ export function service({root, title, app, args: [name]}) {
             h("button", {class: "danger", id: "rollback", onclick: rollback}, t("rollback.button")))),
       h("p", {class: "lead", "data-key": "lead"}, h("strong", {}, s.release ? s.release.version : t("service.nothing")), " ",
         h("span", {class: "muted"}, s.live?.why || "")),
-      run && h("p", {"data-key": "now", class: "banner busy"}, badge(run.phase), " ",
+      run && h("p", {"data-key": "now", class: "banner busy"}, badge(stateOf(run)), " ",
         h("a", {href: `#/runs/${run.id}`}, t("service.see", {id: run.id, change: run.version || ""}))),
       s.trouble && h("p", {class: "banner bad", "data-key": "trouble"}, s.trouble),
       (s.balancers || []).filter((b) => b.trouble).map((b) => h("p", {class: "banner bad", "data-key": `b-${b.host}`}, `nginx/${b.host}: ${b.trouble}`)),

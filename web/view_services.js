@@ -2,11 +2,15 @@
 import {get, Stream} from "./api.js";
 import {eachFrame, h, morph} from "./dom.js";
 import {badge, empty, runMarks} from "./parts.js";
-import {lastRuns} from "./run_model.js";
+import {lastRuns, stateOf} from "./run_model.js";
 import {t} from "./text.js";
 import {traffic} from "./traffic.js";
 
 const PAGE = 30, EVERY_MS = 5000;
+
+function few(names) {
+  return names.slice(0, 4).join(", ") + (names.length > 4 ? ` +${names.length - 4}` : "") || "–";
+}
 
 export function services({root, title, app}) {
   let list = null, runs = new Map(), running = new Map(), filter = "", shown = PAGE, error = "";
@@ -19,11 +23,12 @@ export function services({root, title, app}) {
       h("div", {class: "service-head"},
         h("h2", {id: `name-${s.name}`}, h("a", {href: `#/services/${encodeURIComponent(s.name)}`}, s.name)),
         h("p", {class: "version"}, s.release ? s.release.version : t("service.nothing")),
-        run ? h("a", {class: "now", href: `#/runs/${run.id}`}, badge(run.phase), ` ${t("service.deploying", {version: run.version || ""})}`)
+        run ? h("a", {class: "now", href: `#/runs/${run.id}`}, badge(stateOf(run)), ` ${t("service.deploying", {version: run.version || ""})}`)
           : null,
         h("dl", {class: "facts"},
-          h("dt", {}, t("service.slot")), h("dd", {}, s.live_slot || "–"),
-          h("dt", {}, t("service.hosts")), h("dd", {}, hosts.slice(0, 4).join(", ") + (hosts.length > 4 ? ` +${hosts.length - 4}` : "") || "–"),
+          h("dt", {}, t("service.slot")), h("dd", {}, few((s.slots || []).filter((x) => x.in).map((x) =>
+            hosts.length > 1 ? `${x.host}/${x.slot}` : x.slot))),
+          h("dt", {}, t("service.hosts")), h("dd", {}, few(hosts)),
           h("dt", {}, t("service.strategy")), h("dd", {}, s.strategy || "–")),
         h("div", {class: "last"}, h("span", {class: "label"}, t("service.last")), runMarks(runs.get(s.name) || []))),
       h("div", {class: "picture"}, s.trouble ? h("p", {class: "trouble"}, s.trouble) : traffic(s)));

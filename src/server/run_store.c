@@ -49,8 +49,10 @@ static void write_operator(struct bt_running *r, const struct bt_record *rec, st
 	BT_JSON json_t *j = bt_record_to_json(rec);
 	BT_FREE char *detail = bt_asprintf("deployment %llu", (unsigned long long)r->id);
 	const char *op = json_string_value(json_object_get(j, "op"));
-	const char *from = r->current ? r->current->from : NULL;
-	bt_server_audit(t, &(struct bt_audit){rec->text, from, r->service, op, detail});
+	/* the run's own limit wishes too, and that is nobody's */
+	const struct bt_pending *p = r->current;
+	const char *who = p && p->by ? p->by : "baton", *from = p ? p->from : NULL;
+	bt_server_audit(t, &(struct bt_audit){who, from, r->service, op, detail});
 }
 
 static void write_phase(struct bt_running *r, const struct bt_record *rec, struct bt_txn *t)

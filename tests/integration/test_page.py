@@ -257,6 +257,8 @@ def test_pause_resume_and_abort_say_what_will_happen(page, house):
     page.see("h1", "rolled back")
     assert child.wait(60) == 1 and house.ask() == before["version"]
     calm(house)
+    rows = [(a["who"], a["what"]) for a in house.api("GET", "/v1/audit?service=shop&limit=5")[1]["audit"]]
+    assert rows[:4] == [("admin", "end"), ("admin", "abort"), ("admin", "resume"), ("admin", "pause")]
 
 
 def test_by_keyboard_alone_from_the_services_to_a_rollback(page, house):
