@@ -80,16 +80,23 @@ export function morph(parent, next) {
   }
 }
 
-/** fn at most once a frame, however often it is asked for. */
+/** fn at most once a frame, however often it is asked for; what takes long is done the less often, so
+ *  that the reader always has most of the browser's time. */
 export function eachFrame(fn) {
-  let asked = false;
+  let asked = false, notBefore = 0;
+  function run() {
+    asked = false;
+    const begun = performance.now();
+    fn();
+    const took = performance.now() - begun;
+    notBefore = took > 8 ? begun + took * 8 : 0;
+  }
   return () => {
     if (asked) return;
     asked = true;
-    requestAnimationFrame(() => {
-      asked = false;
-      fn();
-    });
+    const wait = notBefore - performance.now();
+    if (wait > 0) setTimeout(run, wait);
+    else requestAnimationFrame(run);
   };
 }
 

@@ -32,11 +32,9 @@ export function history({root, title, app}) {
 
   async function load() {
     try {
-      const [a, b] = await Promise.all([
-        get(`/v1/deployments?limit=${limit}${only ? `&service=${encodeURIComponent(only)}` : ""}`), get("/v1/services")]);
-      list = a.deployments;
-      names = b.services.map((s) => s.name).sort();
-      if (only && !names.includes(only)) names.push(only);
+      list = (await get(`/v1/deployments?limit=${limit}${only ? `&service=${encodeURIComponent(only)}` : ""}`)).deployments;
+      if (!names.length) names = (await get("/v1/services")).services.map((s) => s.name);
+      names = [...new Set([...names, only, ...list.map((d) => d.service)])].filter(Boolean).sort();
       error = "";
     } catch (e) {
       if (e.status) error = e.message;

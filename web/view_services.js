@@ -13,7 +13,7 @@ function few(names) {
 }
 
 export function services({root, title, app}) {
-  let list = null, runs = new Map(), running = new Map(), filter = "", shown = PAGE, error = "";
+  let list = null, total = 0, many = false, runs = new Map(), running = new Map(), filter = "", shown = PAGE, error = "";
   title(t("menu.services"));
 
   function row(s) {
@@ -39,22 +39,21 @@ export function services({root, title, app}) {
       morph(root, [h("h1", {}, t("menu.services")), h("p", {class: error ? "error" : "muted"}, error || t("loading"))]);
       return;
     }
-    const fit = list.filter((s) => s.name.includes(filter));
     morph(root, [
       h("div", {class: "title"}, h("h1", {}, t("menu.services")),
-        list.length > 5 && h("label", {class: "find"}, h("span", {}, t("find")), h("input", {type: "search", id: "find",
+        many && h("label", {class: "find"}, h("span", {}, t("find")), h("input", {type: "search", id: "find",
           oninput: (e) => {
             filter = e.target.value.trim();
             shown = PAGE;
-            draw();
+            load();
           }}))),
-      list.length ? h("div", {class: "services"}, fit.slice(0, shown).map(row))
+      list.length ? h("div", {class: "services"}, list.map(row))
+        : filter ? h("p", {class: "muted"}, t("services.nofit", {word: filter}))
         : empty(t("services.empty"), app.may("deployer") ? ["baton init", "baton deploy --version 1"] : []),
-      list.length > 0 && !fit.length && h("p", {class: "muted"}, t("services.nofit", {word: filter})),
-      fit.length > shown && h("button", {onclick: () => {
+      total > list.length && h("button", {onclick: () => {
         shown += 100;
-        draw();
-      }}, t("more.services", {n: fit.length - shown})),
+        load();
+      }}, t("more.services", {n: total - list.length})),
     ]);
   });
 
@@ -66,8 +65,10 @@ export function services({root, title, app}) {
     }
     asking = true;
     try {
-      const [a, b] = await Promise.all([get("/v1/services"), get("/v1/deployments?limit=200")]);
-      list = a.services.sort((x, y) => x.name.localeCompare(y.name));
+      const [a, b] = await Promise.all([get(`/v1/services?limit=${shown}${filter ? `&find=${encodeURIComponent(filter)}` : ""}`), get("/v1/deployments?limit=200")]);
+      list = a.services;
+      total = a.total;
+      many ||= total > 5;
       runs = lastRuns(b.deployments, 8);
       running = new Map(b.deployments.filter((d) => !d.end).map((d) => [d.service, d]));
       error = "";
@@ -78,7 +79,7 @@ export function services({root, title, app}) {
     draw();
     if (again) {
       again = false;
-      later(300);
+      later(50);
     }
   }
 

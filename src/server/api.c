@@ -17,7 +17,7 @@ const struct bt_route_row bt_people_routes[] = {
 	{"GET", "/metrics", BT_AUTH_VIEWER, 0, bt_api_metrics,
 		"Metrics in Prometheus' text format"},
 	{"GET", "/v1/services", BT_AUTH_VIEWER, 0, bt_api_services,
-		"Every service with its live release and phase"},
+		"Every service with its live release and phase: find (in its name), limit"},
 	{"GET", "/v1/services/{service}", BT_AUTH_VIEWER, 0, bt_api_service,
 		"One service, with what its hosts see and which slot is live"},
 	{"GET", "/v1/services/{service}/releases", BT_AUTH_VIEWER, 0, bt_api_releases,

@@ -135,13 +135,31 @@ static json_t *service_json(struct bt_server *s, struct bt_svc *svc, bool full)
 	return j;
 }
 
+static int by_name(const void *a, const void *b)
+{
+	return strcmp((*(struct bt_svc *const *)a)->name, (*(struct bt_svc *const *)b)->name);
+}
+
+/* Each row costs a look at what its hosts saw: a page that shows thirty asks for thirty. */
 static void reply_services(struct bt_http_exchange *x, struct bt_server *s)
 {
-	json_t *list = json_array();
+	const char *find = bt_http_query(x, "find");
+	size_t limit = (size_t)bt_api_query_int(x, "limit", 1, 1000000, 1000000), n = 0;
+	struct bt_svc **all = NULL;
 	for (struct bt_svc *svc = s->services; svc; svc = svc->next)
-		if (svc->config && bt_who_sees(bt_who(x), svc->name))
-			json_array_append_new(list, service_json(s, svc, false));
-	bt_http_reply_json(x, 200, json_pack("{s:o}", "services", list));
+		if (svc->config && bt_who_sees(bt_who(x), svc->name) &&
+			(!find || strstr(svc->name, find))) {
+			all = bt_realloc(all, (n + 1) * sizeof *all);
+			all[n++] = svc;
+		}
+	if (n)
+		qsort(all, n, sizeof *all, by_name);
+	json_t *list = json_array();
+	for (size_t i = 0; i < n && i < limit; i++)
+		json_array_append_new(list, service_json(s, all[i], false));
+	free(all);
+	bt_http_reply_json(
+		x, 200, json_pack("{s:o, s:I}", "services", list, "total", (json_int_t)n));
 }
 
 void bt_api_services(struct bt_http_exchange *x, void *arg)

@@ -1,5 +1,8 @@
 """The page in a real browser, on real runs. Pictures of every view are left in build/screens."""
 import gzip
+import json
+import signal
+import sqlite3
 import urllib.error
 import urllib.request
 
@@ -344,3 +347,26 @@ def test_nothing_moves_for_who_does_not_want_it(page, house):
     page.see(".turn")
     assert page.script("return getComputedStyle(document.querySelector('.turn')).animationName") == "none"
     assert child.wait(60) == 0
+
+
+def test_a_thousand_services_do_not_freeze_it(page, house):
+    house.kill("up", signal.SIGTERM)
+    with sqlite3.connect(house.dir / "state/server/baton.db") as db:
+        config = db.execute("SELECT config FROM services WHERE name='shop'").fetchone()[0]
+        db.executemany("INSERT INTO services(name,config,token,updated_at) VALUES(?,?,0,0)",
+                       [(f"svc-{i:04}", json.dumps({**json.loads(config), "service": f"svc-{i:04}"})) for i in range(1000)])
+    house.up()
+    page.open(house.url + "/#/")
+    page.see(".service", "svc-0000")
+    assert len(page.all(".service")) == 30
+    page.see("#find").send_keys("0999")
+    poll("one is left", lambda: page.texts(".service h2") == ["svc-0999"])
+    page.screen("services-many")
+    page.see("#find").send_keys("x")
+    page.see("main", "No service has")
+    page.see("#find").clear()
+    page.see("#find").send_keys("svc", Keys.BACK_SPACE)
+    page.click("main button", "more")
+    poll("more are shown", lambda: len(page.all(".service")) == 130)
+    status, answer = house.api("GET", "/v1/services?limit=2&find=svc-00")
+    assert status == 200 and answer["total"] == 100 and [s["name"] for s in answer["services"]] == ["svc-0000", "svc-0001"]
