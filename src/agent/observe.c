@@ -162,6 +162,7 @@ static void on_balancer(
 		b->name = name;
 		b->identity = bt_arena_strdup(o->arena, seen->identity);
 		b->trouble = bt_arena_strdup(o->arena, seen->trouble);
+		b->refuses = bt_arena_strdup(o->arena, seen->refuses);
 		struct bt_seen_member *m =
 			BT_ARENA_ARRAY(o->arena, struct bt_seen_member, seen->n_members + 1);
 		for (size_t i = 0; i < seen->n_members; i++) {

@@ -28,6 +28,20 @@ static void state_of(const json_t *instance, struct bt_str *out)
 		bt_str_addf(out, ", port held by %s", holder);
 }
 
+/* What does not hold at a balancer: changed by somebody else, a certificate that is no good. */
+static void print_troubles(const json_t *hosts)
+{
+	size_t i, k;
+	json_t *host, *balancer;
+	json_array_foreach (hosts, i, host)
+		json_array_foreach (json_object_get(host, "balancers"), k, balancer) {
+			const char *trouble = bt_answer_text(balancer, "trouble");
+			if (*trouble)
+				printf("attention: nginx on %s: %s\n", bt_answer_text(host, "host"),
+					trouble);
+		}
+}
+
 /* What runs in the slots of one service, host by host. */
 static void print_world(const json_t *service)
 {
@@ -56,6 +70,7 @@ static void print_world(const json_t *service)
 	const char *why = bt_answer_text(json_object_get(service, "live"), "why");
 	if (*why)
 		printf("%s\n", why);
+	print_troubles(hosts);
 }
 
 int bt_cmd_status(struct bt_cli *cli, struct bt_err *err)

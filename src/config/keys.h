@@ -92,6 +92,10 @@ bool bt_check_env_name(const char *t);
 bool bt_check_listen(const char *t);	  /* PORT or ADDRESS:PORT */
 bool bt_check_server_name(const char *t); /* host names, blanks between */
 bool bt_check_variable(const char *t);	  /* of nginx, without $ */
+bool bt_check_directive(const char *t);	  /* one, of those that are allowed */
+#define BT_DIRECTIVE_EXPECTED                                                                      \
+	"one directive that docs/nginx.md lists, and its values, without ; { } or a backslash"
+extern const char *const bt_nginx_directives[]; /* their names, ended by NULL */
 bool bt_check_user(const char *t);
 #define BT_PLACEHOLDERS "{artifact} {release} {port} {port.NAME} {slot} {host}"
 bool bt_check_command(const char *t); /* only known placeholders */

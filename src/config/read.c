@@ -124,7 +124,7 @@ static void derive_nginx(struct bt_reading *r)
 		n->listen = n->certificate ? "8443" : "8080";
 	if (!n->n_routes) {
 		struct bt_route *route = BT_ARENA_NEW(r->arena, struct bt_route);
-		*route = (struct bt_route){"/", BT_ROUTE_ALL};
+		*route = (struct bt_route){.path = "/", .to = BT_ROUTE_ALL};
 		n->routes = route;
 		n->n_routes = 1;
 	}

@@ -11,12 +11,24 @@ static void tell(struct bt_reading *r, const char *path, const char *text)
 	bt_problem(r->sink, at ? at : r->node, "%s: %s", path, text);
 }
 
-static long listen_port(const struct bt_service *s)
+/* The ports of a managed nginx: where it listens, and where it redirects to https. */
+enum { N_LISTEN = 2 };
+
+static long listen_port(const struct bt_service *s, size_t i)
 {
-	if (!s->nginx || s->nginx->mode != BT_NGINX_MANAGED || !s->nginx->listen)
+	if (!s->nginx || s->nginx->mode != BT_NGINX_MANAGED)
 		return 0;
-	const char *colon = strrchr(s->nginx->listen, ':');
-	return strtol(colon ? colon + 1 : s->nginx->listen, NULL, 10);
+	const char *listen = i == 0 ? s->nginx->listen : s->nginx->redirect;
+	const char *colon = listen ? strrchr(listen, ':') : NULL;
+	return listen ? strtol(colon ? colon + 1 : listen, NULL, 10) : 0;
+}
+
+static bool listens(const struct bt_service *s, long port)
+{
+	for (size_t i = 0; i < N_LISTEN; i++)
+		if (port && listen_port(s, i) == port)
+			return true;
+	return false;
 }
 
 static const struct bt_slot *slot_with(const struct bt_service *s, long port)
@@ -98,6 +110,26 @@ static void check_form(struct bt_reading *r)
 				"form: service_url");
 }
 
+static void check_listen(struct bt_reading *r)
+{
+	static const char *const paths[N_LISTEN] = {
+		"traffic.nginx.listen", "traffic.nginx.tls.redirect"};
+	const struct bt_service *s = r->service;
+	const struct bt_nginx *n = s->nginx;
+	for (size_t i = 0; i < N_LISTEN; i++)
+		for (size_t k = 0; k < n->n_on; k++) {
+			const struct bt_slot *slot =
+				runs_on(s, n->on[k]) ? slot_with(s, listen_port(s, i)) : NULL;
+			if (!slot)
+				continue;
+			BT_FREE char *text = bt_asprintf("port %ld is that of slot %s on host %s",
+				listen_port(s, i), slot->name, n->on[k]);
+			tell(r, paths[i], text);
+		}
+	if (n->redirect && listen_port(s, 0) == listen_port(s, 1))
+		tell(r, paths[1], "the port of traffic.nginx.listen, which speaks https");
+}
+
 static void check_nginx(struct bt_reading *r)
 {
 	const struct bt_service *s = r->service;
@@ -120,15 +152,13 @@ static void check_nginx(struct bt_reading *r)
 	}
 	if (!n->certificate != !n->certificate_key)
 		tell(r, "traffic.nginx.tls", "expected both certificate and key");
-	for (size_t k = 0; k < n->n_on; k++) {
-		const struct bt_slot *slot =
-			runs_on(s, n->on[k]) ? slot_with(s, listen_port(s)) : NULL;
-		if (!slot)
-			continue;
-		BT_FREE char *text = bt_asprintf("port %ld is that of slot %s on host %s",
-			listen_port(s), slot->name, n->on[k]);
-		tell(r, "traffic.nginx.listen", text);
-	}
+	check_listen(r);
+	if (n->certificate)
+		return;
+	if (n->http2)
+		tell(r, "traffic.nginx.tls.http2", "only with a certificate");
+	if (n->redirect)
+		tell(r, "traffic.nginx.tls.redirect", "only with a certificate");
 }
 
 static void check_strategy(struct bt_reading *r)
@@ -175,8 +205,7 @@ static const char *taken(const struct bt_service *s, const char *host, long port
 	const struct bt_slot *slot = runs_on(s, host) ? slot_with(s, port) : NULL;
 	if (slot)
 		return slot->name;
-	return s->nginx && bt_nginx_is_on(s->nginx, host) && listen_port(s) == port ? "nginx"
-										    : NULL;
+	return s->nginx && bt_nginx_is_on(s->nginx, host) && listens(s, port) ? "nginx" : NULL;
 }
 
 static void check_port(struct bt_problem_sink *sink, const struct bt_node *at,
@@ -209,7 +238,8 @@ void bt_config_check_pair(struct bt_problem_sink *sink, const struct bt_node *at
 			check_slot(sink, at, earlier, later, later->hosts[h], &later->run.slots[i]);
 	for (size_t i = 0; later->nginx && i < later->nginx->n_on; i++) {
 		const char *on = later->nginx->on[i], *file = later->nginx->include;
-		check_port(sink, at, earlier, later, on, listen_port(later), "nginx");
+		for (size_t k = 0; k < N_LISTEN; k++)
+			check_port(sink, at, earlier, later, on, listen_port(later, k), "nginx");
 		if (earlier->nginx && file && bt_streq(earlier->nginx->include, file) &&
 			bt_nginx_is_on(earlier->nginx, on))
 			bt_problem(sink, at, "the include file %s on host %s is that of %s too",

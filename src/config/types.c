@@ -447,7 +447,7 @@ static void read_argv(struct bt_reading *r, const struct bt_key *k, const struct
 }
 const struct bt_key_type bt_type_argv = {"command", read_argv, write_list};
 
-/* ── maps of our own: stop steps, routes ── */
+/* ── maps of our own: stop steps ── */
 
 bool bt_reading_only(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
 	const char *const *words, size_t n_words, const char *expected)
@@ -543,64 +543,6 @@ static json_t *write_stop(const struct bt_key *k, const void *field, const void 
 	return a;
 }
 const struct bt_key_type bt_type_stop = {"stop sequence", read_stop, write_stop};
-
-static void read_routes(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
-	void *field, void *count)
-{
-	static const char expected[] = "path and to, such as {path: /api, to: all}";
-	static const char *const words[] = {"path", "to"};
-	static const struct bt_key path_key = {.path = "traffic.nginx.routes",
-		.check = bt_check_route,
-		.max = 1024,
-		.expected = "a path such as /api"};
-	static const struct bt_key to_key = {
-		.path = "traffic.nginx.routes", .names = &bt_enum_route_to};
-	if (n->kind != BT_NODE_LIST || n->n == 0 || n->n > 500) {
-		wrong(r, k, n, "a list of {path: /, to: one|all}");
-		return;
-	}
-	struct bt_route *list = BT_ARENA_ARRAY(r->arena, struct bt_route, n->n);
-	size_t used = 0;
-	for (size_t i = 0; i < n->n; i++) {
-		if (!bt_reading_only(r, k, n->items[i], words, 2, expected))
-			continue;
-		const struct bt_node *path = bt_node_get(n->items[i], "path");
-		const struct bt_node *to = bt_node_get(n->items[i], "to");
-		struct bt_route route = {NULL, BT_ROUTE_ALL};
-		int v = BT_ROUTE_ALL;
-		if (!path)
-			bt_problem(r->sink, n->items[i], "%s: expected %s", k->path, expected);
-		else
-			bt_type_text.read(r, &path_key, path, &route.path, NULL);
-		if (to)
-			bt_type_enum.read(r, &to_key, to, &v, NULL);
-		route.to = (enum bt_route_to)v;
-		for (size_t j = 0; route.path && j < used; j++)
-			if (bt_streq(list[j].path, route.path))
-				bt_problem(r->sink, path, "%s: %s is routed twice", k->path,
-					bt_node_shown(r->arena, path));
-		if (route.path)
-			list[used++] = route;
-	}
-	*(const struct bt_route **)field = list;
-	*(size_t *)count = used;
-}
-
-static json_t *write_routes(const struct bt_key *k, const void *field, const void *count)
-{
-	(void)k;
-	const struct bt_route *list = *(const struct bt_route *const *)field;
-	json_t *a = json_array();
-	for (size_t i = 0; i < *(const size_t *)count; i++) {
-		json_t *o = json_object();
-		json_object_set_new(o, "path", json_string(list[i].path));
-		json_object_set_new(
-			o, "to", json_string(bt_enum_name(&bt_enum_route_to, list[i].to)));
-		json_array_append_new(a, o);
-	}
-	return a;
-}
-const struct bt_key_type bt_type_routes = {"routes", read_routes, write_routes};
 
 /* ── deploy's own ── */
 

@@ -143,6 +143,10 @@ static int want_of(const struct bt_pool *pool, struct bt_nginx_site *site,
 	want->prefix = bt_arena_strdup(a, site->unit->prefix);
 	want->file = bt_arena_strdup(a, file);
 	want->max_old_workers = n->max_old_workers;
+	if (want->managed && n->certificate) {
+		want->certificate = bt_arena_strdup(a, n->certificate);
+		want->certificate_key = bt_arena_strdup(a, n->certificate_key);
+	}
 	want->pending = target_of(pool, bt_str_get(&text), a);
 	want->has_pending = true;
 	return 0;
@@ -229,7 +233,8 @@ static void batch_ended(struct bt_nginx_unit *u, enum bt_nginx_batch_kind kind,
 			put_first(u, op);
 			continue;
 		}
-		if (kind != BT_NGINX_CHANGE)
+		bt_nginx_certificate_ended(op->site, kind == BT_NGINX_CERTIFICATE, result, err);
+		if (kind == BT_NGINX_RECOVER || kind == BT_NGINX_RESTART)
 			bt_nginx_set_trouble(op->site, result < 0 ? err->text : NULL);
 		else if (result == 0)
 			bt_nginx_set_trouble(op->site, NULL);
@@ -300,10 +305,7 @@ static void on_kick(evutil_socket_t fd, short what, void *arg)
 	size_t n = take_batch(u, ops);
 	if (n == 0)
 		return;
-	enum bt_nginx_batch_kind kind = !ops[0]->internal || ops[0]->hold ? BT_NGINX_CHANGE
-					: ops[0]->want->has_pending	  ? BT_NGINX_RECOVER
-									  : BT_NGINX_RESTART;
-	bt_nginx_batch_start(u, kind, ops, n, batch_ended);
+	bt_nginx_batch_start(u, ops[0]->kind, ops, n, batch_ended);
 }
 
 static void kick(struct bt_nginx_unit *u)
@@ -347,7 +349,7 @@ static bool internal_waits(const struct bt_nginx_site *site)
 	return site->unit->running && bt_nginx_batch_kind(site->unit->running) != BT_NGINX_CHANGE;
 }
 
-static void begin_internal(struct bt_nginx_site *site)
+static void begin_internal(struct bt_nginx_site *site, enum bt_nginx_batch_kind kind)
 {
 	if (internal_waits(site))
 		return;
@@ -355,6 +357,7 @@ static void begin_internal(struct bt_nginx_site *site)
 	op->op.cancel = bt_nginx_op_cancel;
 	op->site = site;
 	op->internal = true;
+	op->kind = kind;
 	op->want = bt_nginx_state_copy(site->state);
 	put_first(site->unit, op);
 	kick(site->unit);
@@ -362,12 +365,17 @@ static void begin_internal(struct bt_nginx_site *site)
 
 void bt_nginx_recover_begin(struct bt_nginx_site *site)
 {
-	begin_internal(site);
+	begin_internal(site, BT_NGINX_RECOVER);
 }
 
 void bt_nginx_restart_begin(struct bt_nginx_site *site)
 {
-	begin_internal(site);
+	begin_internal(site, BT_NGINX_RESTART);
+}
+
+void bt_nginx_certificate_begin(struct bt_nginx_site *site)
+{
+	begin_internal(site, BT_NGINX_CERTIFICATE);
 }
 
 bool bt_nginx_recovering(const struct bt_nginx_unit *u)

@@ -150,7 +150,10 @@ void bt_nginx_batch_workers_ready(struct bt_nginx_batch *b)
 		clear(b);
 	else if (b->kind == BT_NGINX_RESTART)
 		finish(b);
-	else
+	else if (b->kind == BT_NGINX_CERTIFICATE) {
+		b->wrote = true;
+		beside(b, bt_nginx_files_commit, on_committed);
+	} else
 		bt_nginx_ask(b);
 }
 
@@ -204,8 +207,8 @@ void bt_nginx_batch_fail(struct bt_nginx_batch *b, int code, const char *fmt, ..
 		return;
 	}
 	b->result = bt_err_set(&b->err, code, "%s", text);
-	if (b->kind == BT_NGINX_RESTART)
-		finish(b);
+	if (b->kind == BT_NGINX_RESTART || b->kind == BT_NGINX_CERTIFICATE)
+		finish(b); /* nothing was written */
 	else
 		restore(b);
 }
@@ -430,6 +433,27 @@ static void on_restart_tested(void *arg, int result, const char *dump, const str
 		bt_nginx_start(b);
 }
 
+static void on_certificate_tested(void *arg, int result, const char *dump, const struct bt_err *err)
+{
+	struct bt_nginx_batch *b = arg;
+	(void)dump;
+	b->test = NULL;
+	if (result < 0)
+		give_up(b, result, err->text);
+	else if (!find_master(b))
+		give_up(b, BT_E_FAILED, "nginx is not running");
+	else
+		bt_nginx_reload(b);
+}
+
+static void on_certificate(struct bt_nginx_batch *b, int r)
+{
+	if (r < 0)
+		give_up(b, r, b->work_err.text);
+	else
+		b->test = bt_nginx_test_start(b->unit, on_certificate_tested, b);
+}
+
 void bt_nginx_batch_start(struct bt_nginx_unit *unit, enum bt_nginx_batch_kind kind,
 	struct bt_nginx_apply *const *ops, size_t n, bt_nginx_ended_fn ended)
 {
@@ -451,6 +475,9 @@ void bt_nginx_batch_start(struct bt_nginx_unit *unit, enum bt_nginx_batch_kind k
 		break;
 	case BT_NGINX_RESTART:
 		b->test = bt_nginx_test_start(unit, on_restart_tested, b);
+		break;
+	case BT_NGINX_CERTIFICATE:
+		beside(b, bt_nginx_files_certificate, on_certificate);
 		break;
 	}
 }

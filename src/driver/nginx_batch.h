@@ -3,6 +3,13 @@
 #pragma once
 #include "driver/nginx_unit.h"
 
+enum bt_nginx_batch_kind {
+	BT_NGINX_CHANGE,
+	BT_NGINX_RECOVER,     /* after a crash: confirm or restore what is pending */
+	BT_NGINX_RESTART,     /* a managed nginx that is not there any more */
+	BT_NGINX_CERTIFICATE, /* a managed nginx whose certificate changed on disk */
+};
+
 struct bt_nginx_apply { /* one service that waits for its change */
 	struct bt_op op;
 	struct bt_nginx_apply *next;
@@ -10,18 +17,13 @@ struct bt_nginx_apply { /* one service that waits for its change */
 	struct bt_nginx_state *want; /* pending: what shall be */
 	struct bt_err early;	     /* found wrong at once: only told from the loop */
 	bool alone;		     /* a batch with others failed: its own reload this time */
-	bool internal;		     /* nobody waits: recovery or restart; or a hold */
-	bool hold;		     /* nginx_hold.c: good also where nginx does not run */
+	bool internal;		     /* nobody waits, or a hold */
+	enum bt_nginx_batch_kind kind;
+	bool hold; /* nginx_hold.c: good also where nginx does not run */
 	bt_progress_fn progress;
 	void *progress_arg;
 	bt_done_fn done; /* NULL: cancelled or internal */
 	void *arg;
-};
-
-enum bt_nginx_batch_kind {
-	BT_NGINX_CHANGE,
-	BT_NGINX_RECOVER, /* after a crash: confirm or restore what is pending */
-	BT_NGINX_RESTART, /* a managed nginx that is not there any more */
 };
 
 #define BT_NGINX_BATCH_MAX 64

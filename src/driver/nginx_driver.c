@@ -84,8 +84,10 @@ static void nginx_tend(void)
 			continue; /* the user's to start; observe() says that it is down */
 		else if (bt_nginx_master(s->unit->facts.pid_file, &master) != 0)
 			bt_nginx_restart_begin(s);
-		else
+		else {
 			rotate_logs(s->unit, &master);
+			bt_nginx_certificate_look(s);
+		}
 	}
 }
 

@@ -3,6 +3,7 @@
 #include "driver/nginx_step.h"
 
 #include "base/fs.h"
+#include "net/cert_pair.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -99,14 +100,31 @@ static int write_one(struct bt_nginx_apply *op, struct bt_err *err)
 	return r;
 }
 
-int bt_nginx_files_write(struct bt_nginx_batch *b, struct bt_err *err)
+/* The stamp comes before the look: a file that changes in between is seen to be another one. */
+int bt_nginx_files_certificate(struct bt_nginx_batch *b, struct bt_err *err)
 {
 	for (size_t i = 0; i < b->n; i++) {
-		int r = write_one(b->ops[i], err);
+		struct bt_nginx_state *w = b->ops[i]->want;
+		if (!w->certificate)
+			continue;
+		BT_FREE char *stamp = bt_cert_pair_stamp(w->certificate, w->certificate_key);
+		int r = bt_cert_pair_check(w->certificate, w->certificate_key, err);
+		if (r < 0)
+			return bt_err_wrap(err, "nginx");
+		w->certificate_stamp = bt_arena_strdup(w->arena, stamp);
+	}
+	return 0;
+}
+
+int bt_nginx_files_write(struct bt_nginx_batch *b, struct bt_err *err)
+{
+	int r = bt_nginx_files_certificate(b, err);
+	for (size_t i = 0; r == 0 && i < b->n; i++) {
+		r = write_one(b->ops[i], err);
 		if (r < 0)
 			return bt_err_wrap(err, "nginx");
 	}
-	return 0;
+	return r;
 }
 
 static int restore_one(struct bt_nginx_apply *op, struct bt_err *err)
@@ -155,6 +173,8 @@ int bt_nginx_files_clear(struct bt_nginx_batch *b, struct bt_err *err)
 
 int bt_nginx_files_commit(struct bt_nginx_batch *b, struct bt_err *err)
 {
+	if (b->kind == BT_NGINX_CERTIFICATE)
+		return save_state(b->ops[0], err);
 	for (size_t i = 0; i < b->n; i++) {
 		struct bt_nginx_state *w = b->ops[i]->want;
 		struct bt_nginx_target was = w->confirmed;

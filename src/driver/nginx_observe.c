@@ -2,6 +2,7 @@
  * and who answers. Waits until a change that a crash interrupted is confirmed or undone. */
 #include "base/fs.h"
 #include "driver/nginx_unit.h"
+#include "net/cert_pair.h"
 
 #include <errno.h>
 #include <string.h>
@@ -94,9 +95,19 @@ static void look_at_processes(struct observe *o)
 	bt_nginx_workers_done(&w);
 }
 
+/* Of the config that is asked about, which may be one that is not in force yet. */
+static void look_at_certificate(struct observe *o)
+{
+	struct bt_err err = {0};
+	if (o->nginx.certificate && o->nginx.certificate_key &&
+		bt_cert_pair_check(o->nginx.certificate, o->nginx.certificate_key, &err) < 0)
+		o->seen.refuses = bt_arena_strdup(o->arena, err.text);
+}
+
 static void run_look(void *arg)
 {
 	struct observe *o = arg;
+	look_at_certificate(o);
 	look_at_processes(o);
 	look_at_file(o);
 }
@@ -173,6 +184,8 @@ static void on_looked(void *arg)
 		trouble(o, "a change of nginx was interrupted and is not undone yet");
 	if (o->site->trouble)
 		trouble(o, o->site->trouble);
+	if (o->site->certificate_trouble)
+		trouble(o, o->site->certificate_trouble);
 	if (o->seen.running && o->identity_url)
 		o->ask = bt_identity_ask(
 			bt_nginx_driver()->env, o->identity_url, o->identity_host, on_identity, o);
@@ -257,7 +270,9 @@ struct bt_op *bt_nginx_observe_begin(const char *name, const struct bt_service *
 	o->nginx = (struct bt_nginx){.mode = n->mode,
 		.form = n->form,
 		.upstream = bt_arena_strdup(a, n->upstream),
-		.variable = bt_arena_strdup(a, n->variable)};
+		.variable = bt_arena_strdup(a, n->variable),
+		.certificate = bt_arena_strdup(a, n->certificate),
+		.certificate_key = bt_arena_strdup(a, n->certificate_key)};
 	o->service = bt_arena_strdup(a, service->name);
 	o->seen.name = bt_arena_strdup(a, name);
 	BT_FREE char *file = bt_nginx_file_of(o->site, n);

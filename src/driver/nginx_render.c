@@ -177,6 +177,8 @@ static int check_managed(
 	const struct bt_nginx *n, const struct bt_nginx_layout *l, struct bt_err *err)
 {
 	int r = check_text("listen", n->listen, ".:[]*", err);
+	if (r == 0 && n->redirect)
+		r = check_text("redirect", n->redirect, ".:[]*", err);
 	if (r == 0 && n->server_name)
 		r = check_text("server_name", n->server_name, ".*_- ", err);
 	if (r == 0 && (n->certificate || n->certificate_key)) {
@@ -184,6 +186,8 @@ static int check_managed(
 		if (r == 0)
 			r = check_path("certificate_key", n->certificate_key, err);
 	}
+	if (r == 0)
+		r = bt_nginx_render_check_lines(n, err);
 	if (r == 0)
 		r = check_path("prefix", l->prefix, err);
 	if (r == 0 && l->worker_user)
@@ -216,8 +220,10 @@ static void managed_main(
 
 /* The log's first fields are for baton's own counting, so their order is a contract with
  * nginx_watch.c: time, status, seconds. */
-static void managed_http(const struct bt_nginx_layout *l, struct bt_str *out)
+static void managed_http(
+	const struct bt_nginx *n, const struct bt_nginx_layout *l, struct bt_str *out)
 {
+	char size[32];
 	static const char *const temp[] = {"client_body", "proxy", "fastcgi", "uwsgi", "scgi"};
 	for (size_t i = 0; i < BT_ARRAY_LEN(temp); i++)
 		bt_str_addf(out, "    %s_temp_path \"%s/tmp/%s\";\n", temp[i], l->prefix, temp[i]);
@@ -231,7 +237,7 @@ static void managed_http(const struct bt_nginx_layout *l, struct bt_str *out)
 		"\n"
 		"    server_tokens off;\n"
 		"    tcp_nodelay on;\n"
-		"    client_max_body_size 100m;\n"
+		"    client_max_body_size %s;\n"
 		"\n"
 		"    map $http_upgrade $baton_connection {\n"
 		"        default upgrade;\n"
@@ -242,7 +248,7 @@ static void managed_http(const struct bt_nginx_layout *l, struct bt_str *out)
 		"        ''      $host;\n"
 		"    }\n"
 		"\n",
-		l->prefix);
+		l->prefix, bt_size_format(n->max_body_bytes, size));
 }
 
 static void managed_upstreams(const struct bt_pool *pool, struct bt_str *out)
@@ -264,37 +270,22 @@ static void managed_upstreams(const struct bt_pool *pool, struct bt_str *out)
 	bt_str_add(out, "\n");
 }
 
-static void managed_proxy(struct bt_str *out)
-{
-	bt_str_add(out, "        proxy_http_version 1.1;\n"
-			"        proxy_set_header Host $baton_host;\n"
-			"        proxy_set_header X-Real-IP $remote_addr;\n"
-			"        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n"
-			"        proxy_set_header X-Forwarded-Proto $scheme;\n"
-			"        proxy_set_header Upgrade $http_upgrade;\n"
-			"        proxy_set_header Connection $baton_connection;\n"
-			"        proxy_connect_timeout 5s;\n"
-			"        # A request that may have had an effect (POST, PATCH, LOCK) is "
-			"not sent twice.\n"
-			"        proxy_next_upstream error timeout;\n");
-}
-
 static void managed_server(const struct bt_pool *pool, struct bt_str *out)
 {
 	const struct bt_nginx *n = pool->service->nginx;
-	static const struct bt_route everything = {"/", BT_ROUTE_ALL};
+	static const struct bt_route everything = {.path = "/", .to = BT_ROUTE_ALL};
 	const struct bt_route *routes = n->n_routes ? n->routes : &everything;
 	size_t n_routes = n->n_routes ? n->n_routes : 1;
 	bool root = false;
-	bt_str_addf(out, "    server {\n        listen %s%s;\n        server_name %s;\n", n->listen,
-		n->certificate ? " ssl" : "", n->server_name ? n->server_name : "_");
+	bt_str_addf(out, "    server {\n        listen %s%s%s;\n        server_name %s;\n",
+		n->listen, n->certificate ? " ssl" : "", n->certificate && n->http2 ? " http2" : "",
+		n->server_name ? n->server_name : "_");
 	if (n->certificate)
 		bt_str_addf(out,
 			"        ssl_certificate \"%s\";\n"
-			"        ssl_certificate_key \"%s\";\n"
-			"        ssl_protocols TLSv1.2 TLSv1.3;\n"
-			"        ssl_session_cache shared:baton:1m;\n",
+			"        ssl_certificate_key \"%s\";\n",
 			n->certificate, n->certificate_key);
+	bt_nginx_render_tls_lines(n, out);
 	if (count_in(pool) == 0) {
 		bt_str_addf(out,
 			"\n"
@@ -308,16 +299,31 @@ static void managed_server(const struct bt_pool *pool, struct bt_str *out)
 		return;
 	}
 	bt_str_add(out, "\n");
-	managed_proxy(out);
+	bt_nginx_render_server_lines(n, out);
 	for (size_t i = 0; i < n_routes; i++) {
 		root = root || bt_streq(routes[i].path, "/");
-		bt_str_addf(out,
-			"\n        location %s {\n            proxy_pass http://%s;\n        }\n",
+		bt_str_addf(out, "\n        location %s {\n            proxy_pass http://%s;\n",
 			routes[i].path, routes[i].to == BT_ROUTE_ONE ? "baton_one" : "baton_all");
+		bt_nginx_render_route_lines(n, &routes[i], out);
+		bt_str_add(out, "        }\n");
 	}
 	if (!root)
 		bt_str_add(out, "\n        location / {\n            return 404;\n        }\n");
 	bt_str_add(out, "    }\n");
+}
+
+/* 308: the method and the body stay as they are. */
+static void managed_redirect(const struct bt_nginx *n, struct bt_str *out)
+{
+	if (!n->certificate || !n->redirect)
+		return;
+	const char *colon = strrchr(n->listen, ':'), *port = colon ? colon + 1 : n->listen;
+	bool usual = bt_streq(port, "443");
+	bt_str_addf(out,
+		"\n    server {\n        listen %s;\n        server_name %s;\n"
+		"        return 308 https://$host%s%s$request_uri;\n    }\n",
+		n->redirect, n->server_name ? n->server_name : "_", usual ? "" : ":",
+		usual ? "" : port);
 }
 
 static int render_managed(const struct bt_pool *pool, const struct bt_nginx_layout *l,
@@ -335,9 +341,10 @@ static int render_managed(const struct bt_pool *pool, const struct bt_nginx_layo
 	head(pool, out);
 	managed_main(n, l, out);
 	bt_str_add(out, "http {\n");
-	managed_http(l, out);
+	managed_http(n, l, out);
 	managed_upstreams(pool, out);
 	managed_server(pool, out);
+	managed_redirect(n, out);
 	bt_str_add(out, "}\n");
 	return 0;
 }

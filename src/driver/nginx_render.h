@@ -18,6 +18,14 @@ struct bt_nginx_layout {	 /* managed only */
 int bt_nginx_render(const struct bt_pool *pool, const struct bt_nginx_layout *layout,
 	struct bt_str *out, struct bt_err *err);
 
+/* nginx_lines.c: directives of a managed server and its routes, what baton says and what the
+ * service adds; checked before, so that none ends another. */
+int bt_nginx_render_check_lines(const struct bt_nginx *n, struct bt_err *err);
+void bt_nginx_render_tls_lines(const struct bt_nginx *n, struct bt_str *out);
+void bt_nginx_render_server_lines(const struct bt_nginx *n, struct bt_str *out);
+void bt_nginx_render_route_lines(
+	const struct bt_nginx *n, const struct bt_route *route, struct bt_str *out);
+
 /* "127.0.0.1:8081", "[::1]:8081"; buf ≥ 300 bytes; returns buf. */
 const char *bt_nginx_address(const char *address, uint16_t port, char *buf, size_t n);
 

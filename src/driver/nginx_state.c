@@ -83,6 +83,11 @@ char *bt_nginx_state_dump(const struct bt_nginx_state *s)
 		STATE_VERSION, "service", s->service, "balancer", s->balancer, "managed",
 		(int)s->managed, "binary", s->binary, "config", text_or_null(s->config), "prefix",
 		text_or_null(s->prefix), "file", s->file, "max_old_workers", s->max_old_workers);
+	if (s->certificate) {
+		json_object_set_new(j, "certificate", json_string(s->certificate));
+		json_object_set_new(j, "certificate_key", json_string(s->certificate_key));
+		json_object_set_new(j, "certificate_stamp", text_or_null(s->certificate_stamp));
+	}
 	if (s->has_confirmed)
 		json_object_set_new(j, "confirmed", target_to_json(&s->confirmed));
 	if (s->has_pending) {
@@ -225,6 +230,12 @@ static int state_from_json(const json_t *j, struct bt_nginx_state *s, struct bt_
 	if (r == 0)
 		r = bt_json_int(j, "max_old_workers", 0, 1000000, &max_old, err);
 	s->max_old_workers = (int)max_old;
+	if (r == 0)
+		r = get_str(j, "certificate", true, a, &s->certificate, err);
+	if (r == 0)
+		r = get_str(j, "certificate_key", !s->certificate, a, &s->certificate_key, err);
+	if (r == 0)
+		r = get_str(j, "certificate_stamp", true, a, &s->certificate_stamp, err);
 	json_t *confirmed = json_object_get(j, "confirmed");
 	if (r == 0 && confirmed) {
 		r = target_from_json(confirmed, a, &s->confirmed, err);

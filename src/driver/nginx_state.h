@@ -27,7 +27,9 @@ struct bt_nginx_state {
 	const char *binary, *config, *prefix; /* of the nginx; config and prefix may be NULL */
 	const char *file;		      /* that baton owns */
 	int max_old_workers;
-	struct bt_nginx_check check; /* of the pending one */
+	const char *certificate, *certificate_key; /* that it serves with; NULL: none */
+	const char *certificate_stamp; /* of those that were loaded last; NULL: not known */
+	struct bt_nginx_check check;   /* of the pending one */
 	bool has_confirmed, has_pending;
 	struct bt_nginx_target confirmed, pending;
 	const char *prior; /* the file's text before the pending write; NULL: there was none */

@@ -54,7 +54,8 @@ int bt_nginx_files_write(struct bt_nginx_batch *b, struct bt_err *err);
 int bt_nginx_files_restore(struct bt_nginx_batch *b, struct bt_err *err);
 int bt_nginx_files_clear(struct bt_nginx_batch *b, struct bt_err *err);
 int bt_nginx_files_commit(struct bt_nginx_batch *b, struct bt_err *err);
-int bt_nginx_files_judge(struct bt_nginx_batch *b, struct bt_err *err); /* sets backwards */
+int bt_nginx_files_judge(struct bt_nginx_batch *b, struct bt_err *err);	      /* sets backwards */
+int bt_nginx_files_certificate(struct bt_nginx_batch *b, struct bt_err *err); /* is it good? */
 
 /* nginx_reload.c: end in bt_nginx_batch_workers_ready or bt_nginx_batch_fail */
 void bt_nginx_reload(struct bt_nginx_batch *b);

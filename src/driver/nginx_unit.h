@@ -35,6 +35,7 @@ struct bt_nginx_site {
 	struct bt_nginx_known *known;	  /* workers; see nginx_known.c */
 	size_t n_known;
 	char *trouble; /* of the last attempt to bring it back; NULL */
+	char *certificate_trouble, *certificate_tried; /* what of the files on disk failed */
 };
 
 struct bt_nginx_driver {
@@ -79,6 +80,14 @@ void bt_nginx_recover_begin(struct bt_nginx_site *site);
 struct bt_op *bt_nginx_hold_begin(const struct bt_service *service, const char *const *slots,
 	size_t n_slots, bt_done_fn done, void *arg);
 void bt_nginx_restart_begin(struct bt_nginx_site *site);
+void bt_nginx_certificate_begin(struct bt_nginx_site *site);
+
+/* nginx_certificate.c */
+/* Begins a reload when the files are others than those that were loaded. */
+void bt_nginx_certificate_look(struct bt_nginx_site *site);
+/* After every batch; `own`: it was one that this began. */
+void bt_nginx_certificate_ended(
+	struct bt_nginx_site *site, bool own, int result, const struct bt_err *err);
 
 struct bt_op *bt_nginx_drain_begin(const struct bt_drain_request *rq, bt_progress_fn progress,
 	void *progress_arg, bt_done_fn done, void *arg);

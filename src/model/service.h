@@ -105,6 +105,8 @@ struct bt_identity { /* who answers? such as /profile; NULL path: not asked */
 struct bt_route {
 	const char *path;
 	enum bt_route_to to;
+	const char *const *directives; /* raw, without the semicolon */
+	size_t n_directives;
 };
 
 struct bt_nginx {
@@ -122,6 +124,12 @@ struct bt_nginx {
 	const char *listen; /* "8080", "127.0.0.1:8080", "443" */
 	const char *server_name;
 	const char *certificate, *certificate_key; /* paths; both or none */
+	bool http2;
+	const char *redirect;	/* with a certificate: where plain http listens that is sent to
+				   https; NULL: nowhere */
+	int64_t max_body_bytes; /* 0: any */
+	const char *const *directives; /* raw, of the server, without the semicolon */
+	size_t n_directives;
 	const struct bt_route *routes;
 	size_t n_routes;
 	int keepalive;			    /* idle upstream connections per worker */

@@ -84,6 +84,7 @@ static json_t *balancer_to_json(const struct bt_seen_balancer *b)
 	put_str(o, "identity", b->identity);
 	json_object_set_new(o, "old_workers", json_integer(b->old_workers));
 	put_str(o, "trouble", b->trouble);
+	put_str(o, "refuses", b->refuses);
 	return o;
 }
 
@@ -226,7 +227,8 @@ static int read_balancer(
 		(r = read_members(j, a, b, err)) < 0 ||
 		(r = get_text(j, "identity", false, a, &b->identity, err)) < 0 ||
 		(r = bt_json_int_opt(j, "old_workers", 0, INT32_MAX, &old_workers, err)) < 0 ||
-		(r = get_text(j, "trouble", false, a, &b->trouble, err)) < 0)
+		(r = get_text(j, "trouble", false, a, &b->trouble, err)) < 0 ||
+		(r = get_text(j, "refuses", false, a, &b->refuses, err)) < 0)
 		return r;
 	b->generation = (uint64_t)generation;
 	b->old_workers = (int)old_workers;

@@ -61,6 +61,7 @@ struct bt_seen_balancer {
 	const char *identity; /* what the identity URL through the balancer said; NULL */
 	int old_workers;      /* still shutting down */
 	const char *trouble;  /* one line when something does not hold; NULL */
+	const char *refuses;  /* why it could not take this config: nothing is begun; NULL */
 };
 
 struct bt_seen_host {

@@ -29,6 +29,21 @@ static long listen_port(const char *listen)
 	return listen ? strtol(colon ? colon + 1 : listen, NULL, 10) : 0;
 }
 
+static int check_ports(
+	const struct bt_nginx *n, const struct bt_scene_balancer *at, struct bt_err *err)
+{
+	const char *const listens[] = {n->listen, n->redirect};
+	for (size_t i = 0; i < BT_ARRAY_LEN(listens); i++) {
+		long port = listen_port(listens[i]);
+		if (port > 0 && port < 1024 && !at->host->can_bind_low)
+			return bt_err_set(err, BT_E_REFUSED,
+				"the agent on %s may not listen on port %ld (below 1024): use a "
+				"higher port, or give it CAP_NET_BIND_SERVICE",
+				at->on, port);
+	}
+	return 0;
+}
+
 static int check_balancer(
 	struct bt_build *b, const struct bt_scene_balancer *at, struct bt_err *err)
 {
@@ -50,13 +65,9 @@ static int check_balancer(
 			"there "
 			"a slot, or take it out of nginx",
 			at->on, other->address, other->port, b->service->name);
-	long port = listen_port(n->listen);
-	if (n->mode == BT_NGINX_MANAGED && port > 0 && port < 1024 && !at->host->can_bind_low)
-		return bt_err_set(err, BT_E_REFUSED,
-			"the agent on %s may not listen on port %ld (below 1024): use a higher "
-			"port, or give it CAP_NET_BIND_SERVICE",
-			at->on, port);
-	return 0;
+	if (at->seen && at->seen->refuses)
+		return bt_err_set(err, BT_E_REFUSED, "nginx on %s: %s", at->on, at->seen->refuses);
+	return n->mode == BT_NGINX_MANAGED ? check_ports(n, at, err) : 0;
 }
 
 static int check_balancers(struct bt_build *b, struct bt_err *err)

@@ -5,6 +5,7 @@ browsers     clients that keep theirs, and repeat a GET once when a kept connect
              answer came, as browsers and `hey` do
 """
 import asyncio
+import ssl
 import threading
 import time
 import urllib.parse
@@ -15,6 +16,7 @@ class Load:
         """rate: requests a second, half of each kind; slow: seconds of a request, one after the other."""
         parts = urllib.parse.urlsplit(url)
         self.address, self.port, self.path = parts.hostname, parts.port or 80, path
+        self.tls = ssl._create_unverified_context() if parts.scheme == "https" else None
         self.host = host or parts.netloc
         self.rate, self.n_browsers, self.slow = rate, browsers, slow
         self.sent = self.failed = self.retried = 0
@@ -65,6 +67,9 @@ class Load:
         body = await reader.readexactly(int(fields.get("content-length", 0)))
         return int(head.split()[1]), body.decode(errors="replace"), fields.get("connection") != "close"
 
+    def _connect(self):
+        return asyncio.open_connection(self.address, self.port, ssl=self.tls)
+
     def _answered(self, begun, kind, status, body):
         self.seen.append((begun, time.monotonic(), kind, status, body))
         if status != 200:
@@ -81,7 +86,7 @@ class Load:
         begun, writer = time.monotonic(), None
         self.sent += 1
         try:
-            reader, writer = await asyncio.open_connection(self.address, self.port)
+            reader, writer = await self._connect()
             status, body, _ = await asyncio.wait_for(self._exchange(reader, writer, path, False), 60)
             self._answered(begun, kind, status, body)
         except self.ERRORS as e:
@@ -98,7 +103,7 @@ class Load:
             for repeat in (False, True):
                 fresh = connection is None
                 try:
-                    connection = connection or await asyncio.open_connection(self.address, self.port)
+                    connection = connection or await self._connect()
                     status, body, stays = await asyncio.wait_for(self._exchange(*connection, self.path, True), 60)
                     self._answered(begun, "kept", status, body)
                     if not stays:

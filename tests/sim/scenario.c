@@ -107,8 +107,8 @@ static void pick_service(struct sim *s)
 	s->nginx = (struct bt_nginx){
 		.on = &s->host_names[s->balancer.host], .n_on = 1, .mode = BT_NGINX_ADOPT};
 	if (chance(s, 500)) {
-		s->routes[0] = (struct bt_route){"/", BT_ROUTE_ONE};
-		s->routes[1] = (struct bt_route){"/api", BT_ROUTE_ALL};
+		s->routes[0] = (struct bt_route){.path = "/", .to = BT_ROUTE_ONE};
+		s->routes[1] = (struct bt_route){.path = "/api", .to = BT_ROUTE_ALL};
 		s->nginx.routes = s->routes;
 		s->nginx.n_routes = 2;
 	}

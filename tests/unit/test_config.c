@@ -346,6 +346,23 @@ static void nginx_problems(void **state)
 		"all}",
 		"f:5:63: unknown key 'pat' in traffic.nginx.routes, expected path and to, such as "
 		"{path: /api, to: all} (did you mean 'path'?)");
+	REFUSED(MINIMAL "traffic: {nginx: {routes: [{path: /}, {path: /a, directives: [gzip on, "
+			"'root /']}]}}\n",
+		"f:5:72: traffic.nginx.routes: expected " BT_DIRECTIVE_EXPECTED ", found 'root /'");
+	REFUSED(MINIMAL "traffic: {nginx: {directives: ['gzip on;', include /x]}}\n",
+		"f:5:32: traffic.nginx.directives: expected " BT_DIRECTIVE_EXPECTED
+		", found 'gzip on;'",
+		"f:5:44: traffic.nginx.directives: expected " BT_DIRECTIVE_EXPECTED
+		", found 'include /x'");
+	REFUSED(MINIMAL "traffic: {nginx: {tls: {http2: true, redirect: 80}}}\n",
+		"f:5:32: traffic.nginx.tls.http2: only with a certificate",
+		"f:5:48: traffic.nginx.tls.redirect: only with a certificate");
+	REFUSED(MINIMAL "traffic: {nginx: {listen: 9443, tls: {certificate: /c, key: /k, redirect: "
+			"'*:9443'}}}\n",
+		"f:5:75: traffic.nginx.tls.redirect: the port of traffic.nginx.listen, which "
+		"speaks https");
+	REFUSED(MINIMAL "traffic: {nginx: {tls: {certificate: /c, key: /k, redirect: 1002}}}\n",
+		"f:5:61: traffic.nginx.tls.redirect: port 1002 is that of slot y on host local");
 	REFUSED(MINIMAL "traffic: {nginx: {on: [w1, w2, w1]}}\n",
 		"f:5:32: traffic.nginx.on: 'w1' is listed twice");
 	REFUSED(MINIMAL "traffic: {nginx: {on: []}}\n",
@@ -585,6 +602,42 @@ static void files(void **state)
 		"'release.json'");
 }
 
+/* docs/nginx.md lists what is allowed, from the table. */
+static void directives(void **state)
+{
+	(void)state;
+	BT_STR struct bt_str list = {0};
+	size_t column = 0;
+	for (size_t i = 0; bt_nginx_directives[i]; i++) {
+		const char *name = bt_nginx_directives[i];
+		assert_true(i == 0 || strcmp(bt_nginx_directives[i - 1], name) < 0);
+		BT_FREE char *good = bt_asprintf("%s x", name);
+		assert_true(bt_check_directive(good));
+		bool wrap = column + strlen(name) + 4 > 100;
+		bt_str_addf(&list, "%s`%s`", i == 0 ? "" : wrap ? ",\n" : ", ", name);
+		column = (wrap || i == 0 ? 0 : column + 2) + strlen(name) + 2;
+	}
+	bt_str_addc(&list, '\n');
+	struct bt_err err = {0};
+	static const char begin[] = "<!-- directives -->\n", end[] = "<!-- end of directives -->";
+	BT_FREE char *path = bt_asprintf("%s/../../docs/nginx.md", GOLDEN_DIR);
+	BT_FREE char *doc = NULL;
+	assert_int_equal(bt_fs_read(path, 1 << 20, &doc, NULL, &err), 0);
+	char *from = strstr(doc, begin), *to = strstr(doc, end);
+	assert_true(from && to);
+	from += strlen(begin);
+	if (getenv("BATON_GOLDEN_UPDATE")) {
+		BT_STR struct bt_str all = {0};
+		bt_str_addn(&all, doc, (size_t)(from - doc));
+		bt_str_add(&all, bt_str_get(&list));
+		bt_str_add(&all, to);
+		assert_int_equal(bt_fs_write_atomic(path, all.data, all.len, 0644, &err), 0);
+	} else if ((size_t)(to - from) != list.len || strncmp(from, list.data, list.len) != 0) {
+		fail_msg("docs/nginx.md does not list the directives that are allowed; run this "
+			 "test with BATON_GOLDEN_UPDATE=1");
+	}
+}
+
 /* ── random services: any value of any type at any key ── */
 
 static uint32_t seed;
@@ -640,6 +693,11 @@ static json_t *random_value(const struct bt_key *k)
 			json_array_append_new(a, random_text());
 		return a;
 	}
+	if (k->check == bt_check_directive)
+		return json_pack("[s,s]", "proxy_buffers 4 256k", "add_header X 'a \"b\" c'");
+	if (k->type == &bt_type_routes)
+		return json_pack("[{s:s,s:s},{s:s,s:[s]}]", "path", "/", "to", "one", "path",
+			"/api", "directives", "proxy_read_timeout 90s");
 	if (k->type == &bt_type_names)
 		return pick(2) ? json_string("w1") : json_pack("[s,s]", "w1", "w2");
 	if (k->type == &bt_type_slots)
@@ -720,6 +778,7 @@ int main(void)
 		cmocka_unit_test(ports),
 		cmocka_unit_test(files),
 		cmocka_unit_test(table),
+		cmocka_unit_test(directives),
 		cmocka_unit_test(random_services),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

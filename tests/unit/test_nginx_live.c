@@ -838,7 +838,8 @@ static void test_managed(void **state)
 	struct load l;
 	struct answer a;
 	char body[256];
-	static const struct bt_route routes[] = {{"/", BT_ROUTE_ONE}, {"/all/", BT_ROUTE_ALL}};
+	static const struct bt_route routes[] = {
+		{.path = "/", .to = BT_ROUTE_ONE}, {.path = "/all/", .to = BT_ROUTE_ALL}};
 	shop_managed(&s, "managed");
 	s.nginx.routes = routes;
 	s.nginx.n_routes = 2;

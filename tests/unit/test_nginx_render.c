@@ -34,24 +34,56 @@ static const struct bt_nginx upstream_keepalive = {
 static const struct bt_nginx port_form = {.mode = BT_NGINX_ADOPT, .form = BT_NGINX_SERVICE_PORT};
 static const struct bt_nginx url_form = {
 	.mode = BT_NGINX_ADOPT, .form = BT_NGINX_SERVICE_URL, .variable = "$target"};
-static const struct bt_route routes[] = {{"/", BT_ROUTE_ONE}, {"/api", BT_ROUTE_ALL}};
+static const struct bt_route routes[] = {
+	{.path = "/", .to = BT_ROUTE_ONE}, {.path = "/api", .to = BT_ROUTE_ALL}};
 static const struct bt_nginx managed = {.mode = BT_NGINX_MANAGED,
 	.listen = "127.0.0.1:23000",
 	.server_name = "shop.example.com",
 	.routes = routes,
 	.n_routes = 2,
 	.keepalive = 32,
+	.max_body_bytes = 100 << 20,
 	.worker_shutdown_timeout_ms = 60000};
-static const struct bt_nginx managed_least = {.mode = BT_NGINX_MANAGED, .listen = "23000"};
-static const struct bt_nginx managed_api = {
-	.mode = BT_NGINX_MANAGED, .listen = "[::1]:23000", .routes = &routes[1], .n_routes = 1};
+static const struct bt_nginx managed_least = {
+	.mode = BT_NGINX_MANAGED, .listen = "23000", .max_body_bytes = 0};
+static const struct bt_nginx managed_api = {.mode = BT_NGINX_MANAGED,
+	.listen = "[::1]:23000",
+	.routes = &routes[1],
+	.n_routes = 1,
+	.max_body_bytes = 2500};
 static const struct bt_nginx managed_tls = {.mode = BT_NGINX_MANAGED,
 	.listen = "127.0.0.1:23000",
 	.certificate = "/etc/baton/tls/server.pem",
 	.certificate_key = "/etc/baton/tls/server.key",
 	.server_name = "shop.example.com *.shop.example.com",
+	.max_body_bytes = 20 << 20,
 	.routes = routes,
 	.n_routes = 2};
+static const char *const server_lines[] = {"proxy_buffer_size 128k", "proxy_buffers 4 256k",
+	"proxy_busy_buffers_size 256k", "add_header X-Frame-Options DENY always",
+	"proxy_set_header X-Real-IP $http_x_real_ip", "proxy_connect_timeout 2s"};
+static const char *const route_lines[] = {"proxy_set_header \"X-Api\" 'a b'",
+	"proxy_set_header host api.internal", "add_header Cache-Control no-store",
+	"proxy_read_timeout 90s"};
+static const char *const quiet_lines[] = {"proxy_read_timeout 5m", "gzip on"};
+static const struct bt_route routes_lines[] = {{.path = "/", .to = BT_ROUTE_ONE},
+	{.path = "/api", .to = BT_ROUTE_ALL, .directives = route_lines, .n_directives = 4},
+	{.path = "/slow", .to = BT_ROUTE_ALL, .directives = quiet_lines, .n_directives = 2}};
+static const struct bt_nginx managed_lines = {.mode = BT_NGINX_MANAGED,
+	.listen = "127.0.0.1:23000",
+	.max_body_bytes = 100 << 20,
+	.directives = server_lines,
+	.n_directives = BT_ARRAY_LEN(server_lines),
+	.routes = routes_lines,
+	.n_routes = BT_ARRAY_LEN(routes_lines)};
+static const struct bt_nginx managed_http2 = {.mode = BT_NGINX_MANAGED,
+	.listen = "127.0.0.1:23000",
+	.certificate = "/etc/baton/tls/server.pem",
+	.certificate_key = "/etc/baton/tls/server.key",
+	.http2 = true,
+	.redirect = "127.0.0.1:23001",
+	.max_body_bytes = 100 << 20,
+	.server_name = "shop.example.com"};
 
 static const struct {
 	const char *name;
@@ -74,6 +106,8 @@ static const struct {
 	{"managed-least", &managed_least, blue_in, 2},
 	{"managed-api", &managed_api, three, 3},
 	{"managed-tls", &managed_tls, three, 3},
+	{"managed-http2", &managed_http2, blue_in, 2},
+	{"managed-lines", &managed_lines, three, 3},
 };
 
 static struct bt_service service_of(const struct bt_nginx *n)
@@ -228,11 +262,31 @@ static void test_refused(void **state)
 	n = managed;
 	n.listen = "80 default_server; }";
 	refused(&n, blue_in, 2, "listen");
-	struct bt_route bad = {"/a { return 200; }", BT_ROUTE_ALL};
+	struct bt_route bad = {.path = "/a { return 200; }", .to = BT_ROUTE_ALL};
 	n = managed;
 	n.routes = &bad;
 	n.n_routes = 1;
 	refused(&n, blue_in, 2, "route");
+	static const char *const evil[] = {"gzip on; } load_module /tmp/x.so",
+		"load_module /tmp/x.so", "include /etc/passwd", "root /", "alias /etc",
+		"proxy_pass http://10.0.0.1", "proxy_set_header X 'a", "proxy_set_header X #",
+		"add_header X a\nroot /", "auth_basic_user_file /etc/shadow", "proxy_store /etc/x",
+		"gzip", "", " gzip on", "add_header X \\", "add_header X ${a}", "gzip on ",
+		"access_log /etc/x", "proxy_ssl_certificate_key /etc/x", "gzip \"on\"x"};
+	for (size_t i = 0; i < BT_ARRAY_LEN(evil); i++) {
+		n = managed;
+		n.directives = &evil[i];
+		n.n_directives = 1;
+		refused(&n, blue_in, 2, "nginx: directive '");
+		bad = (struct bt_route){.path = "/", .directives = &evil[i], .n_directives = 1};
+		n = managed;
+		n.routes = &bad;
+		n.n_routes = 1;
+		refused(&n, blue_in, 2, "nginx: directive '");
+	}
+	n = managed;
+	n.redirect = "80; }";
+	refused(&n, blue_in, 2, "redirect");
 	n = managed;
 	n.certificate = "/etc/x.pem";
 	refused(&n, blue_in, 2, "certificate_key");

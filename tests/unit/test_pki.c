@@ -1,5 +1,7 @@
 #include "net/pki.h"
 
+#include "net/cert_pair.h"
+
 #include "base/fs.h"
 #include "base/str.h"
 
@@ -11,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <time.h>
 #include <cmocka.h>
 
@@ -239,6 +242,42 @@ static void tokens(void **state)
 		hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
+static void refused_pair(const char *certificate, const char *key, const char *words)
+{
+	struct bt_err err = {0};
+	assert_int_equal(bt_cert_pair_check(at(certificate), at(key), &err), BT_E_CONFIG);
+	if (!strstr(err.text, words) || strchr(err.text, '\n'))
+		fail_msg("'%s' is not in '%s'", words, err.text);
+}
+
+static void pairs(void **state)
+{
+	(void)state;
+	struct bt_err err = {0};
+	assert_int_equal(bt_pki_init(dir, names, 4, &err), 0);
+	assert_int_equal(bt_cert_pair_check(at("server.pem"), at("server.key"), &err), 0);
+	assert_int_equal(bt_cert_pair_check(at("ca.pem"), at("ca.key"), &err), 0);
+	refused_pair("server.pem", "ca.key", "does not fit its key");
+	refused_pair("absent.pem", "server.key", "absent.pem: No such file");
+	refused_pair("server.pem", "absent.key", "absent.key: No such file");
+	refused_pair("server.key", "server.key", "holds no certificate in PEM form");
+	refused_pair("server.pem", "server.pem", "holds no private key");
+	FILE *f = fopen(at("locked.key"), "w");
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	assert_int_equal(
+		PEM_write_PKCS8PrivateKey(f, key, EVP_aes_128_cbc(), "secret", 6, NULL, NULL), 1);
+	fclose(f);
+	EVP_PKEY_free(key);
+	refused_pair("server.pem", "locked.key", "without a pass phrase");
+	BT_FREE char *a = bt_cert_pair_stamp(at("server.pem"), at("server.key"));
+	BT_FREE char *same = bt_cert_pair_stamp(at("server.pem"), at("server.key"));
+	assert_string_equal(a, same);
+	assert_int_equal(unlink(at("server.key")), 0);
+	BT_FREE char *gone = bt_cert_pair_stamp(at("server.pem"), at("server.key"));
+	assert_string_not_equal(a, gone);
+	assert_true(bt_str_ends(gone, " -"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -249,6 +288,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(agents_join, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(bad_requests, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(broken_files, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(pairs, set_up, tear_down),
 		cmocka_unit_test(tokens),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -517,7 +517,8 @@ static void rolling(void **state)
 	seen(&c, "was2/1")->state = BT_RUN_ABSENT;
 	golden(&c, bt_plan_deploy, "rolling-half-one-down");
 	/* "/" goes to one instance: it is replaced last, unless it is down */
-	static const struct bt_route routes[] = {{"/", BT_ROUTE_ONE}, {"/api", BT_ROUTE_ALL}};
+	static const struct bt_route routes[] = {
+		{.path = "/", .to = BT_ROUTE_ONE}, {.path = "/api", .to = BT_ROUTE_ALL}};
 	setup(&c, BT_STRATEGY_ROLLING, "was1 was2", "1 2", "web1");
 	c.nginx.routes = routes;
 	c.nginx.n_routes = 2;
