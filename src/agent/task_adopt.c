@@ -40,13 +40,9 @@ static void on_recorded(void *arg, int result, const struct bt_err *err)
 	struct bt_job *j = arg;
 	struct bt_seen_instance seen;
 	char done[96] = "adopted";
-	if (result == 0) {
-		bt_known_want_slot(bt_job_exec(j)->known, j->service_name, j->slot, j->port,
-			j->release, true, NULL);
-		if (bt_job_slot_seen(j, j->arena, &seen))
-			snprintf(done, sizeof done, "adopted pid %d, which is left as it is",
-				seen.pid);
-	}
+	/* It is not wanted to run: after a boot it is for others to start, as before. */
+	if (result == 0 && bt_job_slot_seen(j, j->arena, &seen))
+		snprintf(done, sizeof done, "adopted pid %d, which is left as it is", seen.pid);
 	bt_job_finish_result(j, result, err, done);
 }
 

@@ -97,6 +97,7 @@ int bt_cmd_lint(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_plan(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_deploy(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_rollback(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_init(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_adopt(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_show(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_operate(struct bt_cli *cli, struct bt_err *err);

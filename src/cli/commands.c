@@ -83,6 +83,9 @@ OPTIONS(agent_join_options, DIR_OPTION,
 	{"host", 0, "NAME", "the host's name, as in the token (default: this machine's)"},
 	{"address", 0, "ADDR", "how other hosts reach this one (default: its way to the server)"});
 EXAMPLES(agent_join_examples, "baton agent join https://deploy.example.com:7071 --token btj_…");
+OPTIONS(init_options, {"print", 0, NULL, "to standard output, no file"},
+	{"file", 'f', "FILE", "the file to make (default: baton.yaml)"});
+EXAMPLES(init_examples, "baton init", "sudo baton init --print");
 OPTIONS(lint_options, FILE_OPTION,
 	{"print", 0, NULL, "print the config with every default filled in"});
 EXAMPLES(lint_examples, "baton lint", "baton lint --print -f shop.yaml -f api.yaml");
@@ -159,6 +162,18 @@ const struct bt_cli_command bt_cli_commands[] = {
 		WITH_EXAMPLES(up_examples),
 		.exits = "0 1 2",
 		.run = bt_cmd_up},
+	{.name = "init",
+		.args = "",
+		.summary = "Write a baton.yaml to start from, by what runs on this host.",
+		.details =
+			"Looks at listening processes, at the nginx that runs (`nginx -T`) and at "
+			"the health paths that the app answers, and says beside each line what was "
+			"found. Changes nothing else, and never writes over a file. Run it as the "
+			"user of the app, or as root, so that processes can be seen.",
+		WITH_OPTIONS(init_options),
+		WITH_EXAMPLES(init_examples),
+		.exits = "0 1 2",
+		.run = bt_cmd_init},
 	{.name = "lint",
 		.args = "[FILE…]",
 		.max_args = BT_CLI_MAX_ARGS,

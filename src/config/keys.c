@@ -192,6 +192,10 @@ const struct bt_key bt_keys[] = {
 	{"traffic.nginx.adopt.upstream", &bt_type_text, NGINX_AT(upstream), .when = BT_KEY_ADOPT,
 		NAME, .derived = "the service's name", .doc = "Name of the upstream block.",
 		.example = "shop"},
+	{"traffic.nginx.adopt.one", &bt_type_text, NGINX_AT(one), .when = BT_KEY_ADOPT, NAME,
+		.doc = "`form: upstream` with several instances: name of a second block in the "
+		       "same file, which sends to one of them, for paths that only one may serve.",
+		.example = "shop_one"},
 	{"traffic.nginx.adopt.variable", &bt_type_text, NGINX_AT(variable), .when = BT_KEY_ADOPT,
 		.check = bt_check_variable, .expected = "a variable name without $", .max = 64,
 		.derived = "service_port or service_url, by the form",

@@ -142,6 +142,10 @@ static void check_nginx(struct bt_reading *r)
 			bt_problem(r->sink, r->at[i],
 				"%s: not with adopt, where your own configuration says it",
 				bt_keys[i].path);
+	if (adopt && n->one && n->form != BT_NGINX_UPSTREAM)
+		tell(r, "traffic.nginx.adopt.one", "only with form: upstream");
+	if (adopt && n->one && bt_streq(n->one, n->upstream))
+		tell(r, "traffic.nginx.adopt.one", "expected another name than the upstream's");
 	if (adopt) {
 		if (!n->include)
 			tell(r, "traffic.nginx.adopt",

@@ -231,9 +231,11 @@ static const char *find_artifact(
 	const char *args[MAX_ARGS];
 	BT_FREE char *text = proc_file(f->pid, "cmdline", &n);
 	size_t k = text ? split_args(text, n, args, MAX_ARGS) : 0;
-	for (size_t i = 0; i + 1 < k; i++)
-		if (bt_streq(args[i], "-jar"))
-			return file_of(f->pid, args[i + 1], a);
+	for (size_t i = 0, jar = 0; i < k; i++) {
+		if (jar && *args[i] != '-') /* options may stand between */
+			return file_of(f->pid, args[i], a);
+		jar |= bt_streq(args[i], "-jar");
+	}
 	const char *ending = suffix(h->artifact);
 	for (size_t i = 0; *ending && i < k; i++)
 		if (bt_streq(suffix(args[i]), ending) && file_of(f->pid, args[i], a))

@@ -233,6 +233,7 @@ int bt_nginx_conf_members(const char *text, size_t n, const struct bt_nginx *ngi
 		m.block_one = "baton_one";
 	} else if (nginx->form == BT_NGINX_UPSTREAM) {
 		m.block = nginx->upstream ? nginx->upstream : service_name;
+		m.block_one = nginx->one;
 	} else {
 		m.variable = nginx->variable			    ? nginx->variable
 			     : nginx->form == BT_NGINX_SERVICE_PORT ? "service_port"

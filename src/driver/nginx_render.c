@@ -120,11 +120,24 @@ static void servers(
 
 /* ---- adopt -------------------------------------------------------------------------------- */
 
+static void adopted_upstream(
+	const struct bt_pool *pool, enum pick pick, const char *name, struct bt_str *out)
+{
+	int keepalive = pool->service->nginx->keepalive;
+	bt_str_addf(out, "upstream %s {\n", name);
+	servers(pool, pick, "    ", out);
+	if (keepalive > 0 && count_in(pool) > 0)
+		bt_str_addf(out, "    keepalive %d;\n    keepalive_timeout 4s;\n", keepalive);
+	bt_str_add(out, "}\n");
+}
+
 static int render_upstream(const struct bt_pool *pool, struct bt_str *out, struct bt_err *err)
 {
 	const struct bt_nginx *n = pool->service->nginx;
 	const char *name = n->upstream ? n->upstream : pool->service_name;
 	int r = check_text("upstream", name, "._-", err);
+	if (r == 0 && n->one)
+		r = check_text("one", n->one, "._-", err);
 	if (r < 0)
 		return r;
 	if (pool->n_members == 0)
@@ -133,11 +146,9 @@ static int render_upstream(const struct bt_pool *pool, struct bt_str *out, struc
 	head(pool, out);
 	if (count_in(pool) == 0)
 		bt_str_add(out, "# No instance is in rotation: nginx answers 502.\n");
-	bt_str_addf(out, "upstream %s {\n", name);
-	servers(pool, PICK_ALL, "    ", out);
-	if (n->keepalive > 0 && count_in(pool) > 0)
-		bt_str_addf(out, "    keepalive %d;\n    keepalive_timeout 4s;\n", n->keepalive);
-	bt_str_add(out, "}\n");
+	adopted_upstream(pool, PICK_ALL, name, out);
+	if (n->one)
+		adopted_upstream(pool, PICK_ONE, n->one, out);
 	return 0;
 }
 

@@ -119,6 +119,7 @@ struct bt_nginx {
 	const char *include; /* absolute path of the one file that baton owns */
 	enum bt_nginx_form form;
 	const char *upstream; /* name of the upstream block; default: the service */
+	const char *one;      /* of a second one, which sends to one instance; NULL: none */
 	const char *variable; /* default service_port / service_url */
 	/* managed */
 	const char *listen; /* "8080", "127.0.0.1:8080", "443" */
