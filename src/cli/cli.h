@@ -86,6 +86,9 @@ void bt_cli_bash_completion(struct bt_str *out); /* the script that bash reads *
 
 /* What an error means for whoever started us. */
 int bt_exit_code(int err_code);
+struct bt_server_spec;
+/* --keep-runs and --keep-for of a server. */
+int bt_cli_keep(const struct bt_cli *cli, struct bt_server_spec *spec, struct bt_err *err);
 /* State directory of `baton up`: --dir, BATON_DIR, or the user's default. Caller frees. */
 char *bt_cli_state_dir(const struct bt_cli *cli);
 

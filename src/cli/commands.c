@@ -47,10 +47,18 @@ const struct bt_cli_option bt_cli_client_options[] = {
 };
 const size_t bt_cli_client_options_len = BT_ARRAY_LEN(bt_cli_client_options);
 
+#define KEEP_OPTIONS                                                                               \
+	{"keep-runs", 0, "N", "forget a service's runs beyond this many (default: 1000)"},         \
+	{                                                                                          \
+		"keep-for", 0, "TIME",                                                             \
+			"forget runs that ended longer ago, except the newest 20 of a service "    \
+			"(default: 180d)"                                                          \
+	}
 OPTIONS(up_options, DIR_OPTION,
 	{"listen", 0, "ADDR:PORT", "where the API listens (default: 127.0.0.1:7070)"},
 	{"agent-listen", 0, "ADDR:PORT",
-		"where agents of other hosts connect (default: 127.0.0.1:7071)"});
+		"where agents of other hosts connect (default: 127.0.0.1:7071)"},
+	KEEP_OPTIONS);
 EXAMPLES(up_examples, "baton up", "baton up --dir /tmp/try --listen 127.0.0.1:8070");
 #define NAME_OPTION                                                                                \
 	{                                                                                          \
@@ -70,7 +78,7 @@ OPTIONS(server_run_options, DIR_OPTION,
 	{"listen", 0, "ADDR:PORT", "where people connect (default: 127.0.0.1:7070)"},
 	{"agent-listen", 0, "ADDR:PORT", "where agents connect (default: 0.0.0.0:7071)"},
 	{"cert", 0, "FILE", "TLS certificate for people; without one only loopback is served"},
-	{"key", 0, "FILE", "its key"}, NAME_OPTION);
+	{"key", 0, "FILE", "its key"}, NAME_OPTION, KEEP_OPTIONS);
 EXAMPLES(server_run_examples,
 	"baton server run --listen 0.0.0.0:7070 --cert deploy.pem --key deploy.key");
 OPTIONS(agent_run_options, DIR_OPTION,

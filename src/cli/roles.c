@@ -37,6 +37,18 @@ int bt_cmd_server_init(struct bt_cli *cli, struct bt_err *err)
 	return 0;
 }
 
+int bt_cli_keep(const struct bt_cli *cli, struct bt_server_spec *spec, struct bt_err *err)
+{
+	const char *runs = bt_cli_get(cli, "keep-runs"), *time = bt_cli_get(cli, "keep-for");
+	if (runs && bt_int_parse(runs, 1, 1000000, &spec->keep_runs, err) < 0)
+		return bt_err_wrap(err, "--keep-runs");
+	if (time && bt_duration_parse(time, &spec->keep_for_ms, err) < 0)
+		return bt_err_wrap(err, "--keep-for");
+	if (time && spec->keep_for_ms < 1)
+		return bt_err_set(err, BT_E_CONFIG, "--keep-for: expected a time such as 90d");
+	return 0;
+}
+
 static void on_stop(evutil_socket_t number, short what, void *arg)
 {
 	(void)number;
@@ -55,6 +67,9 @@ int bt_cmd_server_run(struct bt_cli *cli, struct bt_err *err)
 		.tls_cert = bt_cli_get(cli, "cert"),
 		.tls_key = bt_cli_get(cli, "key")};
 	spec.n_names = names_of(cli, names);
+	int r = bt_cli_keep(cli, &spec, err);
+	if (r < 0)
+		return r;
 	if (!bt_server_initialised(dir))
 		return bt_err_set(err, BT_E_CONFIG,
 			"%s is not set up yet: baton server init --dir %s", dir, dir);
@@ -64,7 +79,7 @@ int bt_cmd_server_run(struct bt_cli *cli, struct bt_err *err)
 	evsignal_add(term, NULL);
 	evsignal_add(intr, NULL);
 	struct bt_server *server = NULL;
-	int r = bt_server_run(base, &spec, &server, err);
+	r = bt_server_run(base, &spec, &server, err);
 	if (r == 0) {
 		bt_log(NULL, BT_LOG_INFO,
 			"baton " BATON_VERSION " serves people at %s, agents at %s",

@@ -338,7 +338,9 @@ int bt_cmd_up(struct bt_cli *cli, struct bt_err *err)
 	struct bt_server_spec spec = {.state_dir = u.server_dir,
 		.listen = listen ? listen : "127.0.0.1:7070",
 		.agents_listen = agents ? agents : "127.0.0.1:7071"};
-	r = lock_dir(&u, &lock, err);
+	r = bt_cli_keep(cli, &spec, err);
+	if (r == 0)
+		r = lock_dir(&u, &lock, err);
 	if (r == 0)
 		r = prepare(&u, &spec, err);
 	if (r == 0)

@@ -79,6 +79,10 @@ static const char *const migrations[] = {
 	"CREATE INDEX audit_service ON audit(service,id) WHERE service IS NOT NULL;",
 	/* 3 → 4: files of a release, sealed as its secrets are */
 	"ALTER TABLE releases ADD COLUMN files BLOB;",
+	/* 4 → 5: what runs that are forgotten counted */
+	"CREATE TABLE totals(service TEXT NOT NULL, strategy TEXT NOT NULL, result TEXT NOT NULL,"
+	" n INTEGER NOT NULL, ms INTEGER NOT NULL, PRIMARY KEY(service,strategy,result))"
+	" WITHOUT ROWID;",
 };
 
 int bt_schema_version(void)

@@ -65,9 +65,39 @@ BT_SQL_ROW(DEPLOYMENT_BEFORE, "si", 0,
 	"SELECT old_release FROM deployments WHERE service=?1 AND release=?2 AND end='done' AND"
 	" old_release>0 AND old_release<>?2 ORDER BY id DESC LIMIT 1")
 BT_SQL_ROW(DEPLOYMENT_TOTALS, "", 0,
-	"SELECT service,strategy,end AS result,count(*) AS n,"
+	"SELECT service,strategy,result,sum(n) AS n,sum(ms) AS ms FROM"
+	" (SELECT service,strategy,end AS result,count(*) AS n,"
 	"sum(ended_at-started_at-paused_ms) AS ms FROM deployments WHERE end IS NOT NULL"
-	" GROUP BY service,strategy,end LIMIT 10000")
+	" GROUP BY service,strategy,end UNION ALL SELECT service,strategy,result,n,ms FROM totals)"
+	" GROUP BY service,strategy,result LIMIT 10000")
+/* Ended runs of a service past a number (?3) or a time (?4), the oldest first; never the newest
+ * ?2, nor the one that made the live release live, nor one that holds a lease. */
+BT_SQL_ROW(RUNS_OLD, "siii", 0,
+	"SELECT id,release,old_release FROM deployments WHERE service=?1 AND end IS NOT NULL AND"
+	" id<coalesce((SELECT id FROM deployments WHERE service=?1 ORDER BY id DESC LIMIT 1 OFFSET"
+	" ?2-1),0) AND (ended_at<?4 OR id<coalesce((SELECT id FROM deployments WHERE service=?1"
+	" ORDER BY id DESC LIMIT 1 OFFSET ?3-1),0)) AND id<>coalesce((SELECT max(d.id) FROM"
+	" deployments d JOIN services s ON s.name=d.service AND s.live_release=d.release WHERE"
+	" d.service=?1 AND d.end='done'),0) AND id NOT IN (SELECT deployment FROM leases)"
+	" ORDER BY id LIMIT 20")
+BT_SQL_ROW(RUN_COUNT, "i", 0,
+	"INSERT INTO totals(service,strategy,result,n,ms) SELECT service,strategy,end,1,"
+	"ended_at-started_at-paused_ms FROM deployments WHERE id=?1 ON CONFLICT(service,strategy,"
+	"result) DO UPDATE SET n=n+1,ms=ms+excluded.ms")
+BT_SQL_ROW(RUN_DROP_RECORDS, "i", 0, "DELETE FROM records WHERE deployment=?1")
+BT_SQL_ROW(RUN_DROP_OUTBOX, "i", 0, "DELETE FROM outbox WHERE deployment=?1")
+BT_SQL_ROW(RUN_DROP, "i", 0, "DELETE FROM deployments WHERE id=?1")
+/* A release (?2) of a service that no run names any more and that is neither live nor among the
+ * ?3 newest good ones. */
+BT_SQL_ROW(RELEASE_DROP, "sii", 0,
+	"DELETE FROM releases WHERE id=?2 AND service=?1 AND id<(SELECT max(id) FROM releases) AND"
+	" NOT EXISTS(SELECT 1 FROM deployments WHERE service=?1 AND (release=?2 OR old_release=?2))"
+	" AND NOT EXISTS(SELECT 1 FROM services WHERE live_release=?2) AND id NOT IN (SELECT id "
+	"FROM"
+	" releases WHERE service=?1 AND state='good' ORDER BY id DESC LIMIT ?3)")
+/* Gives free pages back, a few at a time; nothing on a store that was made before there was that.
+ */
+BT_SQL_ROW(VACUUM_SOME, "", 0, "PRAGMA incremental_vacuum(256)")
 /* records */
 BT_SQL_ROW(RECORD_ADD, "iiisss", 0,
 	"INSERT INTO records(cursor,deployment,wall_ms,kind,body,event) VALUES(?1,?2,?3,?4,?5,?6)")

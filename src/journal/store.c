@@ -209,6 +209,7 @@ static int open_conn(struct conn *c, const char *path, struct bt_err *err)
 	sqlite3_extended_result_codes(c->db, 1);
 	sqlite3_busy_timeout(c->db, 5000);
 	int r = run_sql(c->db,
+		"PRAGMA auto_vacuum=INCREMENTAL;" /* counts while the file is still empty */
 		"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA trusted_schema=0;"
 		"PRAGMA wal_autocheckpoint=1000; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-4096",
 		err);

@@ -47,7 +47,7 @@ json_t *bt_api_deployment_json(const json_t *row)
 
 json_t *bt_api_find_deployment(struct bt_server *s, struct bt_http_exchange *x)
 {
-	int64_t id;
+	int64_t id = 0;
 	struct bt_err err;
 	BT_JSON json_t *rows = NULL;
 	const char *text = bt_http_param(x, "id");
@@ -58,7 +58,8 @@ json_t *bt_api_find_deployment(struct bt_server *s, struct bt_http_exchange *x)
 	row = json_array_get(rows, 0);
 	const char *service = json_string_value(json_object_get(row, "service"));
 	if (r == 0 && !row)
-		r = bt_err_set(&err, BT_E_NOTFOUND, "no deployment '%.40s'", text);
+		r = bt_err_set(&err, BT_E_NOTFOUND, "no deployment '%.40s'%s", text,
+			id > 0 && id < s->next_deployment ? ": old ones are forgotten" : "");
 	if (r == 0)
 		r = bt_who_may(bt_who(x), service, &err);
 	if (r == 0)

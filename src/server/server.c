@@ -394,6 +394,8 @@ int bt_server_run(struct event_base *base, const struct bt_server_spec *spec,
 	s->state_dir = bt_strdup(spec->state_dir);
 	s->started_boot_ms = bt_clock_boot_ms();
 	s->n_names = all_names(spec, &s->names);
+	s->keep_runs = spec->keep_runs ? spec->keep_runs : 1000;
+	s->keep_for_ms = spec->keep_for_ms ? spec->keep_for_ms : 180 * (int64_t)86400000;
 	int r = start(s, spec, err);
 	if (r < 0) {
 		bt_server_free(s);

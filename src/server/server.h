@@ -23,6 +23,8 @@ struct bt_server_spec {
 	 * ::1 and the machine's name are always added. For the certificate and the Host check. */
 	const char *const *names;
 	size_t n_names;
+	/* Ended runs that are kept of each service, and how long; 0: 1,000 and 180 days. */
+	int64_t keep_runs, keep_for_ms;
 };
 
 struct bt_server;

@@ -61,6 +61,9 @@ struct bt_server {
 	struct bt_metric_task *metrics; /* metrics.c */
 	struct event *tick;		/* housekeeping.c */
 	int64_t n_ticks, n_records;
+	int64_t keep_runs, keep_for_ms; /* retention.c */
+	size_t prune_at;
+	bool pruning, more_to_prune;
 	int n_starting; /* runs whose first transaction is on its way */
 };
 
@@ -148,6 +151,9 @@ void bt_api_set_time(json_t *o, const char *key, int64_t wall_ms);
 
 /* housekeeping.c */
 int bt_housekeeping_start(struct bt_server *s, struct bt_err *err);
+/* retention.c */
+void bt_retention_tick(struct bt_server *s); /* a bounded step; each second */
+void bt_retention_hourly(struct bt_server *s);
 /* metrics.c */
 void bt_metrics_task(struct bt_server *s, const char *task, int64_t ms, bool drain);
 void bt_metrics_free(struct bt_server *s);

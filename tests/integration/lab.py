@@ -169,7 +169,7 @@ class Lab:
         self.token = json.loads(client.read_text())["token"]
         poll("the local agent connects", lambda: self.alive("up") and self.connected("local"))
 
-    def server(self, wait=True, **env):
+    def server(self, *args, wait=True, **env):
         """`baton server`: set up on the first call, run on each."""
         state = self.dir / "server"
         self.url = f"http://127.0.0.1:{self.port('api')}"
@@ -179,7 +179,7 @@ class Lab:
             assert done.returncode == 0, done.stderr
             self.token = done.stdout.split()[-1]
         self.start("server", "server", "run", "--dir", state, "--listen", f"127.0.0.1:{self.port('api')}",
-                   "--agent-listen", f"{'0.0.0.0' if self.machines else '127.0.0.1'}:{self.port('agents')}", **env)
+                   "--agent-listen", f"{'0.0.0.0' if self.machines else '127.0.0.1'}:{self.port('agents')}", *args, **env)
         if wait:
             poll("the server answers", lambda: self.alive("server") and self.healthy())
 
