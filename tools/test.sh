@@ -1,7 +1,8 @@
 #!/bin/bash
 # Every test, the quick ones first. Ends with the runners' own closing lines, and with exit code 1
-# when one of them failed; the runs after a failed one still go on, so one run shows everything.
-#   tools/test.sh [lint|unit|asan|sim|integration|all-integration …]   only these parts
+# when one of them failed. The quick parts all run, so that one run shows everything of them; the
+# minutes of integration tests come only after all of those have passed.
+#   tools/test.sh [compile|lint|unit|asan|sim|integration …]   only these parts
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 build=${BUILD:-build}
@@ -59,25 +60,26 @@ if has asan; then
 	setup build-asan -Dwerror=true -Db_sanitize=address,undefined
 	say "ASan+UBSan build"
 	ninja -C build-asan --quiet || exit 1
-	# nginx_live asks real nginx within seconds and is run by the plain build: under the sanitizers on two
-	# busy cores its answers come too late now and then.
-	part "unit (ASan+UBSan)" meson_suite build-asan unit --no-suite live --timeout-multiplier 4
+	part "unit (ASan+UBSan)" meson_suite build-asan unit --timeout-multiplier 4
 	part "simulation (ASan+UBSan)" build-asan/tests/sim/sim --seeds "${SIM_SEEDS_ASAN:-2000}" --from 1
 fi
 if has sim; then part "simulation" meson_suite "$build" sim --timeout-multiplier 4; fi
-integration() { # build directory, more arguments: two at a time, each test has its own ports
+# Most of an integration test is waiting, so there are more of them than processors; each has its own
+# ports and directories.
+integration() { # build directory, more arguments
 	local dir=$1
 	shift
-	BATON_BUILD=$(realpath "$dir") /usr/bin/python3 -m pytest -q -n 2 --dist loadgroup -p no:cacheprovider --durations=5 \
-		tests/integration "$@"
+	BATON_BUILD=$(realpath "$dir") /usr/bin/python3 -m pytest -q -n $((jobs + 1)) --dist loadgroup \
+		-p no:cacheprovider --durations=5 tests/integration "$@"
 }
-if has integration; then part "integration" integration "$build"; fi
-# Under the sanitizers what talks to server, agent and client; the strategies, nginx and kills are run
-# by the plain build above (tools/test.sh asan all-integration runs them all under the sanitizers).
-asan_tests=(-k "test_api or test_agent or test_cli or test_up or test_security or test_instances")
-if has all-integration; then asan_tests=(); fi
-if has asan && { has integration || has all-integration; }; then
-	part "integration (ASan+UBSan)" integration build-asan "${asan_tests[@]}"
+if has integration; then
+	if [ "$failed" = 0 ]; then
+		part "integration" integration "$build"
+		if has asan; then part "integration (ASan+UBSan)" integration build-asan; fi
+	else
+		say "the integration tests wait for the quick ones to pass"
+		closing+=("integration: not run, since a quick test failed")
+	fi
 fi
 
 say "summary"

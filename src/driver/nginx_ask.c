@@ -1,5 +1,7 @@
-/* Who answers through nginx after a change? Workers are new already, so a wrong answer is soon
- * final: while it is waited for, it is what users get. */
+/* Who answers through nginx after a change? Workers are new already, so a wrong answer, or a
+ * refused connection, is soon final: while a better one is waited for, it is what users get. No
+ * answer yet says nothing on a busy host: there it is asked again until its own, longer, deadline.
+ */
 #include "driver/nginx_step.h"
 
 #include "base/clock.h"
@@ -7,8 +9,9 @@
 #include <string.h>
 
 #define ANSWER_POLL_MS 50
-#define ANSWER_WITHIN_MS 3000
-#define ANSWER_TIMEOUT_MS 2000
+#define ANSWER_WITHIN_MS 20000
+#define WRONG_WITHIN_MS 3000 /* from the first wrong answer */
+#define ANSWER_TIMEOUT_MS 5000
 
 static void ask_again(struct bt_nginx_batch *b);
 
@@ -47,7 +50,11 @@ static void on_answer(void *arg, const struct bt_http_response *r, const struct 
 		bt_nginx_batch_after(b, 0, ask_again);
 		return;
 	}
-	if (bt_clock_boot_ms() < b->deadline_ms) {
+	int64_t now = bt_clock_boot_ms();
+	bool silent = err && err->code == BT_E_TIMEOUT;
+	if (!silent && b->deadline_ms > now + WRONG_WITHIN_MS)
+		b->deadline_ms = now + WRONG_WITHIN_MS;
+	if (now < b->deadline_ms) {
 		bt_nginx_batch_after(b, ANSWER_POLL_MS, ask_again);
 		return;
 	}

@@ -9,11 +9,15 @@
  * neither its exit status nor the signal counts as a success: only new workers do. */
 #include "driver/nginx_step.h"
 
+#include "base/clock.h"
 #include "base/fs.h"
 
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
+
+#define ENDED_WITHIN_MS 5000
+#define ENDED_POLL_MS 10
 
 enum bt_nginx_batch_kind bt_nginx_batch_kind(const struct bt_nginx_batch *b)
 {
@@ -159,6 +163,15 @@ void bt_nginx_batch_workers_ready(struct bt_nginx_batch *b)
 
 /* ---- back --------------------------------------------------------------------------------- */
 
+/* Until the nginx that ran only for this change has left its port. */
+static void wait_ended(struct bt_nginx_batch *b)
+{
+	if (b->has_master && bt_nginx_proc_alive(&b->master) && bt_clock_boot_ms() < b->deadline_ms)
+		bt_nginx_batch_after(b, ENDED_POLL_MS, wait_ended);
+	else
+		clear(b);
+}
+
 static void on_restored(struct bt_nginx_batch *b, int r)
 {
 	if (r < 0) {
@@ -175,7 +188,8 @@ static void on_restored(struct bt_nginx_batch *b, int r)
 	if (b->started && nothing_before) { /* it runs only because of this change */
 		if (b->has_master)
 			kill(b->master.pid, SIGTERM);
-		clear(b);
+		b->deadline_ms = bt_clock_boot_ms() + ENDED_WITHIN_MS;
+		wait_ended(b);
 	} else if ((b->reloaded || b->started) && b->has_master &&
 		   bt_nginx_proc_alive(&b->master)) {
 		bt_nginx_reload(b);

@@ -77,6 +77,16 @@ static void first_look(struct drain *d)
 	bt_nginx_workers_done(&w);
 }
 
+/* The kernel hands out its table in pieces, so that a row can be missed or seen twice while others
+ * come and go: nothing is only nothing when it is seen again. */
+static int count_connections(struct drain *d)
+{
+	int r = 0;
+	for (int i = 0; r == 0 && i < 2 && (i == 0 || d->connections == 0); i++)
+		r = bt_nginx_connections(d->ns, d->peers, d->n_peers, &d->connections, &d->err);
+	return r;
+}
+
 static void run_count(void *arg)
 {
 	struct drain *d = arg;
@@ -87,12 +97,11 @@ static void run_count(void *arg)
 		if (bt_nginx_proc_alive(&d->old[i]))
 			d->old[n++] = d->old[i];
 	d->n_old = n;
-	d->result = bt_nginx_connections(d->ns, d->peers, d->n_peers, &d->connections, &d->err);
+	d->result = count_connections(d);
 	if (d->result < 0 && d->ns > 0) { /* the master went away: its sockets did not */
 		d->ns = 0;
 		bt_err_clear(&d->err);
-		d->result =
-			bt_nginx_connections(d->ns, d->peers, d->n_peers, &d->connections, &d->err);
+		d->result = count_connections(d);
 	}
 }
 

@@ -6,10 +6,12 @@
 #include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -91,15 +93,36 @@ static bool is_free(uint16_t port)
 	return bind(fd, (struct sockaddr *)&a, sizeof a) == 0 && listen(fd, 1) == 0;
 }
 
-/* Below the kernel's own choice for outgoing connections; several runs begin at several places. */
+#define PORTS_FIRST 26000
+#define PORTS_END 32000 /* the kernel's own choice for outgoing connections begins above */
+#define PORTS_BLOCK 300
+
+/* A block of ports of our own, held by a lock that ends with the process. */
+static uint16_t take_block(void)
+{
+	for (int port = PORTS_FIRST; port < PORTS_END; port += PORTS_BLOCK) {
+		char path[64];
+		snprintf(path, sizeof path, "/tmp/baton-unit-ports-%d", port);
+		int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+		if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return (uint16_t)port;
+		if (fd >= 0)
+			close(fd);
+	}
+	fail_msg("all blocks of ports from %d to %d are taken", PORTS_FIRST, PORTS_END);
+	return 0;
+}
+
 uint16_t next_port(void)
 {
-	static uint16_t port;
-	const char *first = getenv("BATON_UNIT_PORTS");
-	if (port == 0)
-		port = (uint16_t)(first ? atoi(first) : 26000 + getpid() % 4000);
+	static uint16_t port, end;
+	if (port == 0) {
+		port = take_block();
+		end = (uint16_t)(port + PORTS_BLOCK);
+	}
 	while (!is_free(port))
 		port++;
+	assert_true(port < end);
 	return port++;
 }
 
@@ -159,15 +182,28 @@ struct connection {
 	const char *name;
 };
 
+static atomic_int n_held;
+static atomic_bool released; /* from then on nothing is held */
+
 static void *serve(void *arg)
 {
 	struct connection *c = arg;
 	char head[8192], out[512];
 	while (read_head(c->fd, head, sizeof head) == 0) {
-		int status = strstr(head, " /fail") ? 500 : 200, ms = 0;
-		const char *slow = strstr(head, "/slow?");
-		if (slow && sscanf(slow, "/slow?%d", &ms) == 1)
-			poll(NULL, 0, ms);
+		int status = strstr(head, " /fail") ? 500 : 200;
+		const char *body = c->name;
+		char number[16];
+		if (strstr(head, " /hold ")) {
+			atomic_fetch_add(&n_held, 1);
+			while (!atomic_load(&released))
+				poll(NULL, 0, 5);
+			atomic_fetch_sub(&n_held, 1);
+		} else if (strstr(head, " /held ")) {
+			snprintf(number, sizeof number, "%d", atomic_load(&n_held));
+			body = number;
+		} else if (strstr(head, " /release ")) {
+			atomic_store(&released, true);
+		}
 		if (strstr(head, "Upgrade: websocket")) {
 			static const char up[] = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: "
 						 "websocket\r\nConnection: upgrade\r\n\r\nhello";
@@ -177,8 +213,8 @@ static void *serve(void *arg)
 		int n = snprintf(out, sizeof out,
 			"HTTP/1.1 %d X\r\nContent-Type: text/plain\r\nContent-Length: "
 			"%zu\r\n\r\n%s\n",
-			status, strlen(c->name) + 1, c->name);
-		if (bt_fs_write_all(c->fd, out, (size_t)n) < 0)
+			status, strlen(body) + 1, body);
+		if (bt_fs_write_all(c->fd, out, (size_t)n) < 0 || strstr(head, "Connection: close"))
 			break;
 	}
 	close(c->fd);
@@ -186,12 +222,9 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-static void backend_main(const char *name, int listener, pid_t parent)
+static void backend_main(const char *name, int listener)
 {
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	signal(SIGPIPE, SIG_IGN);
-	if (getppid() != parent)
-		_exit(0);
 	for (;;) {
 		int fd = accept(listener, NULL, NULL);
 		if (fd < 0)
@@ -204,6 +237,17 @@ static void backend_main(const char *name, int listener, pid_t parent)
 	}
 }
 
+#define BACKEND_FD 3
+
+/* A backend is this program again, not a fork of it: a fork of a program with threads may hold
+ * their locks for ever, the allocator's among them. */
+__attribute__((constructor)) static void become_backend(void)
+{
+	const char *name = getenv("BATON_TEST_BACKEND");
+	if (name)
+		backend_main(name, BACKEND_FD);
+}
+
 pid_t backend_start(const char *name, uint16_t port)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1;
@@ -213,9 +257,17 @@ pid_t backend_start(const char *name, uint16_t port)
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
 	assert_int_equal(bind(fd, (struct sockaddr *)&a, sizeof a), 0);
 	assert_int_equal(listen(fd, 1024), 0);
+	BT_FREE char *who = bt_asprintf("BATON_TEST_BACKEND=%s", name);
+	char *const argv[] = {(char *)name, NULL}, *const env[] = {who, NULL};
 	pid_t parent = getpid(), pid = fork();
-	if (pid == 0)
-		backend_main(name, fd, parent);
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (getppid() == parent &&
+			(fd == BACKEND_FD ? fcntl(fd, F_SETFD, 0) : dup2(fd, BACKEND_FD)) >= 0 &&
+			close_range(BACKEND_FD + 1, ~0u, 0) == 0)
+			execve("/proc/self/exe", argv, env);
+		_exit(127);
+	}
 	close(fd);
 	remember(pid);
 	return pid;

@@ -23,8 +23,8 @@ void world_open(const char *dir); /* the same without cmocka, on a directory tha
 
 uint16_t next_port(void);
 
-/* A backend process: GET /profile answers `name`, /slow?MS answers after MS ms, /fail 500,
- * an Upgrade holds the connection. */
+/* A backend process: GET /profile answers `name`, /hold only once /release was asked, /held how
+ * many are held, /fail 500, an Upgrade holds the connection. */
 pid_t backend_start(const char *name, uint16_t port);
 void process_end(pid_t pid, int signal); /* and waits */
 

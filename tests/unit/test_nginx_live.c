@@ -529,19 +529,17 @@ static void test_drift(void **state)
 
 /* ---- drain and old workers ---------------------------------------------------------------- */
 
-struct slow {
+struct held {
 	pthread_t thread;
 	uint16_t port;
 	int status;
 	char body[64];
-	int64_t ended_ms;
 };
 
-static void *slow_main(void *arg)
+static void *held_main(void *arg)
 {
-	struct slow *s = arg;
-	s->status = get(s->port, "/slow?4000", s->body, sizeof s->body);
-	s->ended_ms = bt_clock_boot_ms();
+	struct held *h = arg;
+	h->status = get(h->port, "/hold", h->body, sizeof h->body);
 	return NULL;
 }
 
@@ -587,30 +585,76 @@ static void wait_accepted(uint16_t port, int n)
 	fail_msg("%d connections at port %u, expected %d", a.n, port, n);
 }
 
+/* Until the backend holds a request. */
+static void wait_held(uint16_t port)
+{
+	char body[64] = "";
+	for (int64_t end = bt_clock_boot_ms() + 20000; bt_clock_boot_ms() < end; poll(NULL, 0, 10))
+		if (get(port, "/held", body, sizeof body) == 200 && !strcmp(body, "1"))
+			return;
+	fail_msg("no request is held at port %u: '%s'", port, body);
+}
+
+/* Until at least `least` and at most `most` connections lead to the backend. */
+static void wait_connections(uint16_t port, int64_t least, int64_t most)
+{
+	struct bt_nginx_peer peer = {"127.0.0.1", port};
+	int64_t n = 0;
+	for (int64_t end = bt_clock_boot_ms() + 20000; bt_clock_boot_ms() < end;
+		poll(NULL, 0, 10)) {
+		assert_int_equal(bt_nginx_connections(0, &peer, 1, &n, NULL), 0);
+		if (n >= least && n <= most)
+			return;
+	}
+	fail_msg("%d connections to port %u, expected %d to %d", (int)n, port, (int)least,
+		(int)most);
+}
+
+struct releasing {
+	struct event *tick;
+	struct answer *a;
+	uint16_t port;
+	bool done;
+};
+
+/* As soon as the drain has said that it waits. */
+static void on_releasing(evutil_socket_t fd, short what, void *arg)
+{
+	struct releasing *r = arg;
+	char body[64];
+	(void)fd;
+	(void)what;
+	if (r->done || !strstr(r->a->progress, "1 connection, 1 old worker"))
+		return;
+	assert_false(r->a->done);
+	assert_int_equal(get(r->port, "/release", body, sizeof body), 200);
+	r->done = true;
+}
+
 /* A request that was under way at the switch ends well, and only then is blue drained. */
 static void drain_waits(struct shop *s)
 {
-	struct slow slow = {.port = s->port};
+	struct held held = {.port = s->port};
 	struct answer a;
+	struct releasing releasing = {.a = &a, .port = s->blue_port};
 	struct bt_nginx_peer peer = {"127.0.0.1", s->blue_port};
-	int64_t idle = 0, n = 0; /* idle: kept alive by nginx */
+	int64_t idle = 0; /* kept alive by nginx */
 	assert_int_equal(bt_nginx_connections(0, &peer, 1, &idle, NULL), 0);
-	assert_int_equal(pthread_create(&slow.thread, NULL, slow_main, &slow), 0);
+	assert_int_equal(pthread_create(&held.thread, NULL, held_main, &held), 0);
 	wait_accepted(s->port, 1);
-	for (int64_t end = bt_clock_boot_ms() + 20000; n == 0 && bt_clock_boot_ms() < end;)
-		assert_int_equal(bt_nginx_connections(0, &peer, 1, &n, NULL), 0);
-	run_for(200);
-	assert_true(n > 0 && n <= idle + 1);
+	wait_held(s->blue_port);
+	wait_connections(s->blue_port, 1, idle + 1);
 	apply_good(s, 1, GREEN);
 	answers(s, "green");
+	releasing.tick = event_new(world_env.base, -1, EV_PERSIST, on_releasing, &releasing);
+	event_add(releasing.tick, &(struct timeval){0, 10000});
 	int r = drain(s, BLUE, 20000, &a);
-	int64_t drained_ms = bt_clock_boot_ms();
-	pthread_join(slow.thread, NULL);
+	event_free(releasing.tick);
+	pthread_join(held.thread, NULL);
 	assert_int_equal(r, 0);
-	assert_int_equal(slow.status, 200);
-	assert_string_equal(slow.body, "blue");
-	assert_true(drained_ms >= slow.ended_ms - 100);
-	contains(a.progress, "1 connection, 1 old worker");
+	assert_true(releasing.done);
+	assert_int_equal(held.status, 200);
+	assert_string_equal(held.body, "blue");
 	contains(a.progress, "0 connections, 0 old workers");
 }
 
