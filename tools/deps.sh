@@ -6,7 +6,7 @@ build="build-essential meson ninja-build pkg-config libevent-dev libcurl4-openss
 	libjansson-dev libyaml-dev libsqlite3-dev libarchive-dev libzstd-dev libncurses-dev"
 demo="nginx openjdk-17-jdk-headless libtomcat10-embed-java libtomcat10-java python3"
 test="$build $demo libcmocka-dev clang clang-format binutils python3-pytest python3-pytest-xdist
-	python3-yaml python3-pyte cppcheck curl openssl procps iproute2 strace faketime zstd zip
+	python3-yaml python3-pyte cppcheck curl openssl procps iproute2 strace zstd zip
 	python3-selenium chromium chromium-driver fonts-noto-cjk man-db groff prometheus systemd-container systemd-sysv dbus"
 bench="wrk hey lsof curl procps"
 
