@@ -8,12 +8,16 @@
 static int make_body(
 	const struct bt_cli *cli, const struct bt_service *s, json_t **ret, struct bt_err *err)
 {
-	json_t *secrets = NULL;
-	int r = bt_files_secrets(s, &secrets, err);
-	if (r < 0)
+	json_t *secrets = NULL, *files = NULL;
+	int r = bt_files_contents(s, &files, err);
+	if (r == 0)
+		r = bt_files_secrets(s, false, &secrets, err);
+	if (r < 0) {
+		json_decref(files);
 		return r;
-	*ret = json_pack("{s:o, s:o, s:s*}", "config", bt_config_service_to_json(s), "env_secrets",
-		secrets, "version", bt_cli_get(cli, "version"));
+	}
+	*ret = json_pack("{s:o, s:o, s:o, s:s*}", "config", bt_config_service_to_json(s),
+		"env_secrets", secrets, "files", files, "version", bt_cli_get(cli, "version"));
 	return *ret ? 0 : bt_err_set(err, BT_E_CONFIG, "version and secrets must be UTF-8 text");
 }
 

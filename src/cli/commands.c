@@ -24,6 +24,10 @@ const size_t bt_exit_table_len = BT_ARRAY_LEN(bt_exit_table);
 	{                                                                                          \
 		"json", 0, NULL, "print JSON for programs"                                         \
 	}
+#define FORCE_OPTION                                                                               \
+	{                                                                                          \
+		"force", 0, NULL, "also a release that is marked bad"                              \
+	}
 #define FILE_OPTION                                                                                \
 	{                                                                                          \
 		"file", 'f', "FILE",                                                               \
@@ -105,13 +109,26 @@ OPTIONS(deploy_options,
 		"what to deploy, or a pattern that matches one file (default: `artifact` in the "
 		"config)"},
 	{"version", 'v', "NAME", "how people will call this release, such as a git tag"},
-	FILE_OPTION, {"yes", 'y', NULL, "do not ask on a terminal"},
+	FILE_OPTION, {"yes", 'y', NULL, "do not ask on a terminal"}, FORCE_OPTION,
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
 	{"json", 0, NULL, "one event a line, as JSON"},
 	{"build-url", 0, "URL", "noted with the deployment (default: BUILD_URL)"},
 	{"commit", 0, "ID", "noted with the deployment (default: GIT_COMMIT)"});
 EXAMPLES(deploy_examples, "baton deploy shop --artifact build/libs/shop.jar --version 1.4.2",
 	"baton deploy -v \"$GIT_COMMIT\" --json   # the only service in baton.yaml");
+OPTIONS(restart_options, FILE_OPTION, FORCE_OPTION,
+	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
+	{"json", 0, NULL, "one event a line, as JSON"},
+	{"build-url", 0, "URL", "noted with the deployment (default: BUILD_URL)"},
+	{"commit", 0, "ID", "noted with the deployment (default: GIT_COMMIT)"});
+EXAMPLES(restart_examples, "baton restart shop",
+	"DB_PASSWORD=new baton restart shop   # with another secret");
+OPTIONS(apply_options, FILE_OPTION,
+	{"lock", 0, NULL, "from now on only admins may change it (admins)"},
+	{"unlock", 0, NULL, "deployers may change it again (admins)"}, JSON_OPTION);
+EXAMPLES(apply_examples, "baton apply", "baton apply shop --lock -f prod.yaml");
+OPTIONS(diff_options, FILE_OPTION);
+EXAMPLES(diff_examples, "baton diff shop", "baton diff && echo same");
 OPTIONS(adopt_options,
 	{"version", 'v', "NAME", "how people will call what runs (default: adopted- and a number)"},
 	FILE_OPTION, {"detach", 'd', NULL, "leave as soon as the server has taken it over"},
@@ -125,7 +142,7 @@ OPTIONS(logs_options, {"follow", 'f', NULL, "go on as lines are written"},
 	{"slot", 0, "SLOT", "only this slot"}, {"host", 0, "HOST", "only this host"});
 EXAMPLES(logs_examples, "baton logs -f shop", "baton logs shop --slot green --lines 20");
 OPTIONS(hosts_options, {"remove", 0, "HOST", "revoke the certificate of this host"}, JSON_OPTION);
-OPTIONS(rollback_options,
+OPTIONS(rollback_options, FORCE_OPTION,
 	{"to", 0, "RELEASE", "version or number (default: the good one before the live one)"},
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
 	{"json", 0, NULL, "one event a line, as JSON"});
@@ -216,12 +233,56 @@ const struct bt_cli_command bt_cli_commands[] = {
 			   "the server to abort and roll back, and waits for it; a second one "
 			   "leaves at "
 			   "once.\n"
-			   "Values of `run.secrets` are taken from the environment.",
+			   "Values of `run.secrets` are taken from the environment. Without "
+			   "--file and ./baton.yaml the config is the one that the server has "
+			   "stored, and secrets that are not in the environment stay as they are.",
 		WITH_OPTIONS(deploy_options),
 		WITH_EXAMPLES(deploy_examples),
 		.client = true,
 		.exits = "0 1 2 3 4 5 130",
 		.run = bt_cmd_deploy},
+	{.name = "restart",
+		.args = "[SERVICE]",
+		.max_args = 1,
+		.summary = "Start the live release anew, without a dropped request.",
+		.details =
+			"Makes a new release of the same artifact and version with the config at "
+			"hand (--file, else ./baton.yaml, else the one that the server has "
+			"stored), "
+			"and deploys it as configured. So changed config takes effect. Secrets "
+			"that "
+			"are not in the environment stay as they are.",
+		WITH_OPTIONS(restart_options),
+		WITH_EXAMPLES(restart_examples),
+		.client = true,
+		.exits = "0 1 2 3 4 5 130",
+		.run = bt_cmd_restart},
+	{.name = "apply",
+		.args = "[SERVICE]",
+		.max_args = 1,
+		.summary = "Store the config on the server; nothing that runs changes.",
+		.details =
+			"Without SERVICE, of every service in the file. The stored config is what "
+			"deploy and restart work with where no baton.yaml is at hand, and what "
+			"`baton diff` compares with. Each change is a new version. A run that ends "
+			"well stores its own config, and a rollback the one of its release.",
+		WITH_OPTIONS(apply_options),
+		WITH_EXAMPLES(apply_examples),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_apply},
+	{.name = "diff",
+		.args = "[SERVICE]",
+		.max_args = 1,
+		.summary = "Compare the config at hand with the stored one.",
+		.details = "Line by line as `baton lint --print` prints them: - stored, + at hand. "
+			   "Contents of files are compared, too. Exit codes are those of diff: 0 "
+			   "the same, 1 different, 2 trouble.",
+		WITH_OPTIONS(diff_options),
+		WITH_EXAMPLES(diff_examples),
+		.client = true,
+		.exits = "0 1 2",
+		.run = bt_cmd_diff},
 	{.name = "adopt",
 		.args = "[SERVICE]",
 		.max_args = 1,

@@ -1,5 +1,6 @@
 #include "cli/files.h"
 #include "cli/follow.h"
+#include "cli/stored.h"
 #include "cli/upload.h"
 
 #include <errno.h>
@@ -18,6 +19,10 @@ struct deploy {
 	struct bt_client *client;
 	struct bt_view *view;
 	json_t *body;
+	bool stored;  /* the config is the server's, and does not travel */
+	bool keep;    /* secrets that are not in the environment are the last release's */
+	char *live;   /* a restart's version */
+	bool restart; /* the live release again: no artifact, no version */
 };
 
 static void add_by(json_t *body, const struct bt_cli *cli)
@@ -39,21 +44,29 @@ static void add_by(json_t *body, const struct bt_cli *cli)
 static int make_body(struct deploy *d, struct bt_err *err)
 {
 	json_t *secrets = NULL, *files = NULL;
-	int r = bt_files_contents(d->service, &files, err);
+	int r = d->stored ? 0 : bt_files_contents(d->service, &files, err);
 	if (r == 0)
-		r = bt_files_secrets(d->service, &secrets, err);
+		r = bt_files_secrets(d->service, d->keep, &secrets, err);
 	if (r < 0) {
 		json_decref(files);
 		return r;
 	}
-	d->body = json_pack("{s:s, s:o, s:s, s:{s:s, s:I, s:s}, s:o, s:o}", "service",
-		d->service->name, "config", bt_config_service_to_json(d->service), "version",
-		d->version, "artifact", "digest", d->artifact.digest, "size",
-		(json_int_t)d->artifact.size, "file_name", d->artifact.file_name, "env_secrets",
-		secrets, "files", files);
-	if (!d->body)
+	d->body = json_pack("{s:o, s:b, s:b}", "env_secrets", secrets, "keep_secrets", (int)d->keep,
+		"force", (int)bt_cli_has(d->cli, "force"));
+	if (!d->stored)
+		json_object_update_new(
+			d->body, json_pack("{s:o, s:o}", "config",
+					 bt_config_service_to_json(d->service), "files", files));
+	json_t *what = !d->artifact.path ? json_object()
+					 : json_pack("{s:s, s:s, s:{s:s, s:I, s:s}}", "service",
+						   d->service->name, "version", d->version,
+						   "artifact", "digest", d->artifact.digest, "size",
+						   (json_int_t)d->artifact.size, "file_name",
+						   d->artifact.file_name);
+	if (!what)
 		return bt_err_set(
 			err, BT_E_CONFIG, "version, file name and secrets must be UTF-8 text");
+	json_object_update_new(d->body, what);
 	add_by(d->body, d->cli);
 	return 0;
 }
@@ -81,9 +94,17 @@ static int begin(struct deploy *d, int64_t *ret_id, struct bt_err *err)
 {
 	BT_JSON json_t *answer = NULL;
 	d->client->leave_at = 0; /* an answer must be known before we leave */
-	int r = bt_client_post(d->client, "/v1/deployments", d->body, &answer, err);
+	int r = d->restart ? bt_stored_post(
+				     d->client, d->service->name, "restart", d->body, &answer, err)
+			   : bt_client_post(d->client, "/v1/deployments", d->body, &answer, err);
 	if (r == 0)
 		r = bt_json_int(answer, "id", 0, INT64_MAX, ret_id, err);
+	const char *version =
+		json_string_value(json_object_get(json_object_get(answer, "release"), "version"));
+	if (d->restart && version) {
+		free(d->live);
+		d->version = d->live = bt_strdup(version);
+	}
 	if (r == BT_E_LEASE)
 		return bt_err_wrap(err, "service %s", d->service->name);
 	return r;
@@ -103,14 +124,14 @@ static int detach(const struct bt_cli *cli, int64_t id, const char *what)
 static int run(struct deploy *d, struct bt_err *err)
 {
 	int64_t id = 0;
-	BT_FREE char *what = bt_asprintf("%s %s", d->service->name, d->version);
 	bt_client_catch_signals(d->client);
 	d->client->leave_at = 1;
-	int r = bt_upload(d->client, &d->artifact, d->view, err);
+	int r = d->restart ? 0 : bt_upload(d->client, &d->artifact, d->view, err);
 	if (r == 0)
 		r = begin(d, &id, err);
 	if (r < 0)
 		return r;
+	BT_FREE char *what = bt_asprintf("%s %s", d->service->name, d->version);
 	if (bt_cli_has(d->cli, "detach") && !d->client->signals)
 		return detach(d->cli, id, what);
 	BT_FREE char *title = bt_asprintf("%s · deployment %" PRId64, what, id);
@@ -124,47 +145,79 @@ static int run(struct deploy *d, struct bt_err *err)
 		err);
 }
 
+/* The config at hand, else the one that the server has stored. */
+static int find_config(struct deploy *d, struct bt_config **ret, struct bt_err *err)
+{
+	const char *name = bt_cli_arg(d->cli, 0);
+	int r;
+	if (!name || bt_files_at_hand(d->cli)) {
+		r = bt_files_config(d->cli, ret, err);
+		return r < 0 ? r : bt_files_service(*ret, name, &d->service, err);
+	}
+	d->stored = d->keep = true;
+	r = bt_client_open(d->cli, &d->client, err);
+	if (r == 0)
+		r = bt_stored_config(d->client, name, ret, NULL, err);
+	if (r == BT_E_NOTFOUND)
+		return bt_err_wrap(err, "no ./baton.yaml is here, and on the server");
+	if (r == 0)
+		d->service = &(*ret)->services[0];
+	return r;
+}
+
 static int prepare(struct deploy *d, struct bt_err *err)
 {
+	int r = 0;
 	d->version = bt_cli_get(d->cli, "version");
-	if (!d->version || !*d->version)
+	if (!d->restart && (!d->version || !*d->version))
 		return bt_err_set(err, BT_E_CONFIG,
 			"say what this release is called: --version NAME, such as a git tag");
-	int r = bt_files_artifact(d->cli, d->service, &d->artifact, err);
+	if (!d->restart)
+		r = bt_files_artifact(d->cli, d->service, &d->artifact, err);
 	if (r == 0)
 		r = make_body(d, err);
-	if (r == 0)
+	if (r == 0 && !d->client)
 		r = bt_client_open(d->cli, &d->client, err);
+	return r;
+}
+
+static int deploy(struct deploy *d, struct bt_err *err)
+{
+	struct bt_config *c = NULL;
+	int r = find_config(d, &c, err);
+	if (r == 0)
+		r = prepare(d, err);
+	if (r == 0 && !d->restart)
+		r = ask(d, err);
+	if (r == 1) {
+		puts("nothing was changed");
+	} else if (r == 0) {
+		d->view = bt_view_new(bt_view_choose(bt_cli_has(d->cli, "json")));
+		r = run(d, err);
+		bt_view_free(d->view);
+	}
+	if (r == -EINTR) {
+		fputs("baton: interrupted; nothing was changed\n", stderr);
+		r = BT_EXIT_INTERRUPTED;
+	}
+	bt_client_free(d->client);
+	json_decref(d->body);
+	bt_artifact_done(&d->artifact);
+	bt_config_free(c);
+	free(d->live);
 	return r;
 }
 
 int bt_cmd_deploy(struct bt_cli *cli, struct bt_err *err)
 {
 	struct deploy d = {.cli = cli};
-	struct bt_config *c = NULL;
-	int r = bt_files_config(cli, &c, err);
-	if (r == 0)
-		r = bt_files_service(c, bt_cli_arg(cli, 0), &d.service, err);
-	if (r == 0)
-		r = prepare(&d, err);
-	if (r == 0)
-		r = ask(&d, err);
-	if (r == 1) {
-		puts("nothing was changed");
-	} else if (r == 0) {
-		d.view = bt_view_new(bt_view_choose(bt_cli_has(cli, "json")));
-		r = run(&d, err);
-		bt_view_free(d.view);
-	}
-	if (r == -EINTR) {
-		fputs("baton: interrupted; nothing was changed\n", stderr);
-		r = BT_EXIT_INTERRUPTED;
-	}
-	bt_client_free(d.client);
-	json_decref(d.body);
-	bt_artifact_done(&d.artifact);
-	bt_config_free(c);
-	return r;
+	return deploy(&d, err);
+}
+
+int bt_cmd_restart(struct bt_cli *cli, struct bt_err *err)
+{
+	struct deploy d = {.cli = cli, .restart = true, .keep = true};
+	return deploy(&d, err);
 }
 
 int bt_cmd_rollback(struct bt_cli *cli, struct bt_err *err)
@@ -175,7 +228,8 @@ int bt_cmd_rollback(struct bt_cli *cli, struct bt_err *err)
 	const char *to = bt_cli_get(cli, "to"), *version = NULL;
 	BT_FREE char *service = bt_url_escape(cli->args[0]);
 	BT_FREE char *path = bt_asprintf("/v1/services/%s/rollback", service);
-	BT_JSON json_t *body = json_pack("{s:s?}", "to", to);
+	BT_JSON json_t *body =
+		json_pack("{s:s?, s:b}", "to", to, "force", (int)bt_cli_has(cli, "force"));
 	int r = bt_client_open(cli, &c, err);
 	if (r < 0)
 		return r;

@@ -109,7 +109,7 @@ int bt_files_service(const struct bt_config *c, const char *name, const struct b
 		    : bt_err_set(err, BT_E_CONFIG, "say which service: %s", bt_str_get(&names));
 }
 
-int bt_files_secrets(const struct bt_service *s, json_t **ret, struct bt_err *err)
+int bt_files_secrets(const struct bt_service *s, bool keep, json_t **ret, struct bt_err *err)
 {
 	BT_JSON json_t *values = json_object();
 	BT_STR struct bt_str missing = {0};
@@ -120,7 +120,7 @@ int bt_files_secrets(const struct bt_service *s, json_t **ret, struct bt_err *er
 		else
 			bt_str_addf(&missing, "%s%s", missing.len ? ", " : "", name);
 	}
-	if (missing.len)
+	if (missing.len && !keep)
 		return bt_err_set(err, BT_E_CONFIG,
 			"service %s: run.secrets are not in the environment: %s", s->name,
 			missing.data);
@@ -135,4 +135,9 @@ char *bt_files_beside(const struct bt_service *s, const char *path, size_t *ret_
 	if (ret_n_dir)
 		*ret_n_dir = n;
 	return bt_asprintf("%.*s%s", (int)n, s->file ? s->file : "", path);
+}
+
+bool bt_files_at_hand(const struct bt_cli *cli)
+{
+	return bt_cli_has(cli, "file") || bt_fs_exists("baton.yaml");
 }

@@ -83,6 +83,15 @@ static const char *const migrations[] = {
 	"CREATE TABLE totals(service TEXT NOT NULL, strategy TEXT NOT NULL, result TEXT NOT NULL,"
 	" n INTEGER NOT NULL, ms INTEGER NOT NULL, PRIMARY KEY(service,strategy,result))"
 	" WITHOUT ROWID;",
+	/* 5 → 6: configs as they were applied or served, and who locked them; what a person says of
+	 * a release */
+	"CREATE TABLE configs(service TEXT NOT NULL, version INTEGER NOT NULL, config TEXT NOT "
+	"NULL,"
+	" files BLOB, hash TEXT NOT NULL, who TEXT, why TEXT, at INTEGER NOT NULL,"
+	" PRIMARY KEY(service,version)) WITHOUT ROWID;"
+	"ALTER TABLE services ADD COLUMN locked_by TEXT;"
+	"ALTER TABLE releases ADD COLUMN marked_by TEXT;"
+	"ALTER TABLE releases ADD COLUMN marked_why TEXT;",
 };
 
 int bt_schema_version(void)

@@ -19,9 +19,29 @@ BT_SQL_ROW(SERVICE_LIVE, "si", 0, "UPDATE services SET live_release=?2 WHERE nam
 BT_SQL_ROW(SERVICE_RETIRE_AT, "si", 0, "UPDATE services SET retire_at=?2 WHERE name=?1")
 BT_SQL_ROW(SERVICE_TOKEN, "si", 0, "UPDATE services SET token=max(token,?2) WHERE name=?1")
 BT_SQL_ROW(SERVICES, "", 0,
-	"SELECT name,config,live_release,retire_at,token FROM services ORDER BY name LIMIT 10000")
+	"SELECT name,config,live_release,retire_at,token,locked_by FROM services ORDER BY name "
+	"LIMIT 10000")
 BT_SQL_ROW(SERVICE_GET, "s", 0,
 	"SELECT name,config,live_release,retire_at,token FROM services WHERE name=?1")
+BT_SQL_ROW(SERVICE_NEW, "ssi", 0,
+	"INSERT INTO services(name,config,updated_at) VALUES(?1,?2,?3) ON CONFLICT DO NOTHING")
+BT_SQL_ROW(SERVICE_LOCK, "ss", 0, "UPDATE services SET locked_by=?2 WHERE name=?1")
+/* stored configs: the newest is what counts; the same again makes no new version */
+BT_SQL_ROW(CONFIG_PUT, "ssbsssi", 0,
+	"INSERT INTO configs(service,version,config,files,hash,who,why,at)"
+	" SELECT ?1,coalesce((SELECT max(version) FROM configs WHERE service=?1),0)+1,?2,?3,?4,?5,"
+	"?6,?7 WHERE coalesce((SELECT hash FROM configs WHERE service=?1"
+	" ORDER BY version DESC LIMIT 1),'')<>?4 RETURNING version")
+BT_SQL_ROW(CONFIG_FORGET, "si", 0,
+	"DELETE FROM configs WHERE service=?1 AND version<="
+	"(SELECT max(version) FROM configs WHERE service=?1)-?2")
+BT_SQL_ROW(CONFIG_LAST, "s", 0,
+	"SELECT version,config,files,hash,who,why,at FROM configs WHERE service=?1"
+	" ORDER BY version DESC LIMIT 1")
+BT_SQL_ROW(CONFIG_GET, "si", 0,
+	"SELECT version,config,files,hash,who,why,at FROM configs WHERE service=?1 AND version=?2")
+BT_SQL_ROW(CONFIGS, "s", 0,
+	"SELECT version,who,why,at FROM configs WHERE service=?1 ORDER BY version DESC LIMIT 100")
 /* releases */
 BT_SQL_ROW(RELEASE_ADD, "isssissssbi", 0,
 	"INSERT INTO "

@@ -9,6 +9,10 @@ void bt_api_service(struct bt_http_exchange *x, void *arg);
 void bt_api_releases(struct bt_http_exchange *x, void *arg);
 void bt_api_service_rollback(struct bt_http_exchange *x, void *arg);
 void bt_api_service_adopt(struct bt_http_exchange *x, void *arg);
+void bt_api_service_restart(struct bt_http_exchange *x, void *arg);
+/* api_config.c */
+void bt_api_config(struct bt_http_exchange *x, void *arg);
+void bt_api_apply(struct bt_http_exchange *x, void *arg);
 /* api_logs.c */
 void bt_api_logs(struct bt_http_exchange *x, void *arg);
 void bt_api_logs_free(struct bt_server *s);

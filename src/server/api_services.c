@@ -237,3 +237,12 @@ void bt_api_service_adopt(struct bt_http_exchange *x, void *arg)
 	json_object_set_new(body, "service", json_string(bt_http_param(x, "service")));
 	bt_planning_adopt(arg, x, body);
 }
+
+void bt_api_service_restart(struct bt_http_exchange *x, void *arg)
+{
+	size_t n;
+	(void)bt_http_body(x, &n);
+	BT_JSON json_t *body = n ? bt_api_body(x) : json_object();
+	if (body)
+		bt_planning_restart(arg, x, bt_http_param(x, "service"), body);
+}

@@ -16,13 +16,16 @@ struct bt_wish {
 	struct bt_http_exchange *x; /* NULL: nobody waits, or the peer left */
 	bool preview, new_release;
 	bool adopt; /* the release is what the hosts find running */
+	bool again; /* a new release, even if it is the same as the last one */
+	bool force; /* also one that is marked bad */
 	int (*make)(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
 	struct bt_release *release;
 	struct bt_config *config;
 	char hash[65], *by, *holder;
 	unsigned char *sealed, *files;
 	size_t n_sealed, n_files;
-	struct bt_svc *retire; /* its warm slot */
+	json_t *given, *contents, *secrets; /* config, files and secrets of the new release */
+	struct bt_svc *retire;		    /* its warm slot */
 };
 
 static void on_close(void *arg)
@@ -55,6 +58,9 @@ static void wish_free(struct bt_wish *w)
 	free(w->holder);
 	free(w->sealed);
 	free(w->files);
+	json_decref(w->given);
+	json_decref(w->contents);
+	json_decref(w->secrets);
 	free(w);
 }
 
@@ -145,8 +151,8 @@ static int read_artifact(struct bt_wish *w, const json_t *body, struct bt_err *e
 	return 0;
 }
 
-/* Every file of the config, and no other, with what it holds. */
-static int check_files(const struct bt_service *service, const json_t *given, struct bt_err *err)
+int bt_planning_check_files(
+	const struct bt_service *service, const json_t *given, struct bt_err *err)
 {
 	size_t total = 0;
 	for (size_t i = 0; i < service->n_files; i++) {
@@ -225,7 +231,8 @@ static int choose_release(
 			"version %s of %s exists with another artifact (%.12s…): a release never "
 			"changes, choose another version",
 			rel->version, rel->service, digest);
-	if (row && bt_streq(json_string_value(json_object_get(row, "config_hash")), w->hash)) {
+	if (row && !w->again &&
+		bt_streq(json_string_value(json_object_get(row, "config_hash")), w->hash)) {
 		rel->id = (uint32_t)json_integer_value(json_object_get(row, "id"));
 		return 0;
 	}
@@ -254,11 +261,65 @@ static void read_by(struct bt_wish *w, const json_t *by)
 	json_decref(j);
 }
 
-static int read_body(struct bt_wish *w, const json_t *body, struct bt_err *err)
+/* What the body brings, else what is stored here. */
+static int read_config(
+	struct bt_wish *w, const json_t *body, const char *service, struct bt_err *err)
+{
+	json_t *config = json_object_get(body, "config"), *files = json_object_get(body, "files");
+	struct bt_stored stored = {0};
+	int r = 0;
+	if (files && !json_is_object(files))
+		return bt_err_set(err, BT_E_PROTOCOL, "files: expected an object");
+	if (config && !json_is_object(config))
+		return bt_err_set(err, BT_E_PROTOCOL, "config: expected an object");
+	if (!config)
+		r = bt_stored_load(w->server, service, 0, &stored, err);
+	if (r == 0) {
+		w->given = json_incref(config ? config : stored.config);
+		w->contents = json_incref(config || files ? files : stored.files);
+		r = bt_config_service_from_json(w->given, &w->config, err);
+	}
+	bt_stored_done(&stored);
+	if (r == 0 && !bt_streq(w->config->services[0].name, service))
+		r = bt_err_set(err, BT_E_CONFIG, "service %s comes with the config of %s", service,
+			w->config->services[0].name);
+	if (r == 0 && !w->preview)
+		r = bt_stored_allows(w->server, &w->config->services[0],
+			bt_who(w->x)->role >= BT_AUTH_ADMIN, err);
+	return r;
+}
+
+/* What the body brings; with keep_secrets, the live release's where it brings none. */
+static int read_secrets(
+	struct bt_wish *w, const json_t *body, const char *service, struct bt_err *err)
+{
+	const struct bt_svc *svc = bt_server_service(w->server, service);
+	const struct bt_run *run = &w->config->services[0].run;
+	json_t *given = json_object_get(body, "env_secrets");
+	struct bt_release *live = NULL;
+	BT_JSON json_t *kept = NULL;
+	bool keep = false;
+	if (given && !json_is_object(given))
+		return bt_err_set(err, BT_E_PROTOCOL, "env_secrets: expected an object");
+	w->secrets = given ? json_copy(given) : json_object();
+	int r = bt_json_bool_opt(body, "keep_secrets", &keep, err);
+	if (r < 0 || !keep || !svc || !svc->live)
+		return r;
+	r = bt_release_load(w->server, svc->live, &live, err);
+	if (r == 0)
+		r = bt_release_secrets(w->server, live, &kept, err);
+	for (size_t i = 0; r == 0 && i < run->n_secrets; i++) {
+		json_t *value = json_object_get(kept, run->secrets[i]);
+		if (value && !json_object_get(w->secrets, run->secrets[i]))
+			json_object_set(w->secrets, run->secrets[i], value);
+	}
+	bt_release_free(live);
+	return r;
+}
+
+static int read_names(struct bt_wish *w, const json_t *body, struct bt_err *err)
 {
 	const char *service = NULL, *version = NULL;
-	json_t *config = NULL, *secrets = json_object_get(body, "env_secrets");
-	json_t *files = json_object_get(body, "files");
 	int r = bt_json_str(body, "service", &service, err);
 	if (r == 0)
 		r = bt_who_may(bt_who(w->x), service, err);
@@ -266,43 +327,45 @@ static int read_body(struct bt_wish *w, const json_t *body, struct bt_err *err)
 	if (r == 0)
 		r = w->adopt ? bt_json_str_opt(body, "version", &version, err)
 			     : bt_json_str(body, "version", &version, err);
-	if (r == 0 && !version)
-		version = numbered;
 	if (r == 0)
-		r = bt_json_object(body, "config", &config, err);
-	if (r == 0)
-		r = bt_config_service_from_json(config, &w->config, err);
+		r = bt_json_bool_opt(body, "force", &w->force, err);
 	if (r < 0)
 		return r;
-	const struct bt_service *svc = &w->config->services[0];
-	if (!bt_streq(svc->name, service))
-		return bt_err_set(err, BT_E_CONFIG, "service %s comes with the config of %s",
-			service, svc->name);
+	version = version ? version : numbered;
 	if (!bt_name_valid(version))
 		return bt_err_set(err, BT_E_CONFIG,
 			"version '%.80s': expected letters, digits, '.', '_', '-', at most %d",
 			version, BT_NAME_MAX);
-	if (secrets && !json_is_object(secrets))
-		return bt_err_set(err, BT_E_PROTOCOL, "env_secrets: expected an object");
-	if (files && !json_is_object(files))
-		return bt_err_set(err, BT_E_PROTOCOL, "files: expected an object");
 	w->release = bt_calloc(1, sizeof *w->release);
 	w->release->service = bt_strdup(service);
 	w->release->version = bt_strdup(version);
-	w->release->config = json_incref(config);
-	BT_JSON json_t *none = json_object();
-	secrets = secrets ? secrets : none;
+	return 0;
+}
+
+static int read_body(struct bt_wish *w, const json_t *body, struct bt_err *err)
+{
+	int r = read_names(w, body, err);
+	if (r < 0)
+		return r;
+	const char *service = w->release->service;
+	r = read_config(w, body, service, err);
+	if (r == 0)
+		r = read_secrets(w, body, service, err);
+	if (r < 0)
+		return r;
+	const struct bt_service *svc = &w->config->services[0];
+	w->release->config = json_incref(w->given);
 	r = read_artifact(w, body, err);
-	if (r == 0 && !(w->preview && json_object_size(secrets) == 0))
-		r = check_secrets(svc, secrets, err);
-	if (r == 0 && !(w->preview && !files))
-		r = check_files(svc, files, err);
+	if (r == 0 && !(w->preview && json_object_size(w->secrets) == 0))
+		r = check_secrets(svc, w->secrets, err);
+	if (r == 0 && !(w->preview && !w->contents))
+		r = bt_planning_check_files(svc, w->contents, err);
 	if (r == 0 && !w->preview)
 		r = bt_run_lease_free(w->server, service, err);
 	if (r == 0)
 		r = check_hosts(w->server, svc, err);
 	if (r == 0)
-		r = choose_release(w, secrets, files, err);
+		r = choose_release(w, w->secrets, w->contents, err);
 	read_by(w, json_object_get(body, "by"));
 	return r;
 }
@@ -435,6 +498,45 @@ void bt_planning_adopt(struct bt_server *s, struct bt_http_exchange *x, const js
 	w->adopt = true;
 	w->make = bt_plan_adopt;
 	if (read_body(w, body, &err) < 0) {
+		refuse(w, &err);
+		return;
+	}
+	gather(w);
+}
+
+/* The live release's version and bytes, with the config that came, or the stored one. */
+static int restart_body(struct bt_wish *w, const char *service, json_t *body, struct bt_err *err)
+{
+	const struct bt_svc *svc = bt_server_service(w->server, service);
+	struct bt_release *live = NULL;
+	int r = bt_who_may(bt_who(w->x), service, err);
+	if (r == 0 && (!svc || !svc->live))
+		r = bt_err_set(err, BT_E_NOTFOUND,
+			"%s has no live release to restart: deploy one first", service);
+	if (r == 0)
+		r = bt_release_load(w->server, svc->live, &live, err);
+	if (r == 0 && !*live->digest)
+		r = bt_err_set(err, BT_E_REFUSED,
+			"%s was adopted, and what it runs is not known: deploy a release first",
+			service);
+	if (r == 0)
+		json_object_update_new(
+			body, json_pack("{s:s, s:s, s:b, s:{s:s, s:I, s:s}}", "service", service,
+				      "version", live->version, "keep_secrets", 1, "artifact",
+				      "digest", live->digest, "size", (json_int_t)live->size,
+				      "file_name", live->file_name));
+	bt_release_free(live);
+	return r;
+}
+
+void bt_planning_restart(
+	struct bt_server *s, struct bt_http_exchange *x, const char *service, json_t *body)
+{
+	struct bt_wish *w = wish_new(s, x);
+	struct bt_err err;
+	w->again = true;
+	w->make = bt_plan_deploy;
+	if (restart_body(w, service, body, &err) < 0 || read_body(w, body, &err) < 0) {
 		refuse(w, &err);
 		return;
 	}

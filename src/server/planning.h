@@ -12,6 +12,13 @@ void bt_planning_adopt(struct bt_server *s, struct bt_http_exchange *x, const js
 /* POST /v1/services/{service}/rollback; to: version or number, NULL: the one before. */
 void bt_planning_rollback(
 	struct bt_server *s, struct bt_http_exchange *x, const char *service, const char *to);
+/* POST /v1/services/{service}/restart: the live release again, with the config that the body brings
+ * or the stored one; body is completed. */
+void bt_planning_restart(
+	struct bt_server *s, struct bt_http_exchange *x, const char *service, json_t *body);
+/* Every file of the config, and no other, comes with what it holds. */
+int bt_planning_check_files(
+	const struct bt_service *service, const json_t *given, struct bt_err *err);
 /* At the end: who waits is told that the server stops. */
 void bt_planning_free(struct bt_server *s);
 /* Stops a warm slot whose time has passed. */

@@ -83,15 +83,8 @@ int bt_release_load(struct bt_server *s, uint32_t id, struct bt_release **ret, s
 static int open_sealed(struct bt_server *s, uint32_t id, const char *sealed, const char *what,
 	json_t **ret, struct bt_err *err)
 {
-	char *text = NULL;
-	int r = bt_secrets_open(s->key, sealed, &text, err);
-	if (r < 0)
-		return bt_err_wrap(err, "release %u: its %s", id, what);
-	*ret = json_loads(text, 0, NULL);
-	explicit_bzero(text, strlen(text));
-	free(text);
-	return *ret ? 0
-		    : bt_err_set(err, BT_E_CORRUPT, "release %u: its %s do not parse", id, what);
+	int r = bt_secrets_open_json(s->key, sealed, ret, err);
+	return r < 0 ? bt_err_wrap(err, "release %u: its %s", id, what) : 0;
 }
 
 int bt_release_secrets(

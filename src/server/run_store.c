@@ -87,6 +87,8 @@ static void write_end(struct bt_running *r, const struct bt_record *rec, struct 
 		bt_txn_add(t, BT_SQL_RELEASE_STATE, (int64_t)r->release, "good");
 		bt_txn_add(t, BT_SQL_SERVICE_LIVE, r->service, (int64_t)r->release);
 		bt_txn_add(t, BT_SQL_SERVICE_RETIRE_AT, r->service, retire_at(r));
+		BT_FREE char *why = bt_asprintf("deployment %llu", (unsigned long long)r->id);
+		bt_stored_put_release(r->server, t, r->service_json, r->release, r->holder, why);
 	} else if (deploy && rec->end != BT_END_REFUSED) {
 		bt_txn_add(t, BT_SQL_RELEASE_STATE, (int64_t)r->release, "bad");
 	}

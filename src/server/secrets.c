@@ -90,3 +90,16 @@ int bt_secrets_open(const unsigned char *key, const char *hex, char **ret_text, 
 	*ret_text = out;
 	return 0;
 }
+
+int bt_secrets_open_json(
+	const unsigned char *key, const char *hex, json_t **ret, struct bt_err *err)
+{
+	char *text = NULL;
+	int r = bt_secrets_open(key, hex, &text, err);
+	if (r < 0)
+		return r;
+	*ret = json_loads(text, 0, NULL);
+	explicit_bzero(text, strlen(text));
+	free(text);
+	return *ret ? 0 : bt_err_set(err, BT_E_CORRUPT, "what was sealed does not parse");
+}

@@ -275,6 +275,7 @@ static int load_services(struct bt_server *s, struct bt_err *err)
 		svc->live = (uint32_t)json_integer_value(json_object_get(row, "live_release"));
 		svc->retire_at = json_integer_value(json_object_get(row, "retire_at"));
 		svc->token = (uint64_t)json_integer_value(json_object_get(row, "token"));
+		svc->locked_by = bt_strdup(json_string_value(json_object_get(row, "locked_by")));
 	}
 	return r;
 }
@@ -411,6 +412,7 @@ static void free_services(struct bt_server *s)
 		struct bt_svc *svc = s->services;
 		s->services = svc->next;
 		json_decref(svc->config);
+		free(svc->locked_by);
 		free(svc->name);
 		free(svc);
 	}

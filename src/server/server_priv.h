@@ -30,6 +30,7 @@ struct bt_svc { /* a service that was deployed at least once */
 	uint32_t live;	   /* release; 0 none */
 	int64_t retire_at; /* wall; 0: nothing is kept warm */
 	uint64_t token;	   /* highest fencing token handed out or reported */
+	char *locked_by;   /* the admin who locked its stored config; NULL: nobody did */
 };
 
 struct bt_server {
@@ -102,6 +103,9 @@ int bt_secrets_seal(const unsigned char *key, const char *text, unsigned char **
 	struct bt_err *err);
 /* BT_E_CORRUPT when it was not sealed with this key. */
 int bt_secrets_open(const unsigned char *key, const char *hex, char **ret_text, struct bt_err *err);
+/* The same of a JSON text; a new reference. */
+int bt_secrets_open_json(
+	const unsigned char *key, const char *hex, json_t **ret, struct bt_err *err);
 
 /* releases.c */
 struct bt_release {
@@ -134,6 +138,30 @@ uint32_t bt_release_previous(struct bt_server *s, const char *service, uint32_t 
 /* id → version, digest of every release of the service, into the arena. */
 size_t bt_release_known(
 	struct bt_server *s, const char *service, struct bt_arena *a, struct bt_plan_release **ret);
+
+/* configs.c: the config of a service that is stored here: the newest that was applied, or that came
+ * with a run that ended well. */
+struct bt_stored {
+	int64_t version, at;
+	json_t *config; /* canonical */
+	json_t *files;	/* "to" → base64; NULL: it has none */
+	char *hash, *who, *why;
+};
+/* The newest, or one version (0: the newest); BT_E_NOTFOUND. */
+int bt_stored_load(struct bt_server *s, const char *service, int64_t version, struct bt_stored *ret,
+	struct bt_err *err);
+void bt_stored_done(struct bt_stored *c);
+/* Adds a version to the transaction, unless it is what is stored. Returns the statement's number:
+ * its value is the new version, 0 where nothing changed. */
+int bt_stored_put(struct bt_server *s, struct bt_txn *t, const struct bt_service *service,
+	const json_t *files, const char *who, const char *why, size_t *ret_op, struct bt_err *err);
+/* What a release was made of, once it serves. */
+void bt_stored_put_release(struct bt_server *s, struct bt_txn *t, const json_t *config,
+	uint32_t release, const char *who, const char *why);
+/* Where the stored config is locked, others than admins may change only what a release is anyway:
+ * artifact, run.env, contents of files. BT_E_REFUSED names the first key that differs. */
+int bt_stored_allows(
+	struct bt_server *s, const struct bt_service *service, bool admin, struct bt_err *err);
 
 /* api.c */
 extern const struct bt_route_row bt_people_routes[];

@@ -164,3 +164,123 @@ def test_files_of_an_archive(lab):
     good(lab.baton("deploy", "-v", "v1"))
     assert lab.ask("/file?name=conf/app.conf") == "ours\n"
     assert lab.ask("/file?name=release/app.conf") == "ours\n"
+
+
+# ---- the stored config ----
+
+def stored(lab, query=""):
+    return lab.api("GET", "/v1/services/shop/config" + query)[1]
+
+
+def test_apply_diff_and_deploy_without_a_file(lab):
+    lab.nginx()
+    lab.up()
+    lab.config(run={"env": {"COLOUR": "red"}, "secrets": ["PASSWORD"]})
+    refused(lab.baton("diff"), 2, "no config of shop is stored")
+    assert lab.api("GET", "/v1/services/shop/config")[0] == 404
+    said = good(lab.baton("apply")).stdout
+    assert "shop: stored as version 1" in said
+    assert "unchanged, version 1" in good(lab.baton("apply")).stdout
+    assert good(lab.baton("diff")).stdout == ""
+    assert lab.api("GET", "/v1/services")[1]["services"][0]["name"] == "shop", "the page shows it before its first run"
+    assert lab.deployments() == []
+    # the same deploy as ever, and the stored config does not change
+    good(lab.deploy("v1", env={"PASSWORD": "one"}))
+    assert stored(lab)["version"] == 1
+    lab.config(run={"env": {"COLOUR": "green"}, "secrets": ["PASSWORD"]}, deploy={"bake": "200ms"})
+    done = lab.baton("diff", "shop")
+    refused(done, 1, "--- stored: version 1", "+++ baton.yaml", "-  env: {COLOUR: red}", "+  env: {COLOUR: green}",
+            "-  bake: 300ms", "+  bake: 200ms")
+    assert len(done.stdout.splitlines()) < 25, "only what differs, and a little around it"
+    assert json.loads(good(lab.baton("apply", "--json")).stdout)[0]["version"] == 2
+    assert stored(lab, "?version=1")["config"]["run"]["env"] == {"COLOUR": "red"}
+    assert [v["version"] for v in stored(lab)["versions"]] == [2, 1]
+    # nothing at hand: the stored config, and the secrets of the last release
+    (lab.dir / "baton.yaml").rename(lab.dir / "away.yaml")
+    good(lab.deploy("v2"))
+    assert (lab.ask(), lab.ask("/env?name=COLOUR"), lab.ask("/env?name=PASSWORD")) == ("v2", "green", "one")
+    good(lab.baton("deploy", "shop", "-v", "v3", "-a", lab.artifact("v3"), PASSWORD="two"))
+    assert lab.ask("/env?name=PASSWORD") == "two"
+    refused(lab.baton("deploy", "other", "-v", "v1", "-a", "app-v1.py"), 2, "no ./baton.yaml is here", "baton apply")
+    refused(lab.baton("deploy", "-v", "v1", "-a", "app-v1.py"), 2, "baton.yaml: no such file")
+    # a rollback restores the config of its release, and stores it
+    good(lab.baton("rollback", "shop", "--to", "v1"))
+    assert (lab.ask(), lab.ask("/env?name=COLOUR"), lab.ask("/env?name=PASSWORD")) == ("v1", "red", "one")
+    assert stored(lab)["version"] == 3 and stored(lab)["config"]["run"]["env"] == {"COLOUR": "red"}
+
+
+def test_restart_applies_changed_config(lab):
+    """Under load, without an artifact; files and secrets come along; a broken config changes nothing."""
+    lab.nginx()
+    lab.up()
+    (lab.dir / "shop.properties").write_text("greeting=one\n")
+    more = {"files": ["shop.properties"]}
+    lab.config(run={"env": {"COLOUR": "red"}, "secrets": ["PASSWORD"]}, **more)
+    refused(lab.baton("restart", "shop"), 2, "no live release to restart")
+    good(lab.deploy("v1", env={"PASSWORD": "one"}))
+    slot = lab.ask("/profile")
+    lab.config(run={"env": {"COLOUR": "green"}, "secrets": ["PASSWORD"]}, **more)
+    (lab.dir / "shop.properties").write_text("greeting=two\n")
+    with lab.load() as load:
+        good(lab.baton("restart"))
+        assert (lab.ask(), lab.ask("/env?name=COLOUR"), lab.ask("/env?name=PASSWORD")) == ("v1", "green", "one")
+        assert lab.ask("/file?name=shop.properties") == "greeting=two\n" and lab.ask("/profile") != slot
+        (lab.dir / "baton.yaml").unlink()
+        good(lab.baton("restart", "shop", PASSWORD="two"))  # nothing changed but a secret
+        assert lab.ask("/env?name=PASSWORD") == "two" and lab.ask("/profile") == slot
+        lab.config(run={"command": f"{PYTHON} no-such-file.py", "secrets": ["PASSWORD"]})
+        refused(lab.baton("restart", "shop"), 1, "exited at once")
+        assert lab.ask("/env?name=COLOUR") == "green"
+    assert load.failed == 0, load.summary()
+    assert len({r["digest"] for r in lab.api("GET", "/v1/services/shop/releases")[1]["releases"]}) == 1
+    # what failed is not stored: the next restart without a file works
+    (lab.dir / "baton.yaml").unlink()
+    good(lab.baton("restart", "shop"))
+    assert (lab.ask(), lab.ask("/env?name=COLOUR")) == ("v1", "green")
+
+
+def test_restart_of_a_rolling_service(lab):
+    lab.nginx()
+    lab.config(slots=("blue", "green", "red"), deploy={"strategy": "rolling"}, run={"env": {"COLOUR": "red"}})
+    lab.up()
+    good(lab.deploy("v1"))
+    lab.config(slots=("blue", "green", "red"), deploy={"strategy": "rolling"}, run={"env": {"COLOUR": "green"}})
+    with lab.load() as load:
+        good(lab.baton("restart"))
+    assert load.failed == 0, load.summary()
+    assert {lab.ask("/env?name=COLOUR") for _ in range(12)} == {"green"}
+
+
+def test_a_locked_config_is_an_admins(lab):
+    lab.nginx()
+    lab.up()
+    config = lab.config(run={"env": {"COLOUR": "red"}})
+    token = json.loads(good(lab.baton("token", "create", "jenkins", "--json")).stdout)["token"]
+    as_jenkins = {"BATON_TOKEN": token}
+    refused(lab.baton("apply", "--lock", **as_jenkins), 1, "an admin's")
+    good(lab.baton("apply", **as_jenkins))
+    assert "locked by" in good(lab.baton("apply", "--lock")).stdout
+    # artifact and environment are a release's matter
+    config["run"]["env"] = {"COLOUR": "green"}
+    (lab.dir / "baton.yaml").write_text(json.dumps(config))
+    good(lab.deploy("v1", env=as_jenkins))
+    assert lab.ask("/env?name=COLOUR") == "green"
+    # anything else is not, whichever way it comes
+    config["run"]["command"] += " --management 1"
+    (lab.dir / "baton.yaml").write_text(json.dumps(config))
+    for done in (lab.deploy("v2", env=as_jenkins), lab.baton("restart", **as_jenkins), lab.baton("apply", **as_jenkins)):
+        refused(done, 1, "locked by", "run.command differs from its version 2", "without an admin")
+    assert lab.ask() == "v1" and len(lab.deployments()) == 1
+    config["run"]["command"] = config["run"]["command"].replace(" --management 1", "")
+    config["health"]["port"] = 1
+    (lab.dir / "baton.yaml").write_text(json.dumps(config))
+    refused(lab.baton("apply", **as_jenkins), 1, "health.port differs")
+    good(lab.baton("apply"))  # an admin may
+    lab.kill("up", 15)
+    lab.up()  # and it is locked after a restart of the server, too
+    refused(lab.baton("apply", "--unlock", **as_jenkins), 1, "an admin's")
+    config["health"].pop("port")
+    (lab.dir / "baton.yaml").write_text(json.dumps(config))
+    refused(lab.baton("apply", **as_jenkins), 1, "health.port differs")
+    good(lab.baton("apply", "--unlock"))
+    good(lab.deploy("v2", env=as_jenkins))
