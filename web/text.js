@@ -37,7 +37,7 @@ export function t(key, values) {
 
 /** A stage's name: "batch 2 of 3" too. */
 export function stageName(name) {
-  const [, stem, i, n] = name.match(/^(.+) (\d+) of (\d+)$/) || [];
+  const [, stem, i, n] = name.match(/^(.+?),? (\d+) of (\d+)$/) || [];
   return stem ? t("stage.of", {stage: known(`stage.${stem}`, stem), i, n}) : known(`stage.${name}`, name);
 }
 

@@ -83,6 +83,7 @@ export const en = {
   "rollback.words": "A deployment starts that puts the release below in the place of {from}: it is started beside it, checked, and gets the traffic only when it is healthy. No request is dropped. It is recorded under your name.",
   "rollback.yes": "Roll back",
   "ask.release": "Release",
+  "ask.why": "Why (optional, recorded with your name)",
   "ask.no": "Cancel",
 
   "run.title": "Deployment {id}",
@@ -132,9 +133,9 @@ export const en = {
   "op.rollback": "Roll back …",
   "op.rollback.words": "baton looks at every host again and puts {before} back.",
   "op.approve": "Approve",
-  "op.approve.words": "The deployment goes on past this point. Your name is recorded.",
+  "op.approve.words": "The deployment goes on past this point.",
   "op.reject": "Reject …",
-  "op.reject.words": "The deployment fails here and is put back: traffic returns to {before}. Your name is recorded.",
+  "op.reject.words": "The deployment fails here and is put back: traffic returns to {before}.",
 
   "history.service": "Service",
   "history.all": "all",
@@ -214,6 +215,10 @@ export const en = {
   "purpose.rollback": "Rollback",
   "purpose.retire": "Retire",
 
+  "stage.before": "before",
+  "stage.before the switch": "before the switch",
+  "stage.after the switch": "after the switch",
+  "stage.on failure": "on failure",
   "stage.of": "{stage} {i} of {n}",
   "stage.adopt": "adopt",
   "stage.batch": "batch",
@@ -239,6 +244,7 @@ export const en = {
   "task.Drain": "Drain",
   "task.Bake": "Watch",
   "task.Prune": "Tidy up",
+  "task.Adopt": "Take over",
   "task.Exec": "Run",
   "task.Approve": "Approval",
 };

@@ -83,6 +83,7 @@ export const ko = {
   "rollback.words": "{from} 자리에 아래 릴리스를 되돌리는 배포가 시작됩니다. 나란히 띄워 확인하고, 정상일 때만 트래픽을 넘깁니다. 요청은 하나도 버려지지 않습니다. 이 일은 당신의 이름으로 기록됩니다.",
   "rollback.yes": "롤백",
   "ask.release": "릴리스",
+  "ask.why": "이유 (선택, 이름과 함께 기록됩니다)",
   "ask.no": "취소",
 
   "run.title": "배포 {id}번",
@@ -132,9 +133,9 @@ export const ko = {
   "op.rollback": "롤백 …",
   "op.rollback.words": "모든 호스트를 다시 살펴보고 {before}(으)로 되돌립니다.",
   "op.approve": "승인",
-  "op.approve.words": "배포가 이 지점을 지나 계속됩니다. 당신의 이름이 기록됩니다.",
+  "op.approve.words": "배포가 이 지점을 지나 계속됩니다.",
   "op.reject": "반려 …",
-  "op.reject.words": "배포는 여기서 실패로 끝나고 되돌립니다. 트래픽은 {before}(으)로 돌아갑니다. 당신의 이름이 기록됩니다.",
+  "op.reject.words": "배포는 여기서 실패로 끝나고 되돌립니다. 트래픽은 {before}(으)로 돌아갑니다.",
 
   "history.service": "서비스",
   "history.all": "전체",
@@ -214,6 +215,10 @@ export const ko = {
   "purpose.rollback": "롤백",
   "purpose.retire": "정리",
 
+  "stage.before": "시작 전",
+  "stage.before the switch": "전환 전",
+  "stage.after the switch": "전환 후",
+  "stage.on failure": "실패 시",
   "stage.of": "{stage} {i}/{n}",
   "stage.adopt": "인수",
   "stage.batch": "묶음",
@@ -239,6 +244,7 @@ export const ko = {
   "task.Drain": "연결 비우기",
   "task.Bake": "관찰",
   "task.Prune": "오래된 것 정리",
+  "task.Adopt": "인수",
   "task.Exec": "명령 실행",
   "task.Approve": "승인 대기",
 };

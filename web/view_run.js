@@ -44,7 +44,7 @@ export function run({root, title, app, args: [id]}) {
 
   async function operate(o) {
     await ask({title: `${o.label || t(`op.${o.op}`)}: ${t("run.name", {id, service: model.d.service})}`, words: [o.words],
-      yes: o.label || t(`op.${o.op}`), danger: o.danger, act: () => post(`${path}/${o.op}`).then(() => true)});
+      yes: o.label || t(`op.${o.op}`), danger: o.danger, why: true, act: ({why}) => post(`${path}/${o.op}`, {why}).then(() => true)});
   }
 
   // ---- the flow

@@ -24,7 +24,7 @@ export function service({root, title, app, args: [name]}) {
       yes: t("rollback.yes"), danger: true,
       choices: good.slice(0, 50).map((r) => ({value: String(r.id), selected: r.id === s.rollback_to?.id,
         label: `${r.version} (#${r.id}, ${known(`release.${r.state}`, r.state)}, ${when(r.created_at)})`})),
-      act: async (to) => (await post(`${path}/rollback`, {to})).id,
+      act: async ({choice}) => (await post(`${path}/rollback`, {to: choice})).id,
     });
     if (id) location.hash = `#/runs/${id}`;
   }

@@ -47,12 +47,13 @@ static void write_sent(struct bt_running *r, const struct bt_record *rec, struct
 static void write_operator(struct bt_running *r, const struct bt_record *rec, struct bt_txn *t)
 {
 	BT_JSON json_t *j = bt_record_to_json(rec);
-	BT_FREE char *detail = bt_asprintf("deployment %llu", (unsigned long long)r->id);
 	const char *op = json_string_value(json_object_get(j, "op"));
 	/* the run's own limit wishes too, and that is nobody's */
 	const struct bt_pending *p = r->current;
-	const char *who = p && p->by ? p->by : "baton", *from = p ? p->from : NULL;
-	bt_server_audit(t, &(struct bt_audit){who, from, r->service, op, detail});
+	const char *by = p && p->by ? p->by : "baton", *why = by + strcspn(by, ":");
+	BT_FREE char *who = bt_strndup(by, (size_t)(why - by)); /* of "alice: WHY" */
+	BT_FREE char *detail = bt_asprintf("deployment %llu%s", (unsigned long long)r->id, why);
+	bt_server_audit(t, &(struct bt_audit){who, p ? p->from : NULL, r->service, op, detail});
 }
 
 static void write_phase(struct bt_running *r, const struct bt_record *rec, struct bt_txn *t)

@@ -16,6 +16,8 @@ from browser import Browser  # noqa: E402 (selenium first)
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 MARK = "<img src=x onerror=document.title='taken'><b>bold</b>"
+RUN = {"env": {"MARK": MARK}}
+HEALTH = {"within": "4s", "every": "200ms"}
 
 pytestmark = pytest.mark.xdist_group("page")  # one browser for all of them
 
@@ -35,7 +37,7 @@ def house():
     lab = Lab()
     try:
         lab.nginx()
-        lab.config(run={"env": {"MARK": MARK}}, health={"within": "4s", "every": "200ms"}, deploy={"bake": "1s"})
+        lab.config(run=RUN, health=HEALTH, deploy={"bake": "1s"})
         lab.up()
         assert lab.deploy("v1").returncode == 0
         yield lab
@@ -262,6 +264,28 @@ def test_pause_resume_and_abort_say_what_will_happen(page, house):
     calm(house)
     rows = [(a["who"], a["what"]) for a in house.api("GET", "/v1/audit?service=shop&limit=5")[1]["audit"]]
     assert rows[:4] == [("admin", "end"), ("admin", "abort"), ("admin", "resume"), ("admin", "pause")]
+
+
+def test_an_approval_is_given_and_refused_on_the_page(page, house):
+    before = house.ask()
+    house.config(deploy={"bake": "300ms", "hooks": {"before_switch": [{"Approve": {"within": "10m"}}]}})
+    try:
+        for op, words, end, code in (("reject", "traffic returns to shop", "rolled back", 1), ("approve", "goes on past", "done", 0)):
+            child, run = started(house, f"asks-{op}")
+            page.open(f"{house.url}/#/runs/{run}")
+            page.see(".banner", "Approval")
+            page.click(f"#op-{op}")
+            page.see("dialog", words)
+            page.see("#why").send_keys("numbers look odd")
+            page.screen(f"dialog-{op}")
+            page.click("dialog button[type=submit]")
+            page.see("h1", end)
+            assert child.wait(60) == code
+            row = next(a for a in house.api("GET", "/v1/audit")[1]["audit"] if a["what"] == op)
+            assert row["who"] == "admin" and row["detail"] == f"deployment {run}: numbers look odd"
+        assert house.ask() == "asks-approve" != before
+    finally:
+        house.config(deploy={"bake": "1s"}, health=HEALTH, run=RUN)
 
 
 def test_by_keyboard_alone_from_the_services_to_a_rollback(page, house):
