@@ -133,7 +133,7 @@ export const en = {
   "op.rollback": "Roll back …",
   "op.rollback.words": "baton looks at every host again and puts {before} back.",
   "op.approve": "Approve",
-  "op.approve.words": "The deployment goes on past this point.",
+  "op.approve.words": "The deployment goes on: {next}.",
   "op.reject": "Reject …",
   "op.reject.words": "The deployment fails here and is put back: traffic returns to {before}.",
 

@@ -133,7 +133,7 @@ export const ko = {
   "op.rollback": "롤백 …",
   "op.rollback.words": "모든 호스트를 다시 살펴보고 {before}(으)로 되돌립니다.",
   "op.approve": "승인",
-  "op.approve.words": "배포가 이 지점을 지나 계속됩니다.",
+  "op.approve.words": "배포가 이어집니다: {next}.",
   "op.reject": "반려 …",
   "op.reject.words": "배포는 여기서 실패로 끝나고 되돌립니다. 트래픽은 {before}(으)로 돌아갑니다.",
 

@@ -24,13 +24,20 @@ export function run({root, title, app, args: [id]}) {
     return d.old_version ? t("before.release", {service: d.service, version: d.old_version, id: d.old_release}) : t("before.nothing");
   }
 
+  /** The first tasks of the stage after the one that a task is in. */
+  function nextWords(task) {
+    const stages = model.plans[task.plan]?.stages || [];
+    const next = stages[stages.findIndex((s) => s.lanes.some((l) => l.tasks.includes(task))) + 1];
+    return next ? next.lanes.slice(0, 3).map((l) => l.tasks[0].words).join("; ") : "";
+  }
+
   function operations() {
     const p = model.phase, baking = p === "running" && model.running.some((x) => x.kind === "Bake");
     const approving = model.running.find((x) => x.kind === "Approve");
     const after = {next: model.running.map((x) => x.words).join("; "), before: before(), service: model.d.service,
       version: model.d.version || ""};
     return [
-      approving && {op: "approve", words: t("op.approve.words", after), primary: true},
+      approving && {op: "approve", words: t("op.approve.words", {next: nextWords(approving)}), primary: true},
       approving && {op: "reject", words: t("op.reject.words", after), danger: true},
       baking && {op: "promote", words: t("op.promote.words", after), primary: true},
       (p === "running" || standing.has(p)) && {op: "pause", words: t("op.pause.words", after)},
@@ -255,7 +262,7 @@ export function run({root, title, app, args: [id]}) {
       end(e) {
         model.over(e);
         load().catch(() => {});
-        if (e.end === "parked") wait(stream.cursor);
+        if (model.phase === "parked") wait(stream.cursor);
         draw();
       },
     });
@@ -267,11 +274,11 @@ export function run({root, title, app, args: [id]}) {
     waiting = setTimeout(async () => {
       const d = await get(path).catch(() => null);
       if (closed) return;
-      if (d && !d.end && d.phase !== "parked") {
+      if (d && (d.end || d.phase !== "parked")) {
         model.end = null;
         model.take(d);
         follow(cursor);
-      } else if (!d || !d.end) {
+      } else {
         wait(cursor);
       }
       draw();

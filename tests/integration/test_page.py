@@ -1,6 +1,7 @@
 """The page in a real browser, on real runs. Pictures of every view are left in build/screens."""
 import gzip
 import json
+import os
 import signal
 import sqlite3
 import urllib.error
@@ -9,6 +10,7 @@ import urllib.request
 import pytest
 
 from lab import Lab, poll
+from test_hooks import slow, supervisors, told
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="python3-selenium is not installed")
 
@@ -270,7 +272,7 @@ def test_an_approval_is_given_and_refused_on_the_page(page, house):
     before = house.ask()
     house.config(deploy={"bake": "300ms", "hooks": {"before_switch": [{"Approve": {"within": "10m"}}]}})
     try:
-        for op, words, end, code in (("reject", "traffic returns to shop", "rolled back", 1), ("approve", "goes on past", "done", 0)):
+        for op, words, end, code in (("reject", "traffic returns to shop", "rolled back", 1), ("approve", "goes on: switch nginx/shop to", "done", 0)):
             child, run = started(house, f"asks-{op}")
             page.open(f"{house.url}/#/runs/{run}")
             page.see(".banner", "Approval")
@@ -286,6 +288,27 @@ def test_an_approval_is_given_and_refused_on_the_page(page, house):
         assert house.ask() == "asks-approve" != before
     finally:
         house.config(deploy={"bake": "1s"}, health=HEALTH, run=RUN)
+
+
+def test_a_run_that_needs_a_person_goes_on_when_one_says_so(page, house):
+    house.config(deploy={"bake": "300ms", "hooks": {"before": [{"run": [slow(house)]}]}})
+    try:
+        child, run = started(house, "parks")
+        page.open(f"{house.url}/#/runs/{run}")
+        page.see(".banner.busy", "Run")
+        poll("the hook runs", lambda: told(house) == ["begun"])
+        os.kill(poll("its supervisor is there", lambda: supervisors(house))[0], signal.SIGKILL)
+        (house.dir / "go").touch()
+        page.see(".banner.bad", "A person is needed")
+        assert child.wait(60) == 3
+        page.screen("run-parked")
+        page.click("#op-resume", "Try again")
+        page.see("dialog", "What failed is tried again")
+        page.click("dialog button[type=submit]")
+        page.see(".banner.good", "shop parks serves")
+        assert told(house) == ["begun", "ended"] * 2 and house.deployment(run)["end"] == "done"
+    finally:
+        house.config(deploy={"bake": "1s", "hooks": {}}, health=HEALTH, run=RUN)
 
 
 def test_by_keyboard_alone_from_the_services_to_a_rollback(page, house):
