@@ -45,12 +45,9 @@ static int follow(struct bt_cli *cli, struct bt_client *c, const struct bt_servi
 	BT_FREE char *title = bt_asprintf("%s · deployment %" PRId64, what, id);
 	bt_view_title(v, title);
 	say_notes(c, v, id);
-	int r = bt_follow(&(struct bt_follow){.client = c,
-				  .view = v,
-				  .id = id,
-				  .what = what,
-				  .done = "adopted",
-				  .may_abort = true},
+	int r = bt_follow(
+		&(struct bt_follow){
+			.client = c, .view = v, .id = id, .what = what, .may_abort = true},
 		err);
 	bt_view_free(v);
 	return r;

@@ -13,6 +13,7 @@
 struct state {
 	const struct bt_follow *f;
 	json_t *end;
+	char *purpose; /* of the first plan */
 	struct bt_err failed;
 	int64_t away_since_ms; /* 0: connected */
 };
@@ -20,6 +21,9 @@ struct state {
 static void on_event(void *arg, const char *event, const json_t *data)
 {
 	struct state *s = arg;
+	const char *purpose = json_string_value(json_object_get(data, "purpose"));
+	if (purpose && !s->purpose)
+		s->purpose = bt_strdup(purpose);
 	if (bt_streq(event, "record"))
 		bt_view_record(s->f->view, data);
 	else if (bt_streq(event, "progress"))
@@ -77,6 +81,44 @@ static const char *end_text(const json_t *end, const char *key)
 	return text ? text : "";
 }
 
+/* What was done when all went well, by what the run was for. */
+static const char *done_words(const char *purpose)
+{
+	static const struct {
+		const char *purpose, *words;
+	} table[] = {{"rollback", "went back to %s"}, {"adopt", "adopted %s"},
+		{"retire", "stopped what was kept warm beside %s"}};
+	for (size_t i = 0; i < BT_ARRAY_LEN(table); i++)
+		if (bt_streq(table[i].purpose, purpose))
+			return table[i].words;
+	return "deployed %s";
+}
+
+static void print_last_line(
+	const struct state *s, const char *words, int code, bool interrupted, int64_t took_ms)
+{
+	const struct bt_follow *f = s->f;
+	BT_STR struct bt_str line = {0};
+	BT_STR struct bt_str clean = {0};
+	const char *reason = end_text(s->end, "reason");
+	const char *percent = strstr(words, "%s");
+	bt_str_addf(&line, "%.*s%s", (int)(percent - words), words,
+		code == 0   ? f->what
+		: reason[0] ? reason
+			    : "no reason was given");
+	if (code == 0 && reason[0])
+		bt_str_addf(&line, ", but %s", reason);
+	if (interrupted && code == 0)
+		bt_str_add(&line, " (too late to interrupt)");
+	bt_view_clean(&clean, bt_str_get(&line), 0);
+	printf("%s (deployment %" PRId64 ", %lld.%llds)\n", bt_str_get(&clean), f->id,
+		(long long)(took_ms / 1000), (long long)(took_ms % 1000 / 100));
+	if (code == BT_EXIT_STUCK)
+		printf("see `baton show %" PRId64
+		       "` and `baton status`; `baton rollback SERVICE` goes back\n",
+			f->id);
+}
+
 /* The last line says what serves now; the exit code says the same to a program. */
 static int conclude(const struct state *s, int64_t took_ms, bool interrupted)
 {
@@ -84,50 +126,26 @@ static int conclude(const struct state *s, int64_t took_ms, bool interrupted)
 		const char *end, *words;
 		int code;
 	} ends[] = {
-		{"done", "deployed %s", BT_EXIT_OK},
+		{"done", NULL, BT_EXIT_OK},
 		{"rolled_back", "FAILED and rolled back: %s", BT_EXIT_FAILED},
 		{"refused", "refused, nothing was changed: %s", BT_EXIT_FAILED},
 		{"halted", "FAILED and NOT rolled back (halted): %s", BT_EXIT_STUCK},
 		{"parked", "FAILED and NOT rolled back, a person is needed: %s", BT_EXIT_STUCK},
 	};
-	const struct bt_follow *f = s->f;
-	const char *end = end_text(s->end, "end");
 	const char *words = "FAILED: %s";
 	int code = (int)json_integer_value(json_object_get(s->end, "exit_code"));
 	for (size_t i = 0; i < BT_ARRAY_LEN(ends); i++)
-		if (bt_streq(ends[i].end, end)) {
-			words = ends[i].words;
+		if (bt_streq(ends[i].end, end_text(s->end, "end"))) {
+			words = ends[i].words ? ends[i].words : done_words(s->purpose);
 			code = ends[i].code;
 		}
-	bt_view_end(f->view, s->end);
+	bt_view_end(s->f->view, s->end);
 	if (interrupted && code == BT_EXIT_FAILED) {
 		code = BT_EXIT_INTERRUPTED;
 		words = "interrupted and rolled back: %s";
 	}
-	if (bt_view_mode_of(f->view) != BT_VIEW_JSON) {
-		BT_STR struct bt_str line = {0};
-		BT_STR struct bt_str clean = {0};
-		const char *reason = end_text(s->end, "reason");
-		const char *percent = strstr(words, "%s");
-		if (code == 0 && f->done)
-			bt_str_addf(&line, "%s %s", f->done, f->what);
-		else
-			bt_str_addf(&line, "%.*s%s", (int)(percent - words), words,
-				code == 0   ? f->what
-				: reason[0] ? reason
-					    : "no reason was given");
-		if (code == 0 && reason[0])
-			bt_str_addf(&line, ", but %s", reason);
-		if (interrupted && code == 0)
-			bt_str_add(&line, " (too late to interrupt)");
-		bt_view_clean(&clean, bt_str_get(&line), 0);
-		printf("%s (deployment %" PRId64 ", %lld.%llds)\n", bt_str_get(&clean), f->id,
-			(long long)(took_ms / 1000), (long long)(took_ms % 1000 / 100));
-		if (code == BT_EXIT_STUCK)
-			printf("see `baton show %" PRId64
-			       "` and `baton status`; `baton rollback SERVICE` goes back\n",
-				f->id);
-	}
+	if (bt_view_mode_of(s->f->view) != BT_VIEW_JSON)
+		print_last_line(s, words, code, interrupted, took_ms);
 	fflush(stdout);
 	return code;
 }
@@ -182,5 +200,6 @@ int bt_follow(const struct bt_follow *f, struct bt_err *err)
 				asked)
 		      : leave(&s, err);
 	json_decref(s.end);
+	free(s.purpose);
 	return r;
 }

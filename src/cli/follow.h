@@ -8,7 +8,6 @@ struct bt_follow {
 	struct bt_view *view;
 	int64_t id;
 	const char *what; /* "shop 1.4.2", for the last line; NULL: read from the server */
-	const char *done; /* how it is called when it is done, "adopted"; NULL: "deployed" */
 	bool may_abort;	  /* SIGINT and SIGTERM abort it; else they only leave */
 };
 /* Exit code, or < 0. */

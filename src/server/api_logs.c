@@ -175,7 +175,21 @@ static size_t list_logs(const char *dir, char ***ret)
 	return n;
 }
 
-static void add_log(struct bt_str *out, const char *dir, const char *name, int64_t task)
+static void heading(
+	struct bt_str *out, const json_t *words, unsigned id, const char *verb, unsigned attempt)
+{
+	char key[16];
+	snprintf(key, sizeof key, "%u", id);
+	const char *text = json_string_value(json_object_get(words, key));
+	bt_str_addf(out, "== task %u: %s%s", id, bt_streq(verb, "undo") ? "undo: " : "",
+		text ? text : "");
+	if (attempt > 1)
+		bt_str_addf(out, " (attempt %u)", attempt);
+	bt_str_addc(out, '\n');
+}
+
+static void add_log(
+	struct bt_str *out, const char *dir, const char *name, const json_t *words, int64_t task)
 {
 	unsigned id = 0, attempt = 0;
 	char verb[8] = "";
@@ -186,9 +200,36 @@ static void add_log(struct bt_str *out, const char *dir, const char *name, int64
 	BT_FREE char *path = bt_asprintf("%s/%s", dir, name);
 	if (bt_fs_read(path, BT_TASK_LOG_MAX + 1024, &text, NULL, NULL) < 0)
 		return;
-	bt_str_addf(out, "== task %u %s, attempt %u\n%s%s", id, verb, attempt, text,
-		bt_str_ends(text, "\n") ? "" : "\n");
+	heading(out, words, id, verb, attempt);
+	bt_str_addf(out, "%s%s", text, bt_str_ends(text, "\n") ? "" : "\n");
 	free(text);
+}
+
+/* Task → what it does, from the events that told it. */
+static json_t *words_of(struct bt_server *s, int64_t deployment)
+{
+	json_t *words = json_object(), *row;
+	int64_t cursor = 0;
+	size_t i, n = 1;
+	while (n) {
+		BT_JSON json_t *rows = NULL;
+		if (bt_store_select(s->store, &rows, NULL, BT_SQL_EVENTS_OF, deployment, cursor) <
+			0)
+			break;
+		n = json_array_size(rows);
+		json_array_foreach (rows, i, row) {
+			const char *text = json_string_value(json_object_get(row, "event"));
+			BT_JSON json_t *event = json_loads(text ? text : "", 0, NULL);
+			json_t *task = json_object_get(event, "task");
+			char key[16];
+			cursor = json_integer_value(json_object_get(row, "cursor"));
+			snprintf(key, sizeof key, "%u",
+				(unsigned)json_integer_value(json_object_get(task, "id")));
+			if (json_object_get(task, "words"))
+				json_object_set(words, key, json_object_get(task, "words"));
+		}
+	}
+	return words;
 }
 
 void bt_api_run_log(struct bt_http_exchange *x, void *arg)
@@ -204,9 +245,10 @@ void bt_api_run_log(struct bt_http_exchange *x, void *arg)
 		(long long)json_integer_value(json_object_get(row, "id")));
 	BT_FREE char *dir = bt_server_path(s, sub);
 	size_t n = list_logs(dir, &names);
+	BT_JSON json_t *words = words_of(s, json_integer_value(json_object_get(row, "id")));
 	int64_t task = bt_api_query_int(x, "task", 1, UINT32_MAX, 0);
 	for (size_t i = 0; i < n; i++) {
-		add_log(&out, dir, names[i], task);
+		add_log(&out, dir, names[i], words, task);
 		free(names[i]);
 	}
 	free(names);

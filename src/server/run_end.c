@@ -95,6 +95,19 @@ static void on_finish(evutil_socket_t fd, short what, void *arg)
 	bt_server_write_then(r->server, path, bt_json_dump(t->lines), on_written, t->write);
 }
 
+/* What the slot's app before this one wrote explains nothing: the shim's own line says where the
+ * last one begins. */
+static void drop_former(json_t *list)
+{
+	size_t i, from = 0;
+	json_t *line;
+	json_array_foreach (list, i, line)
+		if (strstr(json_string_value(line), "Z baton: starting "))
+			from = i;
+	while (from--)
+		json_array_remove(list, 0);
+}
+
 static void on_lines(void *arg, const json_t *answer, bool end, const struct bt_err *err)
 {
 	struct tail *p = arg;
@@ -114,6 +127,7 @@ static void on_lines(void *arg, const json_t *answer, bool end, const struct bt_
 		json_array_remove(list, 0);
 	if (!end)
 		return;
+	drop_former(list);
 	p->ask = NULL;
 	struct timeval now = {0, 0};
 	if (--t->waiting == 0)

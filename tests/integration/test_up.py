@@ -126,8 +126,18 @@ def test_what_people_ask(shop):
     assert "app v2 listens" in shop.baton("logs", "shop", "-n", "50").stdout
     shown = shop.baton("show", "2")
     assert shown.returncode == 1 and "exit code 7" in shown.stdout and "logs of the tasks" in shown.stdout
+    assert re.search(r"^== task \d+: start shop bad in local/", shown.stdout, re.M), "whose log it is"
+    assert re.search(r"^== task \d+: undo: start shop bad", shown.stdout, re.M)
     plan = shop.baton("plan", "shop")
     assert plan.returncode == 0 and "idle" in plan.stdout
     assert json.loads(shop.baton("plan", "shop", "--json").stdout)["stages"]
     back = shop.baton("rollback", "shop")
-    assert back.returncode == 0 and shop.ask() == "v1"
+    assert back.returncode == 0 and shop.ask() == "v1" and "went back to shop v1" in back.stdout
+    again = shop.baton("show", "shop").stdout
+    assert "went back to shop v1" in again and re.search(r"^== task \d+: switch nginx/shop", again, re.M)
+    # the slot that failed had another app before: its lines explain nothing
+    assert shop.deploy("v3").returncode == 0
+    worse = shop.deploy("worse", exit_at_once=7)
+    assert worse.returncode == 1
+    tail = worse.stdout.split("last lines of ")[1]
+    assert "starting worse" in tail and "app v1" not in tail and "app v2" not in tail
