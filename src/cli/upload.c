@@ -107,7 +107,7 @@ static int send_part(struct upload *u, struct bt_err *err)
 
 static bool may_retry(int code)
 {
-	return code == BT_E_UNREACHABLE || code == BT_E_TIMEOUT;
+	return code == BT_E_UNREACHABLE || code == BT_E_TIMEOUT || code == BT_E_EXISTS;
 }
 
 static int send_all(struct upload *u, struct bt_err *err)
@@ -122,12 +122,16 @@ static int send_all(struct upload *u, struct bt_err *err)
 				(long long)u->offset);
 		if (!may_retry(r) || tries >= TRIES)
 			continue;
-		if (tries == 1)
+		if (tries == 1 && r == BT_E_EXISTS) /* another service's, or another person's */
+			bt_view_note(u->view, "somebody else is sending the same file: waiting");
+		else if (tries == 1)
 			bt_view_note(
 				u->view, "upload interrupted (%s), going on", err ? err->text : "");
 		r = bt_client_wait(u->client, 250 << (tries < 4 ? tries : 4), err);
 		if (r == 0)
 			r = ask_offset(u, err);
+		if (u->offset > before)
+			tries = 0;
 		if (may_retry(r))
 			r = 0;
 	}
