@@ -30,7 +30,7 @@ struct drain {
 	pid_t ns;
 	struct bt_nginx_proc *old, *strangers; /* strangers: never sent to the instances */
 	size_t n_old, n_strangers;
-	int64_t connections;
+	int64_t connections, took_ms;
 	int result;
 	struct bt_err err;
 };
@@ -90,6 +90,7 @@ static int count_connections(struct drain *d)
 static void run_count(void *arg)
 {
 	struct drain *d = arg;
+	int64_t began_ms = bt_clock_boot_ms();
 	if (!d->looked)
 		first_look(d);
 	size_t n = 0;
@@ -103,6 +104,7 @@ static void run_count(void *arg)
 		bt_err_clear(&d->err);
 		d->result = count_connections(d);
 	}
+	d->took_ms = bt_clock_boot_ms() - began_ms;
 }
 
 /* ---- on the loop -------------------------------------------------------------------------- */
@@ -149,7 +151,9 @@ static void on_counted(void *arg)
 		drain_end(d, 1);
 		return;
 	}
-	bt_nginx_timer(d->timer, left < DRAIN_POLL_MS ? left : DRAIN_POLL_MS);
+	/* Where the table is so long that a look takes long, looking is not all this host does. */
+	int64_t wait_ms = d->took_ms * 4 > DRAIN_POLL_MS ? d->took_ms * 4 : DRAIN_POLL_MS;
+	bt_nginx_timer(d->timer, left < wait_ms ? left : wait_ms);
 }
 
 static void count(struct drain *d)

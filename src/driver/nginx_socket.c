@@ -65,16 +65,19 @@ int bt_tcp_each(pid_t pid, void (*on)(void *arg, const struct bt_tcp_socket *row
 		else
 			snprintf(path, sizeof path, "/proc/self/net/%s", tables[i].name);
 		BT_FREE char *text = NULL;
-		int r = bt_fs_read(path, TABLE_MAX, &text, NULL, err);
+		size_t n = 0;
+		int r = bt_fs_read(path, TABLE_MAX, &text, &n, err);
 		if (r == -ENOENT && i == 1)
 			continue; /* no IPv6 */
 		if (r < 0)
 			return r;
-		for (char *line = text, *eol; line && *line; line = eol ? eol + 1 : NULL) {
+		/* A busy host has tens of thousands of rows: nothing here looks beyond its row. */
+		for (char *line = text, *end = text + n, *eol; line < end; line = eol + 1) {
 			struct bt_tcp_socket row;
-			eol = strchr(line, '\n');
-			if (eol)
-				*eol = 0;
+			eol = memchr(line, '\n', (size_t)(end - line));
+			if (!eol)
+				eol = end; /* bt_fs_read puts a NUL there */
+			*eol = 0;
 			if (parse_row(line, tables[i].family, &row))
 				on(arg, &row);
 		}
