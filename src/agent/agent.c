@@ -4,8 +4,11 @@
 
 #include "agent/boot.h"
 #include "agent/identity.h"
+#include "agent/upgrade_priv.h"
 #include "base/fs.h"
 #include "base/str.h"
+#include "base/version.h"
+#include "driver/places.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -37,30 +40,9 @@ struct bt_agent {
 	struct bt_exec *exec;
 	struct bt_link *link;
 	struct bt_renewal *renewal;
+	struct bt_upgrade *upgrade; /* to be tried when the loop has ended */
+	bool is_process;
 };
-
-static char *self_path(void)
-{
-	char buf[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", buf, sizeof buf - 1);
-	return n > 0 ? bt_strndup(buf, (size_t)n) : bt_strdup("baton");
-}
-
-/* Installed beside this binary or in libexec; in a build tree in src/shim. */
-static char *find_shim(const char *self)
-{
-	static const char *const places[] = {"baton-shim", "../libexec/baton/baton-shim",
-		"../lib/baton/baton-shim", "../shim/baton-shim"};
-	const char *slash = strrchr(self, '/');
-	int dir = slash ? (int)(slash - self) : 1;
-	for (size_t i = 0; i < BT_ARRAY_LEN(places); i++) {
-		char *path = bt_asprintf("%.*s/%s", dir, slash ? self : ".", places[i]);
-		if (access(path, X_OK) == 0)
-			return path;
-		free(path);
-	}
-	return bt_asprintf("%.*s/%s", dir, slash ? self : ".", places[0]);
-}
 
 static int settle_names(struct bt_agent *a, const struct bt_agent_spec *spec, struct bt_err *err)
 {
@@ -77,8 +59,8 @@ static int settle_names(struct bt_agent *a, const struct bt_agent_spec *spec, st
 		a->server_url[strlen(a->server_url) - 1] = '\0';
 	a->host = bt_strdup(host);
 	a->address = bt_strdup(address ? address : "127.0.0.1");
-	a->self_path = spec->self_path ? bt_strdup(spec->self_path) : self_path();
-	a->shim_path = spec->shim_path ? bt_strdup(spec->shim_path) : find_shim(a->self_path);
+	a->self_path = spec->self_path ? bt_strdup(spec->self_path) : bt_place_self();
+	a->shim_path = spec->shim_path ? bt_strdup(spec->shim_path) : bt_place_shim(a->self_path);
 	a->artifact_url = bt_asprintf("%s/v1/agent/artifacts", a->server_url);
 	a->tls = (struct bt_tls_identity){
 		.ca_file = f->ca, .cert_file = f->cert, .key_file = f->key};
@@ -140,6 +122,13 @@ static int start_drivers(struct bt_agent *a, struct bt_err *err)
 	return r;
 }
 
+static void on_upgrade(void *arg, struct bt_upgrade *u)
+{
+	struct bt_agent *a = arg;
+	a->upgrade = u;
+	event_base_loopbreak(a->base);
+}
+
 static void start_executor(struct bt_agent *a)
 {
 	a->exec_env = (struct bt_exec_env){
@@ -150,7 +139,7 @@ static void start_executor(struct bt_agent *a)
 		.known = a->known,
 		.redact = a->redact,
 		.boot = a->boot,
-		.agent_version = BATON_VERSION,
+		.agent_version = bt_version,
 		.address = a->address,
 		.artifact_url = a->artifact_url,
 		.keep_free_bytes = KEEP_FREE_BYTES,
@@ -170,8 +159,10 @@ static void start_executor(struct bt_agent *a)
 		.state_dir = a->state_dir,
 		.host = a->host,
 		.address = a->address,
-		.version = BATON_VERSION,
+		.version = bt_version,
 		.log = &a->log,
+		.on_upgrade = a->is_process ? on_upgrade : NULL,
+		.on_upgrade_arg = a,
 	};
 	a->link = bt_link_new(&env);
 	a->exec_env.arg = a->link;
@@ -199,6 +190,7 @@ int bt_agent_run(struct event_base *base, const struct bt_agent_spec *spec, stru
 {
 	struct bt_agent *a = bt_calloc(1, sizeof *a);
 	a->base = base;
+	a->is_process = spec->is_process;
 	a->lock_fd = -1;
 	a->redact = bt_redact_new();
 	int r = take_dir(a, spec->state_dir, err);
@@ -222,8 +214,13 @@ int bt_agent_run(struct event_base *base, const struct bt_agent_spec *spec, stru
 	start_executor(a);
 	bt_boot_start(a->boot, &a->exec_env, &a->log);
 	size_t open = bt_exec_recover(a->exec);
-	bt_log(&a->log, BT_LOG_INFO, "agent %s on %s, policy %s%s", BATON_VERSION, a->state_dir,
-		a->policy->file, open ? "; going on with what was begun" : "");
+	const struct bt_upgrade_start *up = bt_upgrade_started();
+	if (up->failed)
+		bt_log(&a->log, BT_LOG_ERROR, "not upgraded, this is the agent of before: %s",
+			up->failed);
+	bt_log(&a->log, BT_LOG_INFO, "%sagent %s on %s, policy %s%s",
+		up->trial_fd >= 0 ? "on trial: " : "", bt_version, a->state_dir, a->policy->file,
+		open ? "; going on with what was begun" : "");
 	*ret = a;
 	return 0;
 }
@@ -276,12 +273,19 @@ int bt_agent_main(const struct bt_agent_spec *spec, struct bt_err *err)
 	event_add(term, NULL);
 	event_add(intr, NULL);
 	struct bt_agent *a = NULL;
-	int r = bt_agent_run(base, spec, &a, err);
+	struct bt_agent_spec own = *spec;
+	own.is_process = getenv("BATON_UP") == NULL;
+	int r = bt_agent_run(base, &own, &a, err);
 	if (r == 0)
 		event_base_dispatch(base);
+	struct bt_upgrade *upgrade = a ? BT_STEAL(a->upgrade) : NULL;
+	if (upgrade)
+		bt_upgrade_leave_loop(upgrade);
 	bt_agent_free(a);
 	event_free(term);
 	event_free(intr);
 	event_base_free(base);
+	if (upgrade)
+		bt_upgrade_finish(upgrade);
 	return r;
 }

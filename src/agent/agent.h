@@ -24,6 +24,7 @@ struct bt_agent_spec {
 				    file that is given must exist */
 	const char *shim_path;	 /* the shim's executable; NULL: beside this binary */
 	const char *self_path;	 /* this binary, for helper children; NULL: /proc/self/exe */
+	bool is_process;	 /* the whole process is this agent: it may become a newer one */
 	bool own_machine; /* `baton up`: the caller's own user, paths and exec checks are allowed */
 };
 

@@ -1,6 +1,7 @@
 /* Asks: questions of people that are not worth a ledger. Each has an id; answers go to
  * stream/<id> in pieces until `end`, one post at a time. A 404 means that nobody reads any more. */
 #include "agent/link_priv.h"
+#include "agent/upgrade.h"
 
 #include "base/json.h"
 #include "base/str.h"
@@ -21,6 +22,7 @@ struct ask {
 	char *id;
 	struct bt_observing *observing;
 	struct bt_link_call *post;
+	struct bt_upgrade *upgrade;
 	/* logs */
 	struct bt_log_follow *follow;
 	struct bt_str partial; /* the line that is still being written */
@@ -46,6 +48,7 @@ static void ask_end(struct ask *k)
 	a->n--;
 	bt_observe_cancel(k->observing);
 	bt_link_call_cancel(k->post);
+	bt_upgrade_free(k->upgrade);
 	bt_log_follow_free(k->follow);
 	bt_str_done(&k->partial);
 	json_decref(k->lines);
@@ -227,6 +230,48 @@ static void ask_logs(struct ask *k, const json_t *ask)
 	pump(k);
 }
 
+/* ---- upgrade ------------------------------------------------------------------------------- */
+
+/* The server knows that the trial begins: this agent may go. */
+static void on_told(void *arg, int status, json_t *answer, const struct bt_err *err)
+{
+	struct ask *k = arg;
+	const struct bt_link_env *env = &k->all->l->env;
+	(void)answer;
+	(void)err;
+	k->post = NULL;
+	if (status >= 200 && status < 300)
+		env->on_upgrade(env->on_upgrade_arg, BT_STEAL(k->upgrade));
+	ask_end(k);
+}
+
+static void on_fetched(void *arg, int result, const struct bt_err *err)
+{
+	struct ask *k = arg;
+	char path[128];
+	if (result < 0) {
+		BT_FREE char *why = bt_strdup(err->text);
+		k->upgrade = bt_upgrade_free(k->upgrade); /* nothing stays aside */
+		post_error(k, why);
+		return;
+	}
+	snprintf(path, sizeof path, "/v1/agent/stream/%s", k->id);
+	k->post = bt_link_call(k->all->l, "POST", path, json_pack("{s:[], s:b}", "lines", "end", 1),
+		POST_TIMEOUT_MS, on_told, k);
+}
+
+static void ask_upgrade(struct ask *k, const json_t *ask)
+{
+	const struct bt_link_env *l = &k->all->l->env;
+	struct bt_upgrade_env env = {.exec = l->exec,
+		.server_url = l->server_url,
+		.self_path = l->exec->driver->self_path,
+		.shim_path = l->exec->driver->shim_path,
+		.replaceable = l->on_upgrade != NULL,
+		.in_trial = bt_upgrade_started()->trial_fd >= 0};
+	k->upgrade = bt_upgrade_start(&env, ask, on_fetched, k);
+}
+
 /* ---- the table ----------------------------------------------------------------------------- */
 
 static struct ask *find(struct bt_asks *a, const char *id)
@@ -243,6 +288,7 @@ static const struct {
 } kinds[] = {
 	{"logs", ask_logs},
 	{"observe", ask_observe},
+	{"upgrade", ask_upgrade},
 };
 
 void bt_asks_take(struct bt_asks *a, const json_t *ask)

@@ -3,6 +3,7 @@
  * leads back to hello after a pause: the server may have become another one meanwhile. */
 #include "agent/link_priv.h"
 
+#include "agent/upgrade.h"
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/str.h"
@@ -145,6 +146,7 @@ static void failed(struct bt_link *l, int status, json_t *answer, const struct b
 
 static void go_on(struct bt_link *l)
 {
+	bt_upgrade_came_up();
 	if (l->told_down || !l->up)
 		bt_log(l->env.log, BT_LOG_INFO, "linked to %s", l->env.server_url);
 	l->up = true;
@@ -195,11 +197,13 @@ static json_t *hello_body(struct bt_link *l)
 	BT_FREE char *boot = NULL;
 	if (bt_fs_read("/proc/sys/kernel/random/boot_id", 256, &boot, NULL, NULL) == 0)
 		boot[strcspn(boot, "\n")] = '\0';
-	return json_pack("{s:i,s:s,s:s,s:s,s:s,s:s?,s:I,s:o,s:o,s:I}", "wire", BT_WIRE_VERSION,
-		"version", l->env.version, "host", l->env.host, "address", l->env.address,
-		"boot_id", boot ? boot : "", "store", store, "cursor",
-		(json_int_t)bt_ledger_cursor(ledger), "tokens", seen.tokens, "generations",
-		generations(l->env.exec->known), "deployment", (json_int_t)seen.deployment);
+	const struct bt_upgrade_start *up = bt_upgrade_started();
+	return json_pack("{s:b,s:s*,s:i,s:s,s:s,s:s,s:s,s:s?,s:I,s:o,s:o,s:I}", "trial",
+		up->trial_fd >= 0, "upgrade_failed", up->failed, "wire", BT_WIRE_VERSION, "version",
+		l->env.version, "host", l->env.host, "address", l->env.address, "boot_id",
+		boot ? boot : "", "store", store, "cursor", (json_int_t)bt_ledger_cursor(ledger),
+		"tokens", seen.tokens, "generations", generations(l->env.exec->known), "deployment",
+		(json_int_t)seen.deployment);
 }
 
 static void on_store(void *arg, int result, const struct bt_err *err)

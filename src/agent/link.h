@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "net/http_client.h"
 
+struct bt_upgrade;
 struct bt_link_env {
 	const struct bt_exec_env *exec; /* base, drivers, known, ledger … */
 	struct bt_http_client *http;
@@ -13,6 +14,9 @@ struct bt_link_env {
 	const struct bt_tls_identity *tls;
 	const char *state_dir, *host, *address, *version;
 	const struct bt_log *log;
+	/* The new program is there: take it over and end the loop. NULL: it may not be replaced. */
+	void (*on_upgrade)(void *arg, struct bt_upgrade *u);
+	void *on_upgrade_arg;
 };
 struct bt_link;
 struct bt_link *bt_link_new(const struct bt_link_env *env);

@@ -81,6 +81,11 @@ static int read_exec(struct reader *r, const yaml_node_t *n)
 	return read_bool(r, n, &r->p->exec);
 }
 
+static int read_upgrade(struct reader *r, const yaml_node_t *n)
+{
+	return read_bool(r, n, &r->p->upgrade);
+}
+
 static int read_paths(struct reader *r, const yaml_node_t *n)
 {
 	int e = read_list(r, n, &r->p->paths, &r->p->n_paths);
@@ -129,6 +134,7 @@ static const struct {
 	{"run_as", read_run_as},
 	{"root", read_root},
 	{"exec", read_exec},
+	{"upgrade", read_upgrade},
 	{"paths", read_paths},
 	{"ports", read_ports},
 	{"tasks", read_tasks},
@@ -149,7 +155,7 @@ static int read_key(struct reader *r, const yaml_node_t *k, const yaml_node_t *v
 	const char *near = scalar(k) ? bt_nearest(scalar(k), names, BT_ARRAY_LEN(keys)) : NULL;
 	char text[160];
 	snprintf(text, sizeof text,
-		"run_as, root, exec, paths, ports or tasks, found '%.40s'%s%s%s",
+		"run_as, root, exec, upgrade, paths, ports or tasks, found '%.40s'%s%s%s",
 		scalar(k) ? scalar(k) : "", near ? " (did you mean '" : "", near ? near : "",
 		near ? "'?)" : "");
 	return bad(r, k, text);

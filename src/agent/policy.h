@@ -14,8 +14,9 @@ struct bt_policy {
 	const char *file;	   /* for messages: its path, or "the defaults" */
 	const char *const *run_as; /* user names besides the agent's own */
 	size_t n_run_as;
-	bool root; /* instances may run as root */
-	bool exec; /* health checks may run programs; nginx binaries other than "nginx" */
+	bool root;    /* instances may run as root */
+	bool exec;    /* health checks may run programs; nginx binaries other than "nginx" */
+	bool upgrade; /* the agent may take its server's program over */
 	const char *const *paths; /* roots for working directories and balancer files */
 	size_t n_paths;
 	uint16_t port_min, port_max; /* of slots and of listening balancers */

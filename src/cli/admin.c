@@ -142,3 +142,46 @@ int bt_cmd_audit(struct bt_cli *cli, struct bt_err *err)
 		bt_table_print(&t);
 	return 0;
 }
+
+static int upgrade_one(struct bt_client *c, const char *host, json_t *done, struct bt_err *err)
+{
+	BT_JSON json_t *answer = NULL;
+	BT_FREE char *name = bt_url_escape(host);
+	BT_FREE char *path = bt_asprintf("/v1/hosts/%s/upgrade", name);
+	int r = bt_client_post(c, path, NULL, &answer, err);
+	if (r == 0)
+		json_array_append(done, answer);
+	return r;
+}
+
+/* One after the other, and none after one that failed: a program that does not come up on one host
+ * would not on the next. */
+int bt_cmd_hosts_upgrade(struct bt_cli *cli, struct bt_err *err)
+{
+	BT_CLIENT struct bt_client *c = NULL;
+	BT_JSON json_t *hosts = NULL;
+	BT_JSON json_t *health = NULL;
+	BT_JSON json_t *done = json_array();
+	size_t i;
+	json_t *h;
+	int r = bt_answer_get(cli, &c, "/v1/hosts", &hosts, err);
+	if (r == 0)
+		r = bt_client_get(c, "/v1/health", &health, err);
+	if (r == 0)
+		c->patience_ms = 400000;
+	if (r == 0 && cli->n_args)
+		r = upgrade_one(c, cli->args[0], done, err);
+	json_array_foreach (json_object_get(hosts, "hosts"), i, h)
+		if (r == 0 && !cli->n_args && json_is_true(json_object_get(h, "connected")) &&
+			!bt_streq(bt_answer_text(h, "agent_version"),
+				bt_answer_text(health, "version")))
+			r = upgrade_one(c, bt_answer_text(h, "name"), done, err);
+	json_array_foreach (done, i, h)
+		if (!bt_cli_has(cli, "json"))
+			printf("host %s: %s is now %s; its apps ran on\n",
+				bt_answer_text(h, "host"), bt_answer_text(h, "from"),
+				bt_answer_text(h, "to"));
+	if (r == 0 && !bt_answer_as_json(cli, done) && json_array_size(done) == 0)
+		printf("every connected agent is %s already\n", bt_answer_text(health, "version"));
+	return r;
+}

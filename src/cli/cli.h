@@ -116,6 +116,7 @@ int bt_cmd_logs(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_token_create(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_token_list(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_token_revoke(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_hosts_upgrade(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_audit(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_page(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_join_token(struct bt_cli *cli, struct bt_err *err);

@@ -436,6 +436,19 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.client = true,
 		.exits = "0 1 2 5",
 		.run = bt_cmd_page},
+	{.name = "hosts upgrade",
+		.args = "[HOST]",
+		.max_args = 1,
+		.summary = "Let agents become the server's version; their apps run on.",
+		.details =
+			"Without HOST: every connected host whose agent is of another version, one "
+			"after the other, until one fails. The agent tries the new program first "
+			"and keeps the old one where it does not reach the server. The host's "
+			"policy must allow it (`upgrade: true`).",
+		WITH_OPTIONS(json_only),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_hosts_upgrade},
 	{.name = "token create",
 		.args = "NAME",
 		.min_args = 1,

@@ -1,3 +1,4 @@
+#include "base/version.h"
 #include "cli/cli.h"
 
 #include <stdio.h>
@@ -191,6 +192,6 @@ int bt_cmd_version(struct bt_cli *cli, struct bt_err *err)
 {
 	(void)cli;
 	(void)err;
-	puts("baton " BATON_VERSION);
+	printf("baton %s\n", bt_version);
 	return 0;
 }

@@ -140,10 +140,6 @@ static int find_command(
 	const char *word = argv[0];
 	if (bt_streq(word, "--version") || bt_streq(word, "-V"))
 		word = "version";
-	if ((cli->command = bt_cli_find(word))) {
-		*ret_used = 1;
-		return 0;
-	}
 	const char *next = argc > 1 && argv[1][0] != '-' ? argv[1] : NULL;
 	if (next) {
 		BT_FREE char *two = bt_asprintf("%s %s", word, next);
@@ -151,6 +147,10 @@ static int find_command(
 			*ret_used = 2;
 			return 0;
 		}
+	}
+	if ((cli->command = bt_cli_find(word))) {
+		*ret_used = 1;
+		return 0;
 	}
 	if (word[0] == '-')
 		return bt_err_set(err, BT_E_CONFIG,

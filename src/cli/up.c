@@ -105,6 +105,7 @@ static pid_t spawn(char *const argv[], struct bt_err *err)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	setenv("BATON_UP", "1", 1); /* it is ours to replace */
 	execv("/proc/self/exe", argv);
 	_exit(127);
 }

@@ -29,6 +29,8 @@ void bt_api_events(struct bt_http_exchange *x, void *arg);
 void bt_api_health(struct bt_http_exchange *x, void *arg);
 void bt_api_metrics(struct bt_http_exchange *x, void *arg);
 void bt_api_hosts(struct bt_http_exchange *x, void *arg);
+void bt_api_host_upgrade(struct bt_http_exchange *x, void *arg); /* upgrades.c */
+void bt_api_binary_get(struct bt_http_exchange *x, void *arg);
 void bt_api_host_remove(struct bt_http_exchange *x, void *arg);
 void bt_api_join_token(struct bt_http_exchange *x, void *arg);
 void bt_api_tokens(struct bt_http_exchange *x, void *arg);

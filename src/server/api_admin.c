@@ -1,5 +1,6 @@
 /* Health, metrics, hosts, tokens. */
 #include "base/clock.h"
+#include "base/version.h"
 #include "net/pki.h"
 #include "server/api.h"
 
@@ -16,7 +17,7 @@ void bt_api_health(struct bt_http_exchange *x, void *arg)
 		return;
 	}
 	bt_http_reply_json(x, 200,
-		json_pack("{s:s, s:s, s:s}", "status", "ok", "version", BATON_VERSION, "store_id",
+		json_pack("{s:s, s:s, s:s}", "status", "ok", "version", bt_version, "store_id",
 			bt_store_id(s->store)));
 }
 

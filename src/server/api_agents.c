@@ -2,6 +2,7 @@
  * never who its message says. */
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/version.h"
 #include "net/pki.h"
 #include "server/api.h"
 
@@ -222,7 +223,7 @@ static void on_hello(void *arg, const struct bt_txn *t, int result, const struct
 	else
 		bt_http_reply_json(o->x, 200,
 			json_pack("{s:i, s:s, s:s, s:s, s:I}", "wire", BT_WIRE_VERSION, "version",
-				BATON_VERSION, "store", bt_store_id(o->host->server->store),
+				bt_version, "store", bt_store_id(o->host->server->store),
 				"server_time", bt_clock_format(bt_clock_wall_ms(), at), "cursor",
 				(json_int_t)o->cursor));
 	bt_asks_again(o->host);
@@ -251,7 +252,7 @@ void bt_api_hello(struct bt_http_exchange *x, void *arg)
 	if (r == 0 && wire != BT_WIRE_VERSION)
 		r = bt_err_set(&err, BT_E_EXISTS,
 			"agent %s on %s speaks wire %lld, server %s speaks %d: upgrade the %s",
-			version, h->name, (long long)wire, BATON_VERSION, BT_WIRE_VERSION,
+			version, h->name, (long long)wire, bt_version, BT_WIRE_VERSION,
 			wire < BT_WIRE_VERSION ? "agent" : "server");
 	if (r == 0)
 		r = bt_json_str_opt(body, "address", &address, &err);
@@ -277,6 +278,7 @@ void bt_api_hello(struct bt_http_exchange *x, void *arg)
 	h->protocol = wire;
 	bt_host_touch(h);
 	bt_txn_add(t, BT_SQL_HOST_SEEN, h->name, address, version, wire, h->seen_wall_ms);
+	bt_upgrades_hello(s, h, body);
 	struct hello *o = bt_calloc(1, sizeof *o);
 	bool same = bt_streq(store, bt_store_id(s->store));
 	*o = (struct hello){x, h, same ? cursor : 0};

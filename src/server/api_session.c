@@ -5,6 +5,7 @@
  * after `#`, which browsers send to nobody, so no log of a proxy has it; the page exchanges it and
  * takes it out of its address at once. Links live in memory: a restart forgets them. */
 #include "base/clock.h"
+#include "base/version.h"
 #include "net/pki.h"
 #include "server/api.h"
 
@@ -108,7 +109,7 @@ void bt_api_login_link(struct bt_http_exchange *x, void *arg)
 static json_t *who_json(struct bt_server *s, const char *name, const char *role, json_t *services)
 {
 	return json_pack("{s:s, s:s, s:o, s:s, s:s}", "name", name, "role", role, "services",
-		services ? services : json_null(), "version", BATON_VERSION, "store_id",
+		services ? services : json_null(), "version", bt_version, "store_id",
 		bt_store_id(s->store));
 }
 

@@ -7,6 +7,7 @@
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/str.h"
+#include "base/version.h"
 #include "journal/store.h"
 #include "server/tar.h"
 
@@ -99,7 +100,7 @@ static char *manifest_of(struct making *m)
 				       (json_int_t)m->list[i].size, "sha256", m->list[i].digest));
 	bt_clock_format(bt_clock_wall_ms(), m->stats.made_at);
 	BT_JSON json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:i, s:o}", "backup", 1, "baton",
-		BATON_VERSION, "made_at", m->stats.made_at, "store_id", m->stats.store_id, "schema",
+		bt_version, "made_at", m->stats.made_at, "store_id", m->stats.store_id, "schema",
 		bt_schema_version(), "files", files);
 	return bt_json_dump(j);
 }

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/fs.h"
+#include "base/version.h"
 #include "net/pki.h"
 #include "server/api.h"
 
@@ -381,7 +382,7 @@ static int start(struct bt_server *s, const struct bt_server_spec *spec, struct 
 		bt_http_server_port(s->people));
 	s->agents_url = url_of("https", spec->agents_listen ? spec->agents_listen : DEFAULT_AGENTS,
 		bt_http_server_port(s->agents));
-	bt_log(NULL, BT_LOG_INFO, "server %s on %s, agents on %s, store %s", BATON_VERSION, s->url,
+	bt_log(NULL, BT_LOG_INFO, "server %s on %s, agents on %s, store %s", bt_version, s->url,
 		s->agents_url, bt_store_id(s->store));
 	return 0;
 }
@@ -432,6 +433,7 @@ struct bt_server *bt_server_free(struct bt_server *s)
 	bt_runs_free(s); /* who waits for an answer gets one, */
 	bt_planning_free(s);
 	bt_restored_free(s);
+	bt_upgrades_free(s);
 	bt_http_server_free(s->agents); /* the others hear the line go dead */
 	bt_http_server_free(s->people);
 	bt_api_logs_free(s);

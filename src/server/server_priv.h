@@ -48,19 +48,21 @@ struct bt_server {
 	int64_t next_cursor, next_deployment, next_release;
 	int64_t started_boot_ms;
 	struct bt_svc *services;
-	struct bt_release *fresh;	/* releases.c */
-	struct bt_host *hosts;		/* hosts.c */
-	struct bt_ask *asks;		/* asks.c */
-	struct bt_running *runs;	/* runner.c */
-	struct bt_wish *wishes;		/* planning.c */
-	struct bt_unsettled *unsettled; /* restored.c */
-	struct bt_fresh *fresh_waits;	/* fresh.c */
-	struct bt_reading *readings;	/* api_logs.c */
-	struct bt_sub *subs;		/* stream.c */
-	struct bt_upload *uploads;	/* api_artifacts.c */
-	struct bt_login *logins;	/* api_session.c */
-	struct bt_metric_task *metrics; /* metrics.c */
-	struct event *tick;		/* housekeeping.c */
+	struct bt_release *fresh;	 /* releases.c */
+	struct bt_host *hosts;		 /* hosts.c */
+	struct bt_ask *asks;		 /* asks.c */
+	struct bt_running *runs;	 /* runner.c */
+	struct bt_wish *wishes;		 /* planning.c */
+	struct bt_unsettled *unsettled;	 /* restored.c */
+	struct bt_upgrade_run *upgrades; /* upgrades.c */
+	struct bt_binary *binaries;	 /* that were offered */
+	struct bt_fresh *fresh_waits;	 /* fresh.c */
+	struct bt_reading *readings;	 /* api_logs.c */
+	struct bt_sub *subs;		 /* stream.c */
+	struct bt_upload *uploads;	 /* api_artifacts.c */
+	struct bt_login *logins;	 /* api_session.c */
+	struct bt_metric_task *metrics;	 /* metrics.c */
+	struct event *tick;		 /* housekeeping.c */
 	int64_t n_ticks, n_records;
 	int64_t keep_runs, keep_for_ms; /* retention.c */
 	size_t prune_at;
@@ -86,6 +88,11 @@ struct bt_audit {
 void bt_server_audit(struct bt_txn *t, const struct bt_audit *a);
 
 int bt_server_lock(const char *dir, int *ret_fd, struct bt_err *err);
+
+/* upgrades.c */
+struct bt_host;
+void bt_upgrades_hello(struct bt_server *s, struct bt_host *h, const json_t *hello);
+void bt_upgrades_free(struct bt_server *s);
 
 /* restored.c: the store came from a backup. begin: before runs are taken over. */
 int bt_restored_begin(struct bt_server *s, struct bt_err *err);

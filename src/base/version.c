@@ -1,0 +1,3 @@
+#include "base/version.h"
+
+const char bt_version[] = BATON_VERSION;
