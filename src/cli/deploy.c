@@ -136,7 +136,9 @@ static int run(struct deploy *d, struct bt_err *err)
 		return detach(d->cli, id, what);
 	BT_FREE char *title = bt_asprintf("%s · deployment %" PRId64, what, id);
 	bt_view_title(d->view, title);
-	bt_view_note(d->view, "deployment %" PRId64 " of %s", id, what);
+	/* terminals and build servers make a link of it */
+	bt_view_note(d->view, "deployment %" PRId64 " of %s: %s/#/runs/%" PRId64, id, what,
+		d->client->url, id);
 	return bt_follow(&(struct bt_follow){.client = d->client,
 				 .view = d->view,
 				 .id = id,
@@ -246,7 +248,8 @@ int bt_cmd_rollback(struct bt_cli *cli, struct bt_err *err)
 	struct bt_view *v = bt_view_new(bt_view_choose(bt_cli_has(cli, "json")));
 	BT_FREE char *title = bt_asprintf("%s · deployment %" PRId64, what, id);
 	bt_view_title(v, title);
-	bt_view_note(v, "deployment %" PRId64 ": back to %s", id, what);
+	bt_view_note(
+		v, "deployment %" PRId64 ": back to %s: %s/#/runs/%" PRId64, id, what, c->url, id);
 	r = bt_follow(
 		&(struct bt_follow){
 			.client = c, .view = v, .id = id, .what = what, .may_abort = true},
