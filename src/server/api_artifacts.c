@@ -220,7 +220,8 @@ static int read_part(struct bt_http_exchange *x, const char *digest, int64_t *re
 		return bt_err_set(err, BT_E_CONFIG, "the artifact is empty");
 	if (!offset || bt_int_parse(offset, 0, size, &at, NULL) < 0)
 		return bt_err_set(err, BT_E_PROTOCOL, "Upload-Offset: expected 0 to size");
-	if (n == 0 || (int64_t)n > size - at)
+	/* Nothing more at the end: all came, and nobody was there to finish it. */
+	if ((n == 0 && at < size) || (int64_t)n > size - at)
 		return bt_err_set(err, BT_E_PROTOCOL,
 			"a part of %zu bytes at %lld does not fit into %lld", n, (long long)at,
 			(long long)size);

@@ -208,6 +208,17 @@ def test_upload_resumes_and_is_checked(server):
     assert stored.read_bytes() == data and not stored.with_suffix(".part").exists()
 
 
+def test_an_upload_that_nobody_finished(server):
+    """The server was killed after the last byte and before the file had its name: it is finished, not stuck."""
+    data = b"x" * 5000
+    digest = hashlib.sha256(data).hexdigest()
+    (server.dir / "server/artifacts" / f"{digest}.part").write_bytes(data)
+    status, answer = server.api("PATCH", f"/v1/artifacts/{digest}?size={len(data)}&name=app", b"",
+                                headers={"Upload-Offset": str(len(data))})
+    assert (status, answer) == (201, {"offset": len(data)})
+    assert (server.dir / "server/artifacts" / digest).read_bytes() == data
+
+
 def test_bad_uploads_are_refused(server):
     data = b"what was meant"
     digest = hashlib.sha256(data).hexdigest()
