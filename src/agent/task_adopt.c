@@ -29,6 +29,8 @@ int bt_task_adopt_check(struct bt_job *j, struct bt_err *err)
 		r = bt_json_int(j->params, "size", 0, INT64_MAX, &j->size, err);
 	if (r == 0)
 		r = bt_json_object(j->params, "release_json", &about, err);
+	if (r == 0 && *j->digest && j->key.verb == BT_DO)
+		r = bt_job_render_files(j, json_object_get(about, "service"), err);
 	if (r == 0 && (!runtime(j) || !runtime(j)->adopt))
 		r = bt_err_set(
 			err, BT_E_REFUSED, "the runtime of %s cannot adopt", j->service_name);
@@ -80,6 +82,9 @@ static void keep_artifact(struct bt_job *j)
 		.release_json = about,
 		.url = "",
 		.local = j->foreign->seen.artifact,
+		.files = j->files,
+		.n_files = j->n_files,
+		.owner = j->service->run.user,
 		.keep_free_bytes = x->keep_free_bytes};
 	bt_job_say(j, "keep %s as release %u", rq.local, j->release);
 	j->op = x->drivers->artifact_place(x->driver, &rq, bt_job_progress, j, on_kept, j);

@@ -314,7 +314,8 @@ static uint32_t needs_secrets_of(const json_t *command)
 static uint32_t needs_files_of(const json_t *command)
 {
 	const json_t *key = json_object_get(command, "key");
-	if (!bt_streq(json_string_value(json_object_get(command, "task")), "ComponentDeploy") ||
+	const char *task = json_string_value(json_object_get(command, "task"));
+	if ((!bt_streq(task, "ComponentDeploy") && !bt_streq(task, "Adopt")) ||
 		!bt_streq(json_string_value(json_object_get(key, "verb")), "do"))
 		return 0;
 	return (uint32_t)json_integer_value(

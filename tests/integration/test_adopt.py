@@ -136,6 +136,19 @@ def test_rolling_over_adopted_apps(lab):
     assert len(upstream(lab)) == 2
 
 
+def test_restart_puts_an_adopted_app_under_a_shim(lab):
+    lab.nginx()
+    lab.config(artifact="app.py", deploy={"bake": "0s"})
+    lab.up()
+    old = foreign(lab)
+    good(adopt(lab))
+    with lab.load() as load:
+        good(lab.baton("restart", "shop"))
+        ended(old)
+    assert load.failed == 0 and set(load.versions()) == {"old"}, load.summary()
+    assert not any(i.get("adopted") for i in instances(lab).values())
+
+
 def test_what_cannot_be_started_again_is_said(lab):
     """The file was replaced under the running process, as `cp new.jar app.jar` does."""
     lab.nginx()
@@ -145,6 +158,7 @@ def test_what_cannot_be_started_again_is_said(lab):
     os.utime(lab.artifact("old"))  # written anew: it is not what runs
     done = good(adopt(lab))
     assert "was changed after the process started" in done.stdout + done.stderr, done.stdout
+    refused(lab.baton("restart", "shop"), "adopted", "deploy")
     good(lab.deploy("v1"))
     ended(old)
     before = lab.deployments()[0]["id"]

@@ -21,6 +21,8 @@ static const char *env(void *arg, const char *name)
 	(void)arg;
 	if (bt_streq(name, "APP_HOME"))
 		return "/home/app";
+	if (bt_streq(name, "PWD"))
+		return "/home/ec2-user/example";
 	if (bt_streq(name, "BUILD_NUMBER"))
 		return "17";
 	return bt_streq(name, "PORT") ? "9100" : NULL;
@@ -107,7 +109,7 @@ static void check_golden(const char *name, const char *text)
 static void examples(void **state)
 {
 	(void)state;
-	static const char *const names[] = {"minimal", "blog", "webservice", "shop"};
+	static const char *const names[] = {"minimal", "blog", "webservice", "assemble", "shop"};
 	for (size_t i = 0; i < BT_ARRAY_LEN(names); i++) {
 		struct bt_err err = {0};
 		BT_FREE char *path =
