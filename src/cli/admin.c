@@ -6,16 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Every value of an option that may be given several times. */
-static json_t *all_of(const struct bt_cli *cli, const char *option)
-{
-	json_t *list = json_array();
-	for (size_t i = 0; i < cli->n_set; i++)
-		if (bt_streq(cli->set[i].option->name, option))
-			json_array_append_new(list, json_string(cli->set[i].value));
-	return list;
-}
-
 static void scope_of(const json_t *token, struct bt_str *out)
 {
 	const json_t *services = json_object_get(token, "services");
@@ -30,8 +20,8 @@ int bt_cmd_token_create(struct bt_cli *cli, struct bt_err *err)
 	BT_JSON json_t *answer = NULL;
 	const char *role = bt_cli_get(cli, "role"), *ttl = bt_cli_get(cli, "ttl");
 	BT_JSON json_t *body = json_pack("{s:s, s:s, s:s*, s:o, s:o}", "name", cli->args[0], "role",
-		role ? role : "deployer", "ttl", ttl, "services", all_of(cli, "service"),
-		"environments", all_of(cli, "environment"));
+		role ? role : "deployer", "ttl", ttl, "services", bt_answer_all(cli, "service"),
+		"environments", bt_answer_all(cli, "environment"));
 	int r = bt_client_open(cli, &c, err);
 	if (r == 0)
 		r = bt_client_post(c, "/v1/tokens", body, &answer, err);

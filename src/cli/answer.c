@@ -61,3 +61,12 @@ void bt_answer_join(const json_t *list, struct bt_str *out)
 		bt_str_addf(out, "%s%s", i ? "," : "", text);
 	}
 }
+
+json_t *bt_answer_all(const struct bt_cli *cli, const char *option)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < cli->n_set; i++)
+		if (bt_streq(cli->set[i].option->name, option))
+			json_array_append_new(list, json_string(cli->set[i].value));
+	return list;
+}

@@ -23,7 +23,7 @@ extern const size_t bt_exit_table_len;
 struct bt_cli_option {
 	const char *name;  /* long name without dashes */
 	char letter;	   /* 0: none */
-	const char *value; /* what the value is called; NULL: a switch */
+	const char *value; /* what the value is called; NULL: a switch; "[=…]": may be left out */
 	const char *help;
 };
 
@@ -107,6 +107,11 @@ int bt_cmd_init(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_adopt(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_show(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_operate(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_lock(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_unlock(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_freeze_add(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_freeze_list(struct bt_cli *cli, struct bt_err *err);
+int bt_cmd_freeze_remove(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_status(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_history(struct bt_cli *cli, struct bt_err *err);
 int bt_cmd_releases(struct bt_cli *cli, struct bt_err *err);

@@ -26,7 +26,9 @@ const size_t bt_exit_table_len = BT_ARRAY_LEN(bt_exit_table);
 	}
 #define FORCE_OPTION                                                                               \
 	{                                                                                          \
-		"force", 0, NULL, "also a release that is marked bad"                              \
+		"force", 0, NULL,                                                                  \
+			"also a release that is marked bad; of an admin also past a lock or a "    \
+			"freeze"                                                                   \
 	}
 #define FILE_OPTION                                                                                \
 	{                                                                                          \
@@ -113,10 +115,14 @@ OPTIONS(deploy_options,
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
 	{"json", 0, NULL, "one event a line, as JSON"},
 	{"build-url", 0, "URL", "noted with the deployment (default: BUILD_URL)"},
-	{"commit", 0, "ID", "noted with the deployment (default: GIT_COMMIT)"});
+	{"commit", 0, "ID", "noted with the deployment (default: GIT_COMMIT)"},
+	{"wait", 'w', "[=TIME]",
+		"wait for the turn behind other deployments of the service, at most TIME"});
 EXAMPLES(deploy_examples, "baton deploy shop --artifact build/libs/shop.jar --version 1.4.2",
 	"baton deploy -v \"$GIT_COMMIT\" --json   # the only service in baton.yaml");
 OPTIONS(restart_options, FILE_OPTION, FORCE_OPTION,
+	{"wait", 'w', "[=TIME]",
+		"wait for the turn behind other deployments of the service, at most TIME"},
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
 	{"json", 0, NULL, "one event a line, as JSON"},
 	{"build-url", 0, "URL", "noted with the deployment (default: BUILD_URL)"},
@@ -148,6 +154,15 @@ OPTIONS(rollback_options, FORCE_OPTION,
 	{"json", 0, NULL, "one event a line, as JSON"});
 EXAMPLES(rollback_examples, "baton rollback shop", "baton rollback shop --to 1.4.1");
 OPTIONS(why_options, {"why", 'm', "TEXT", "the reason, for the run's log and the audit"});
+EXAMPLES(lock_examples, "baton lock shop -m 'stock-taking until six'");
+OPTIONS(freeze_options, {"why", 'm', "TEXT", "the reason, for those who meet it"},
+	{"service", 0, "PATTERN",
+		"only this service, or those that a pattern such as shop-* names; may be given "
+		"several times"},
+	{"environment", 0, "NAME", "only in this environment; may be given several times"},
+	{"zone", 0, "ZONE", "such as +09:00 or UTC (default: the server's own clock)"});
+EXAMPLES(freeze_examples, "baton freeze add 'Fri 16:00-Mon 08:00' -m 'no Friday evenings'",
+	"baton freeze add 2026-12-20..2027-01-03 --environment release -m holidays");
 EXAMPLES(approve_examples, "baton approve 12 -m 'numbers look good'");
 EXAMPLES(reject_examples, "baton reject shop -m 'checkout is slow'");
 OPTIONS(token_create_options, {"role", 0, "ROLE", "viewer, deployer or admin (default: deployer)"},
@@ -398,6 +413,54 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.client = true,
 		.exits = "0 1 2 5",
 		.run = bt_cmd_operate},
+	{.name = "lock",
+		.args = "SERVICE",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Refuse deployments and rollbacks of a service until it is unlocked.",
+		.details = "A deployment that runs goes on, and can be paused, aborted and rolled "
+			   "back as ever.",
+		WITH_OPTIONS(why_options),
+		WITH_EXAMPLES(lock_examples),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_lock},
+	{.name = "unlock",
+		.args = "SERVICE",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Take the lock off a service, whoever put it there.",
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_unlock},
+	{.name = "freeze add",
+		.args = "WINDOW",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Refuse deployments by the calendar; rollbacks stay possible.",
+		.details = "WINDOW is hours of a day (22:00-06:00), a stretch of the week (Fri "
+			   "16:00-Mon 08:00), or dates, both days included "
+			   "(2026-12-20..2027-01-03), on the server's clock or with --zone.",
+		WITH_OPTIONS(freeze_options),
+		WITH_EXAMPLES(freeze_examples),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_freeze_add},
+	{.name = "freeze list",
+		.args = "",
+		.summary = "List the freezes.",
+		WITH_OPTIONS(json_only),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_freeze_list},
+	{.name = "freeze remove",
+		.args = "ID",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "End a freeze.",
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_freeze_remove},
 	{.name = "approve",
 		.args = OPERATE_ARGS,
 		.min_args = 1,

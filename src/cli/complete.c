@@ -243,7 +243,7 @@ static const struct bt_cli_option *read_typed(
 		} else if (!w[2]) {
 			open = bt_cli_option_find(cli->command, NULL, 0, w[1]);
 		}
-		if (open && !open->value)
+		if (open && (!open->value || open->value[0] == '['))
 			open = NULL;
 	}
 	return open;

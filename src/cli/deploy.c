@@ -2,6 +2,7 @@
 #include "cli/follow.h"
 #include "cli/stored.h"
 #include "cli/upload.h"
+#include "cli/wait.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -23,6 +24,8 @@ struct deploy {
 	bool keep;    /* secrets that are not in the environment are the last release's */
 	char *live;   /* a restart's version */
 	bool restart; /* the live release again: no artifact, no version */
+	bool waits;
+	struct bt_wait wait; /* --wait */
 };
 
 static void add_by(json_t *body, const struct bt_cli *cli)
@@ -94,6 +97,8 @@ static int begin(struct deploy *d, int64_t *ret_id, struct bt_err *err)
 {
 	BT_JSON json_t *answer = NULL;
 	d->client->leave_at = 0; /* an answer must be known before we leave */
+	if (d->wait.ticket)
+		json_object_set_new(d->body, "ticket", json_integer(d->wait.ticket));
 	int r = d->restart ? bt_stored_post(
 				     d->client, d->service->name, "restart", d->body, &answer, err)
 			   : bt_client_post(d->client, "/v1/deployments", d->body, &answer, err);
@@ -107,6 +112,27 @@ static int begin(struct deploy *d, int64_t *ret_id, struct bt_err *err)
 	}
 	if (r == BT_E_LEASE)
 		return bt_err_wrap(err, "service %s", d->service->name);
+	return r;
+}
+
+/* Behind those who came before; somebody without a ticket may still be faster, now and then. */
+static int begin_in_turn(struct deploy *d, int64_t *ret_id, struct bt_err *err)
+{
+	int r;
+	if (!d->waits)
+		return begin(d, ret_id, err);
+	d->wait.client = d->client;
+	d->wait.view = d->view;
+	d->wait.service = d->service->name;
+	do {
+		d->client->leave_at = 1;
+		r = bt_wait_turn(&d->wait, err);
+		if (r < 0)
+			return r;
+		r = begin(d, ret_id, err);
+	} while (r == BT_E_LEASE);
+	if (r < 0)
+		bt_wait_leave(&d->wait);
 	return r;
 }
 
@@ -128,7 +154,7 @@ static int run(struct deploy *d, struct bt_err *err)
 	d->client->leave_at = 1;
 	int r = d->restart ? 0 : bt_upload(d->client, &d->artifact, d->view, err);
 	if (r == 0)
-		r = begin(d, &id, err);
+		r = begin_in_turn(d, &id, err);
 	if (r < 0)
 		return r;
 	BT_FREE char *what = bt_asprintf("%s %s", d->service->name, d->version);
@@ -174,6 +200,10 @@ static int prepare(struct deploy *d, struct bt_err *err)
 	if (!d->restart && (!d->version || !*d->version))
 		return bt_err_set(err, BT_E_CONFIG,
 			"say what this release is called: --version NAME, such as a git tag");
+	const char *wait = bt_cli_get(d->cli, "wait");
+	d->waits = wait != NULL;
+	if (wait && *wait && bt_duration_parse(wait, &d->wait.limit_ms, err) < 0)
+		return bt_err_wrap(err, "--wait");
 	if (!d->restart)
 		r = bt_files_artifact(d->cli, d->service, &d->artifact, err);
 	if (r == 0)

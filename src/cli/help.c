@@ -57,7 +57,7 @@ static void option_names(const struct bt_cli_option *o, struct bt_str *out)
 		bt_str_addf(out, "-%c, ", o->letter);
 	bt_str_addf(out, "--%s", o->name);
 	if (o->value)
-		bt_str_addf(out, " %s", o->value);
+		bt_str_addf(out, "%s%s", o->value[0] == '[' ? "" : " ", o->value);
 }
 
 static void help_options(const struct bt_cli_option *options, size_t n, struct bt_str *out)

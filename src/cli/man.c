@@ -58,7 +58,7 @@ static void options(struct bt_str *out, const struct bt_cli_option *o, size_t n)
 		text(out, o[i].name);
 		bt_str_add(out, "\\fR");
 		if (o[i].value) {
-			bt_str_add(out, " \\fI");
+			bt_str_add(out, o[i].value[0] == '[' ? "\\fI" : " \\fI");
 			text(out, o[i].value);
 			bt_str_add(out, "\\fR");
 		}

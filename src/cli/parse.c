@@ -107,6 +107,8 @@ static int parse_option(struct bt_cli *cli, const char *word, const char *next, 
 	if (!o->value)
 		return attached ? bt_err_set(err, BT_E_CONFIG, "option '%s' takes no value", word)
 				: set_option(cli, o, "", err);
+	if (o->value[0] == '[' && !attached)
+		return set_option(cli, o, "", err);
 	if (!attached && !next)
 		return bt_err_set(err, BT_E_CONFIG, "option '%s' needs a value: --%s %s", word,
 			o->name, o->value);

@@ -18,6 +18,21 @@ static void service_row(struct bt_table *t, const json_t *s)
 		bt_answer_text(s, "phase"), bt_answer_text(s, "live_slot"), bt_str_get(&hosts));
 }
 
+/* Why a deployment would be refused now. */
+static void print_gate(const json_t *s)
+{
+	const json_t *lock = json_object_get(s, "locked"), *freeze = json_object_get(s, "frozen");
+	char since[32];
+	if (lock) {
+		bt_answer_time(lock, "since", since);
+		printf("%s is locked by %s since %s: %s\n", bt_answer_text(s, "name"),
+			bt_answer_text(lock, "by"), since, bt_answer_text(lock, "why"));
+	}
+	if (freeze)
+		printf("%s is frozen until %s: %s\n", bt_answer_text(s, "name"),
+			bt_answer_text(freeze, "until"), bt_answer_text(freeze, "why"));
+}
+
 static void state_of(const json_t *instance, struct bt_str *out)
 {
 	const char *holder = bt_answer_text(instance, "holder");
@@ -96,6 +111,10 @@ int bt_cmd_status(struct bt_cli *cli, struct bt_err *err)
 		return 0;
 	}
 	bt_table_print(&t);
+	if (!list)
+		print_gate(j);
+	json_array_foreach (list, i, s)
+		print_gate(s);
 	if (!list) {
 		puts("");
 		print_world(j);

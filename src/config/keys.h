@@ -72,9 +72,6 @@ bool bt_reading_only(struct bt_reading *r, const struct bt_key *k, const struct 
 /* A whole number between the key's bounds; false after a problem. */
 bool bt_reading_whole(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, int64_t *ret);
-/* Of a map of our own: tells keys that are not among the words; true when the node is a map. */
-bool bt_reading_only(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
-	const char *const *words, size_t n_words, const char *expected);
 
 extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt_type_count,
 	bt_type_number, bt_type_health_port, bt_type_bool, bt_type_enum, bt_type_share, bt_type_map,

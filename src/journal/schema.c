@@ -92,6 +92,14 @@ static const char *const migrations[] = {
 	"ALTER TABLE services ADD COLUMN locked_by TEXT;"
 	"ALTER TABLE releases ADD COLUMN marked_by TEXT;"
 	"ALTER TABLE releases ADD COLUMN marked_why TEXT;",
+	/* 6 → 7: locks, freezes, and who waits for a turn */
+	"CREATE TABLE locks(service TEXT PRIMARY KEY, who TEXT NOT NULL, why TEXT NOT NULL, since"
+	" INTEGER NOT NULL) WITHOUT ROWID;"
+	"CREATE TABLE freezes(id INTEGER PRIMARY KEY AUTOINCREMENT, services TEXT, during TEXT NOT"
+	" NULL, zone TEXT NOT NULL, why TEXT NOT NULL, who TEXT NOT NULL, created_at INTEGER NOT"
+	" NULL);"
+	"CREATE TABLE tickets(id INTEGER PRIMARY KEY AUTOINCREMENT, service TEXT NOT NULL, who TEXT"
+	" NOT NULL, since INTEGER NOT NULL);",
 };
 
 int bt_schema_version(void)

@@ -66,6 +66,22 @@ BT_SQL_ROW(RELEASES_GOOD, "si", 0,
 BT_SQL_ROW(RELEASE_INFO, "", 0,
 	"SELECT r.service,r.version FROM services s JOIN releases r ON r.id=s.live_release"
 	" ORDER BY r.service LIMIT 10000")
+/* who may begin: locks, freezes, the queue */
+BT_SQL_ROW(LOCKS, "", 0, "SELECT service,who,why,since FROM locks LIMIT 10000")
+BT_SQL_ROW(LOCK_PUT, "sssi", 0,
+	"INSERT INTO locks(service,who,why,since) VALUES(?1,?2,?3,?4)"
+	" ON CONFLICT(service) DO UPDATE SET who=?2,why=?3,since=?4")
+BT_SQL_ROW(LOCK_REMOVE, "s", 0, "DELETE FROM locks WHERE service=?1")
+BT_SQL_ROW(FREEZES, "", 0,
+	"SELECT id,services,during,zone,why,who,created_at FROM freezes ORDER BY id LIMIT 10000")
+BT_SQL_ROW(FREEZE_ADD, "sssssi", BT_E_STORE,
+	"INSERT INTO freezes(services,during,zone,why,who,created_at) VALUES(?1,?2,?3,?4,?5,?6)"
+	" RETURNING id")
+BT_SQL_ROW(FREEZE_REMOVE, "i", 0, "DELETE FROM freezes WHERE id=?1")
+BT_SQL_ROW(TICKETS, "", 0, "SELECT id,service,who,since FROM tickets ORDER BY id LIMIT 10000")
+BT_SQL_ROW(TICKET_ADD, "ssi", BT_E_STORE,
+	"INSERT INTO tickets(service,who,since) VALUES(?1,?2,?3) RETURNING id")
+BT_SQL_ROW(TICKET_REMOVE, "i", 0, "DELETE FROM tickets WHERE id=?1")
 /* deployments */
 BT_SQL_ROW(DEPLOYMENT_ADD, "issiissssii", 0,
 	"INSERT INTO "

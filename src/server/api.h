@@ -36,6 +36,15 @@ void bt_api_join_token(struct bt_http_exchange *x, void *arg);
 void bt_api_tokens(struct bt_http_exchange *x, void *arg);
 void bt_api_token_add(struct bt_http_exchange *x, void *arg);
 void bt_api_token_revoke(struct bt_http_exchange *x, void *arg);
+/* api_gate.c */
+void bt_api_lock(struct bt_http_exchange *x, void *arg);
+void bt_api_unlock(struct bt_http_exchange *x, void *arg);
+void bt_api_freezes(struct bt_http_exchange *x, void *arg);
+void bt_api_freeze_add(struct bt_http_exchange *x, void *arg);
+void bt_api_freeze_remove(struct bt_http_exchange *x, void *arg);
+void bt_api_queue(struct bt_http_exchange *x, void *arg);
+void bt_api_queue_ticket(struct bt_http_exchange *x, void *arg);
+void bt_api_queue_leave(struct bt_http_exchange *x, void *arg);
 /* api_audit.c */
 void bt_api_audit(struct bt_http_exchange *x, void *arg);
 /* What the caller of x does, for the audit. service, detail: may be NULL. */

@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "plan/scene.h"
 #include "server/api.h"
+#include "server/gate.h"
 
 #include <string.h>
 
@@ -89,6 +90,7 @@ static json_t *summary(struct bt_server *s, struct bt_svc *svc, struct bt_world 
 	const struct bt_running *run = run_of(s, svc->name);
 	json_object_set_new(j, "phase",
 		json_string(run ? bt_phase_name(bt_engine_phase(bt_run_engine(run))) : "idle"));
+	bt_gate_put(s, j, svc->name);
 	const char **hosts = NULL;
 	size_t n = service ? bt_service_hosts(service, &hosts) : 0;
 	json_t *list = json_array();
@@ -226,7 +228,7 @@ void bt_api_service_rollback(struct bt_http_exchange *x, void *arg)
 		bt_http_reply_error(x, &err);
 		return;
 	}
-	bt_planning_rollback(arg, x, service, to);
+	bt_planning_rollback(arg, x, service, body);
 }
 
 void bt_api_service_adopt(struct bt_http_exchange *x, void *arg)

@@ -2,6 +2,7 @@
  * time has passed; the server's own certificate. What is forgotten is retention.c's. */
 #include "base/clock.h"
 #include "net/pki.h"
+#include "server/gate.h"
 #include "server/planning.h"
 
 #include <stdio.h>
@@ -65,6 +66,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	s->n_ticks++;
 	bt_asks_tick(s);
 	bt_runs_tick(s);
+	bt_gate_tick(s);
 	retire_warm(s);
 	bt_restored_tick(s);
 	if (s->n_ticks % 15 == 0) {

@@ -3,6 +3,8 @@
  * that, and only a plan that holds becomes rows, a lease and first commands (run_start.c). */
 #include "server/planning.h"
 
+#include "server/gate.h"
+
 #include "base/base64.h"
 #include "base/clock.h"
 
@@ -14,6 +16,7 @@ struct bt_wish {
 	struct bt_server *server;
 	struct bt_gather *gather;
 	struct bt_http_exchange *x; /* NULL: nobody waits, or the peer left */
+	int64_t ticket;		    /* of the queue; 0: none */
 	bool preview, new_release;
 	bool adopt; /* the release is what the hosts find running */
 	bool again; /* a new release, even if it is the same as the last one */
@@ -374,6 +377,9 @@ static int read_body(struct bt_wish *w, const json_t *body, struct bt_err *err)
 		r = bt_planning_check_files(svc, w->contents, err);
 	if (r == 0 && !w->preview)
 		r = bt_run_lease_free(w->server, service, err);
+	if (r == 0 && !w->preview)
+		r = bt_gate_check(w->server, w->x, service, body, true, err);
+	w->ticket = json_integer_value(json_object_get(body, "ticket"));
 	if (r == 0)
 		r = check_hosts(w->server, svc, err);
 	if (r == 0)
@@ -391,6 +397,7 @@ static void on_started(void *arg, uint64_t id, int result, const struct bt_err *
 		refuse(w, err);
 		return;
 	}
+	bt_gate_begun(w->server, w->ticket, w->release->service, w->holder);
 	if (w->x)
 		bt_http_reply_json(w->x, 201,
 			json_pack("{s:I, s:s, s:{s:i, s:s}}", "id", (json_int_t)id, "service",
@@ -570,11 +577,12 @@ static int load(struct bt_wish *w, uint32_t id, struct bt_err *err)
 }
 
 void bt_planning_rollback(
-	struct bt_server *s, struct bt_http_exchange *x, const char *service, const char *to)
+	struct bt_server *s, struct bt_http_exchange *x, const char *service, const json_t *body)
 {
 	struct bt_wish *w = wish_new(s, x);
 	struct bt_err err;
 	const struct bt_svc *svc = bt_server_service(s, service);
+	const char *to = json_string_value(json_object_get(body, "to"));
 	w->make = bt_plan_rollback;
 	read_by(w, NULL);
 	uint32_t id = !svc ? 0
@@ -588,6 +596,8 @@ void bt_planning_rollback(
 	else if (!id)
 		r = bt_err_set(&err, BT_E_NOTFOUND, "%s has no earlier good release", service);
 	else
+		r = bt_gate_check(s, x, service, body, false, &err);
+	if (r == 0)
 		r = load(w, id, &err);
 	if (r < 0) {
 		refuse(w, &err);

@@ -9,9 +9,10 @@ void bt_planning_deploy(
 /* POST /v1/services/{service}/adopt: what serves becomes the live release; as a deployment, without
  * an artifact, and the version may be left out. */
 void bt_planning_adopt(struct bt_server *s, struct bt_http_exchange *x, const json_t *body);
-/* POST /v1/services/{service}/rollback; to: version or number, NULL: the one before. */
+/* POST /v1/services/{service}/rollback; body (may be NULL): to, a version or number, absent: the
+ * one before. */
 void bt_planning_rollback(
-	struct bt_server *s, struct bt_http_exchange *x, const char *service, const char *to);
+	struct bt_server *s, struct bt_http_exchange *x, const char *service, const json_t *body);
 /* POST /v1/services/{service}/restart: the live release again, with the config that the body brings
  * or the stored one; body is completed. */
 void bt_planning_restart(

@@ -1,4 +1,5 @@
 /* Setting up, starting and stopping; the state directory. */
+#include "server/gate.h"
 #include "server/server.h"
 
 #include "base/clock.h"
@@ -303,6 +304,8 @@ static int load(struct bt_server *s, struct bt_err *err)
 	s->next_cursor = cursor > s->next_cursor ? cursor : s->next_cursor;
 	s->next_release = release > s->next_release ? release : s->next_release;
 	r = load_services(s, err);
+	if (r == 0)
+		r = bt_gate_load(s, err);
 	return r == 0 ? bt_hosts_load(s, err) : r;
 }
 
@@ -444,6 +447,7 @@ struct bt_server *bt_server_free(struct bt_server *s)
 	bt_streams_free(s);
 	bt_hosts_free(s);
 	bt_metrics_free(s);
+	bt_gate_free(s);
 	free_services(s);
 	explicit_bzero(s->key, sizeof s->key);
 	if (s->lock_fd >= 0)

@@ -60,6 +60,7 @@ struct bt_server {
 	struct bt_reading *readings;	 /* api_logs.c */
 	struct bt_sub *subs;		 /* stream.c */
 	struct bt_upload *uploads;	 /* api_artifacts.c */
+	struct bt_gate *gate;		 /* gate.c */
 	struct bt_login *logins;	 /* api_session.c */
 	struct bt_metric_task *metrics;	 /* metrics.c */
 	struct event *tick;		 /* housekeeping.c */
