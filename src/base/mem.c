@@ -159,17 +159,24 @@ char *bt_arena_strdup(struct bt_arena *a, const char *s)
 	return s ? bt_arena_strndup(a, s, strlen(s)) : NULL;
 }
 
+char *bt_arena_vprintf(struct bt_arena *a, const char *fmt, va_list ap)
+{
+	va_list again;
+	va_copy(again, ap);
+	int n = vsnprintf(NULL, 0, fmt, again);
+	va_end(again);
+	if (n < 0)
+		out_of_memory();
+	char *p = bt_arena_alloc(a, (size_t)n + 1);
+	vsnprintf(p, (size_t)n + 1, fmt, ap);
+	return p;
+}
+
 char *bt_arena_printf(struct bt_arena *a, const char *fmt, ...)
 {
 	va_list ap;
 	va_start(ap, fmt);
-	int n = vsnprintf(NULL, 0, fmt, ap);
-	va_end(ap);
-	if (n < 0)
-		out_of_memory();
-	char *p = bt_arena_alloc(a, (size_t)n + 1);
-	va_start(ap, fmt);
-	vsnprintf(p, (size_t)n + 1, fmt, ap);
+	char *p = bt_arena_vprintf(a, fmt, ap);
 	va_end(ap);
 	return p;
 }

@@ -31,6 +31,8 @@ char *bt_arena_strdup(struct bt_arena *a, const char *s); /* NULL gives NULL */
 char *bt_arena_strndup(struct bt_arena *a, const char *s, size_t n);
 char *bt_arena_printf(struct bt_arena *a, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
+char *bt_arena_vprintf(struct bt_arena *a, const char *fmt, va_list ap)
+	__attribute__((format(printf, 2, 0)));
 void *bt_arena_memdup(struct bt_arena *a, const void *p, size_t size);
 #define BT_ARENA_NEW(a, type) ((type *)bt_arena_alloc((a), sizeof(type)))
 #define BT_ARENA_ARRAY(a, type, n) ((type *)bt_arena_alloc((a), sizeof(type) * (n)))

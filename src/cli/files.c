@@ -12,6 +12,18 @@ static const char *lookup(void *arg, const char *name)
 	return getenv(name);
 }
 
+/* Each problem a line; 1 where they explain the failure r. */
+static int tell(struct bt_config_problems *found, int r, size_t *problems)
+{
+	for (size_t i = 0; i < found->n; i++)
+		fprintf(stderr, "%s\n", found->items[i].line);
+	*problems += found->n;
+	if (r < 0 && found->n)
+		r = 1;
+	bt_config_problems_done(found);
+	return r;
+}
+
 /* 1: the file has problems, which were printed. */
 static int parse_file(
 	const char *path, struct bt_config **ret, size_t *problems, struct bt_err *err)
@@ -29,13 +41,7 @@ static int parse_file(
 			r == BT_E_REFUSED ? "larger than 1 MiB" : strerror(-r));
 	struct bt_config_problems found = {0};
 	r = bt_config_parse(text, n, path, lookup, NULL, ret, &found, err);
-	for (size_t i = 0; i < found.n; i++)
-		fprintf(stderr, "%s\n", found.items[i].line);
-	*problems += found.n;
-	if (r < 0 && found.n)
-		r = 1;
-	bt_config_problems_done(&found);
-	return r;
+	return tell(&found, r, problems);
 }
 
 static int merge(
@@ -47,13 +53,7 @@ static int merge(
 	}
 	struct bt_config_problems found = {0};
 	int r = bt_config_merge(*all, one, &found, err);
-	for (size_t i = 0; i < found.n; i++)
-		fprintf(stderr, "%s\n", found.items[i].line);
-	*problems += found.n;
-	if (r < 0 && found.n)
-		r = 1;
-	bt_config_problems_done(&found);
-	return r;
+	return tell(&found, r, problems);
 }
 
 static size_t named_files(const struct bt_cli *cli, const char *files[static BT_CLI_MAX_SET * 2])

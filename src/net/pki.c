@@ -78,7 +78,9 @@ static int write_key(EVP_PKEY *key, const char *path, struct bt_err *err)
 	return write_bio(bio, path, 0600, err);
 }
 
-static int read_key(const char *path, EVP_PKEY **ret, struct bt_err *err)
+/* A file in PEM, read by `parse`; what was read is wiped, as it may be a key. */
+static int read_pem(const char *path, const char *what, void *(*parse)(BIO *bio), void **ret,
+	struct bt_err *err)
 {
 	BT_FREE char *pem = NULL;
 	size_t n;
@@ -86,33 +88,43 @@ static int read_key(const char *path, EVP_PKEY **ret, struct bt_err *err)
 	if (r < 0)
 		return r;
 	MEMORY BIO *bio = BIO_new_mem_buf(pem, (int)n);
-	EVP_PKEY *key = PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+	void *found = parse(bio);
 	OPENSSL_cleanse(pem, n);
-	if (!key) {
-		r = crypto_error(err, BT_E_CORRUPT, "expected a private key in PEM");
+	if (!found) {
+		r = crypto_error(err, BT_E_CORRUPT, what);
 		bt_err_wrap(err, "%s", path);
 		return r;
 	}
-	*ret = key;
+	*ret = found;
 	return 0;
+}
+
+static void *parse_key(BIO *bio)
+{
+	return PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL);
+}
+
+static void *parse_cert(BIO *bio)
+{
+	return PEM_read_bio_X509(bio, NULL, NULL, NULL);
+}
+
+static int read_key(const char *path, EVP_PKEY **ret, struct bt_err *err)
+{
+	void *key = NULL;
+	int r = read_pem(path, "expected a private key in PEM", parse_key, &key, err);
+	if (r == 0)
+		*ret = key;
+	return r;
 }
 
 static int read_cert(const char *path, X509 **ret, struct bt_err *err)
 {
-	BT_FREE char *pem = NULL;
-	size_t n;
-	int r = bt_fs_read(path, MAX_PEM, &pem, &n, err);
-	if (r < 0)
-		return r;
-	MEMORY BIO *bio = BIO_new_mem_buf(pem, (int)n);
-	X509 *cert = PEM_read_bio_X509(bio, NULL, NULL, NULL);
-	if (!cert) {
-		r = crypto_error(err, BT_E_CORRUPT, "expected a certificate in PEM");
-		bt_err_wrap(err, "%s", path);
-		return r;
-	}
-	*ret = cert;
-	return 0;
+	void *cert = NULL;
+	int r = read_pem(path, "expected a certificate in PEM", parse_cert, &cert, err);
+	if (r == 0)
+		*ret = cert;
+	return r;
 }
 
 struct ca {

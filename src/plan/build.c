@@ -23,27 +23,23 @@ static void *grow(struct bt_arena *a, const void *old, size_t n, size_t *cap, si
 
 const char *bt_build_text(struct bt_build *b, const char *fmt, ...)
 {
-	BT_FREE char *text = NULL;
 	va_list ap;
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	const char *text = bt_arena_vprintf(b->arena, fmt, ap);
 	va_end(ap);
-	return bt_arena_strdup(b->arena, text);
+	return text;
 }
 
 void bt_build_note(struct bt_build *b, const char *fmt, ...)
 {
-	BT_FREE char *text = NULL;
 	va_list ap;
 	va_start(ap, fmt);
-	if (vasprintf(&text, fmt, ap) < 0)
-		abort();
+	const char *text = bt_arena_vprintf(b->arena, fmt, ap);
 	va_end(ap);
 	struct bt_plan *p = b->plan;
 	const char **notes =
 		grow(b->arena, p->notes, p->n_notes, &b->cap_notes, sizeof(const char *));
-	notes[p->n_notes++] = bt_arena_strdup(b->arena, text);
+	notes[p->n_notes++] = text;
 	p->notes = notes;
 }
 
@@ -224,17 +220,15 @@ int bt_build_end(struct bt_build *b, struct bt_plan **ret, struct bt_err *err)
 
 void bt_build_stage(struct bt_build *b, const char *why, const char *name_fmt, ...)
 {
-	BT_FREE char *name = NULL;
 	va_list ap;
 	va_start(ap, name_fmt);
-	if (vasprintf(&name, name_fmt, ap) < 0)
-		abort();
+	const char *name = bt_arena_vprintf(b->arena, name_fmt, ap);
 	va_end(ap);
 	struct bt_plan *p = b->plan;
 	struct bt_stage *stages =
 		grow(b->arena, p->stages, p->n_stages, &b->cap_stages, sizeof *p->stages);
-	stages[p->n_stages++] = (struct bt_stage){
-		.name = bt_arena_strdup(b->arena, name), .why = bt_arena_strdup(b->arena, why)};
+	stages[p->n_stages++] =
+		(struct bt_stage){.name = name, .why = bt_arena_strdup(b->arena, why)};
 	p->stages = stages;
 	b->cap_lanes = 0;
 }

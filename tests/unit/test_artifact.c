@@ -26,6 +26,8 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "answer.h"
+
 #define PYTHON "/usr/bin/python3"
 #define LIMIT_MS 60000
 
@@ -36,10 +38,6 @@ struct world {
 	struct bt_work *work;
 	struct bt_http_client *http;
 	struct bt_driver_env env;
-	bool called;
-	int result;
-	struct bt_err err;
-	char progress[4096];
 };
 static struct world w;
 
@@ -119,37 +117,9 @@ static int tear_down(void **state)
 	return bt_fs_remove_tree(w.state, NULL);
 }
 
-static void on_done(void *arg, int result, const struct bt_err *err)
-{
-	(void)arg;
-	w.called = true;
-	w.result = result;
-	w.err = err ? *err : (struct bt_err){0};
-}
-
-static void on_progress(void *arg, const char *line)
-{
-	(void)arg;
-	size_t n = strlen(w.progress);
-	snprintf(w.progress + n, sizeof w.progress - n, "%s\n", line);
-}
-
-static void on_tick(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	(void)arg;
-}
-
 static void wait_called(void)
 {
-	int64_t end = bt_clock_boot_ms() + LIMIT_MS;
-	struct event *tick = event_new(w.base, -1, EV_PERSIST, on_tick, NULL);
-	event_add(tick, &(struct timeval){0, 20000});
-	while (!w.called && bt_clock_boot_ms() < end)
-		event_base_loop(w.base, EVLOOP_ONCE);
-	event_free(tick);
-	assert_true(w.called);
+	assert_true(answer_until(w.base, answer_called, LIMIT_MS));
 }
 
 struct want {
@@ -177,20 +147,20 @@ static struct bt_op *begin(const struct want *want)
 		.release_json = "{\"service\":{}}",
 		.url = url,
 		.keep_free_bytes = want->keep_free};
-	w.called = false;
-	w.progress[0] = 0;
+	answer.called = false;
+	answer.progress[0] = 0;
 	struct bt_op *op = bt_artifact_place(&w.env, &rq, on_progress, NULL, on_done, NULL);
-	assert_false(w.called);
+	assert_false(answer.called);
 	return op;
 }
 
 /* So that the next one has nothing to be copied from. */
 static void forget_releases(void)
 {
-	w.called = false;
+	answer.called = false;
 	bt_release_prune(&w.env, "shop", NULL, 0, on_done, NULL);
 	wait_called();
-	assert_int_equal(w.result, 0);
+	assert_int_equal(answer.result, 0);
 }
 
 static int place(uint32_t id, const char *mode, const char *file, bool unpack)
@@ -198,7 +168,7 @@ static int place(uint32_t id, const char *mode, const char *file, bool unpack)
 	struct want want = {id, mode, file, unpack, 0};
 	begin(&want);
 	wait_called();
-	return w.result;
+	return answer.result;
 }
 
 static void has(const char *text, const char *part)
@@ -253,10 +223,10 @@ static void test_single_file(void **state)
 	(void)state;
 	struct bt_release_on_disk r;
 	BT_ARENA struct bt_arena *a = bt_arena_new();
-	assert_int_equal(bt_release_find(&w.env, "shop", 1, a, &r, &w.err), BT_E_NOTFOUND);
+	assert_int_equal(bt_release_find(&w.env, "shop", 1, a, &r, &answer.err), BT_E_NOTFOUND);
 	assert_int_equal(place(1, "ok", "shop.jar", false), 0);
 	is_whole(1);
-	has(w.progress, "fetched 3.0 of 3.0 MiB");
+	has(answer.progress, "fetched 3.0 of 3.0 MiB");
 	assert_string_equal(listing(), "1");
 	/* Once there it is not asked for again. */
 	assert_int_equal(place(1, "missing", "shop.jar", false), 0);
@@ -283,7 +253,7 @@ static void test_single_file(void **state)
 	assert_int_equal(place(1, "ok", "shop.jar", false), 0);
 	/* The same number with another artifact is a contradiction. */
 	assert_int_equal(place(1, "ok", "good.zip", true), BT_E_EXISTS);
-	has(w.err.text, "another artifact");
+	has(answer.err.text, "another artifact");
 	is_whole(1);
 	assert_string_equal(listing(), "1");
 }
@@ -301,8 +271,8 @@ static void test_interruptions(void **state)
 	is_whole(3);
 	forget_releases();
 	assert_int_equal(place(4, "missing", "shop.jar", false), BT_E_NOTFOUND);
-	has(w.err.text, "release 4 of shop: fetch http://127.0.0.1:");
-	has(w.err.text, "answers 404");
+	has(answer.err.text, "release 4 of shop: fetch http://127.0.0.1:");
+	has(answer.err.text, "answers 404");
 	char text[64];
 	snprintf(text, sizeof text, "%s", w.url);
 	snprintf(w.url, sizeof w.url, "http://127.0.0.1:1");
@@ -345,7 +315,7 @@ static void test_wrong_bytes(void **state)
 {
 	(void)state;
 	assert_int_equal(place(1, "wrong", "shop.jar", false), BT_E_CORRUPT);
-	has(w.err.text, "release 1 of shop: what came is not what was sent");
+	has(answer.err.text, "release 1 of shop: what came is not what was sent");
 	assert_int_equal(place(1, "longer", "shop.jar", false), BT_E_CORRUPT);
 	assert_string_equal(listing(), "");
 	struct bt_fetch_request rq = {.release = 1,
@@ -355,17 +325,17 @@ static void test_wrong_bytes(void **state)
 		.file_name = "x",
 		.url = w.url};
 	const char *names[] = {"../x", ".hidden", "", "release.json", "a/b"};
-	w.called = false;
+	answer.called = false;
 	bt_artifact_place(&w.env, &rq, NULL, NULL, on_done, NULL);
 	wait_called();
-	assert_int_equal(w.result, BT_E_REFUSED);
+	assert_int_equal(answer.result, BT_E_REFUSED);
 	rq.service = "shop";
 	for (size_t i = 0; i < BT_ARRAY_LEN(names); i++) {
 		rq.file_name = names[i];
-		w.called = false;
+		answer.called = false;
 		bt_artifact_place(&w.env, &rq, NULL, NULL, on_done, NULL);
 		wait_called();
-		assert_int_equal(w.result, BT_E_REFUSED);
+		assert_int_equal(answer.result, BT_E_REFUSED);
 	}
 }
 
@@ -399,7 +369,7 @@ static void test_archives(void **state)
 		struct bt_release_on_disk r;
 		BT_ARENA struct bt_arena *a = bt_arena_new();
 		if (place(i + 1, "ok", files[i], true) < 0)
-			fail_msg("%s: %s", files[i], w.err.text);
+			fail_msg("%s: %s", files[i], answer.err.text);
 		assert_int_equal(bt_release_find(&w.env, "shop", i + 1, a, &r, NULL), 0);
 		assert_string_equal(r.dir, r.artifact);
 		snprintf(path, sizeof path, "%s/shop/bin/run", r.artifact);
@@ -450,8 +420,8 @@ static void test_bad_archives(void **state)
 	};
 	for (size_t i = 0; i < BT_ARRAY_LEN(bad); i++) {
 		assert_int_equal(place(9, "ok", bad[i].file, true), BT_E_FAILED);
-		has(w.err.text, bad[i].words);
-		has(w.err.text, "unpack bad-");
+		has(answer.err.text, bad[i].words);
+		has(answer.err.text, "unpack bad-");
 		assert_string_equal(listing(), "");
 	}
 }
@@ -462,14 +432,14 @@ static void test_disk_full(void **state)
 	struct want want = {1, "ok", "shop.jar", false, INT64_MAX / 2};
 	begin(&want);
 	wait_called();
-	assert_int_equal(w.result, -ENOSPC);
-	has(w.err.text, "are to be kept");
+	assert_int_equal(answer.result, -ENOSPC);
+	has(answer.err.text, "are to be kept");
 	assert_string_equal(listing(), "");
 
 	if (geteuid() != 0 || mount("none", w.state, "tmpfs", 0, "size=2m") < 0)
 		skip();
 	assert_int_equal(place(1, "ok", "shop.jar", false), -ENOSPC);
-	has(w.err.text, "release 1 of shop: it needs 3");
+	has(answer.err.text, "release 1 of shop: it needs 3");
 	assert_string_equal(listing(), "");
 	/* It fits when it is looked at, and not any more when it comes. */
 	char fill[128];
@@ -478,7 +448,7 @@ static void test_disk_full(void **state)
 	assert_int_equal(mount("none", w.state, "tmpfs", 0, "size=4m"), 0);
 	struct want later = {1, "ok", "shop.jar", false, 0};
 	begin(&later);
-	while (!w.called && !strstr(w.progress, "fetched"))
+	while (!answer.called && !strstr(answer.progress, "fetched"))
 		event_base_loop(w.base, EVLOOP_ONCE);
 	BT_FREE char *zeros = bt_calloc(1, 4 << 20);
 	int fd = open(fill, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
@@ -486,16 +456,16 @@ static void test_disk_full(void **state)
 		;
 	close(fd);
 	wait_called();
-	if (w.result < 0) { /* the whole may have come with the first progress */
-		assert_int_equal(w.result, -ENOSPC);
-		has(w.err.text, "No space left");
+	if (answer.result < 0) { /* the whole may have come with the first progress */
+		assert_int_equal(answer.result, -ENOSPC);
+		has(answer.err.text, "No space left");
 		assert_string_equal(listing(), "");
 	}
 	/* An archive that outgrows the disk. */
 	umount(w.state);
 	assert_int_equal(mount("none", w.state, "tmpfs", 0, "size=1m"), 0);
 	assert_int_equal(place(2, "ok", "bad-zip-bomb.zip", true), BT_E_FAILED);
-	has(w.err.text, "there is room for");
+	has(answer.err.text, "there is room for");
 	assert_string_equal(listing(), "");
 	assert_int_equal(umount(w.state), 0);
 }
@@ -524,16 +494,16 @@ static void test_retention(void **state)
 		assert_int_equal(place(i, "ok", i % 2 ? "shop.jar" : "good.zip", i % 2 == 0), 0);
 	assert_int_equal(bt_release_list(&w.env, "shop", a, &ids), 6);
 	assert_int_equal(bt_release_activate(&w.env, "shop", 2, NULL), 0);
-	assert_int_equal(bt_release_activate(&w.env, "shop", 9, &w.err), BT_E_NOTFOUND);
+	assert_int_equal(bt_release_activate(&w.env, "shop", 9, &answer.err), BT_E_NOTFOUND);
 	snprintf(path, sizeof path, "%s/releases/shop/current", w.state);
 	ssize_t n = readlink(path, target, sizeof target);
 	assert_int_equal(n, 1);
 	assert_int_equal(target[0], '2');
 	make_spec(3); /* runs */
-	w.called = false;
+	answer.called = false;
 	bt_release_prune(&w.env, "shop", (uint32_t[]){5, 6}, 2, on_done, NULL);
 	wait_called();
-	assert_int_equal(w.result, 0);
+	assert_int_equal(answer.result, 0);
 	assert_string_equal(listing(), "2 3 5 6 current");
 }
 
@@ -547,16 +517,16 @@ static void test_cancel(void **state)
 	BT_ARENA struct bt_arena *a = bt_arena_new();
 	for (int turns = 0; turns < 12; turns++) {
 		struct bt_op *op = begin(&want);
-		for (int i = 0; i < turns && !w.called; i++)
+		for (int i = 0; i < turns && !answer.called; i++)
 			event_base_loop(w.base, EVLOOP_ONCE);
-		if (w.called)
+		if (answer.called)
 			break;
 		bt_op_cancel(op);
 		/* What is on a thread ends; the next one waits for its turn behind it. */
-		w.called = false;
+		answer.called = false;
 		bt_release_prune(&w.env, "shop", (uint32_t[]){1}, 1, on_done, NULL);
 		wait_called();
-		assert_int_equal(w.result, 0);
+		assert_int_equal(answer.result, 0);
 	}
 	assert_int_equal(place(1, "ok", "good.tar.gz", true), 0);
 	assert_int_equal(bt_release_find(&w.env, "shop", 1, a, &r, NULL), 0);

@@ -28,6 +28,8 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include "answer.h"
+
 #define LIMIT_MS 30000
 #define SECRET "s3cr3t-sentinel-8814"
 
@@ -40,53 +42,14 @@ struct world {
 	struct bt_stop_step steps[3];
 	const char *argv[8];
 	struct bt_kv env_vars[4], secret;
-	bool called;
-	int result;
-	struct bt_err err;
-	char progress[8192];
 };
 static struct world w;
 static const char *release_dir; /* NULL: the state directory */
 static struct bt_instance_ref blue = {.service = "shop", .slot = "blue"};
 
-static void on_done(void *arg, int result, const struct bt_err *err)
-{
-	(void)arg;
-	w.called = true;
-	w.result = result;
-	w.err = err ? *err : (struct bt_err){0};
-}
-
-static void on_progress(void *arg, const char *line)
-{
-	(void)arg;
-	size_t n = strlen(w.progress);
-	snprintf(w.progress + n, sizeof w.progress - n, "%s\n", line);
-}
-
-static void on_tick(evutil_socket_t fd, short what, void *arg)
-{
-	(void)fd;
-	(void)what;
-	(void)arg;
-}
-
-/* Runs the loop until the fact holds. */
 static bool until(bool (*fact)(void))
 {
-	int64_t end = bt_clock_boot_ms() + LIMIT_MS;
-	struct event *tick = event_new(w.base, -1, EV_PERSIST, on_tick, NULL);
-	event_add(tick, &(struct timeval){0, 10000});
-	bool held;
-	while (!(held = fact()) && bt_clock_boot_ms() < end)
-		event_base_loop(w.base, EVLOOP_ONCE);
-	event_free(tick);
-	return held;
-}
-
-static bool is_called(void)
-{
-	return w.called;
+	return answer_until(w.base, fact, LIMIT_MS);
 }
 
 static const struct bt_runtime_ops *rt(void)
@@ -103,7 +66,7 @@ static void agent_begins(void)
 		.state_dir = w.dir,
 		.host = "was1",
 		.shim_path = w.shim};
-	assert_int_equal(rt()->init(&w.env, &w.err), 0);
+	assert_int_equal(rt()->init(&w.env, &answer.err), 0);
 }
 
 static void agent_ends(void)
@@ -118,6 +81,7 @@ static int set_up(void **state)
 {
 	(void)state;
 	memset(&w, 0, sizeof w);
+	memset(&answer, 0, sizeof answer);
 	snprintf(w.dir, sizeof w.dir, "/tmp/baton-process-XXXXXX");
 	assert_non_null(mkdtemp(w.dir));
 	ssize_t n = readlink("/proc/self/exe", w.shim, sizeof w.shim - 1);
@@ -151,17 +115,17 @@ static int set_up(void **state)
 
 static void finish(struct bt_op *op)
 {
-	w.called = false;
+	answer.called = false;
 	assert_non_null(op);
-	assert_true(until(is_called));
+	assert_true(until(answer_called));
 }
 
 static void stop(void)
 {
-	w.called = false;
-	w.progress[0] = 0;
+	answer.called = false;
+	answer.progress[0] = 0;
 	struct bt_op *op = rt()->stop(&blue, &w.service, on_progress, on_done, NULL);
-	assert_false(w.called);
+	assert_false(answer.called);
 	finish(op);
 }
 
@@ -192,17 +156,17 @@ static int start_release(uint32_t release)
 		.service = &w.service,
 		.secrets = &w.secret,
 		.n_secrets = 1};
-	w.called = false;
+	answer.called = false;
 	struct bt_op *op = rt()->start(&rq, on_done, NULL);
-	assert_false(w.called);
+	assert_false(answer.called);
 	finish(op);
-	return w.result;
+	return answer.result;
 }
 
 static void start(void)
 {
 	if (start_release(7) < 0)
-		fail_msg("start: %s", w.err.text);
+		fail_msg("start: %s", answer.err.text);
 }
 
 static struct bt_seen_instance seen_with(struct bt_arena *a)
@@ -342,11 +306,11 @@ static void test_life(void **state)
 	assert_int_equal(start_release(7), 0); /* the same again is done */
 	assert_int_equal(seen().pid, s.pid);
 	assert_int_equal(start_release(8), BT_E_EXISTS);
-	has(w.err.text, "release 7");
+	has(answer.err.text, "release 7");
 
 	stop();
-	assert_int_equal(w.result, 0);
-	has(w.progress, "TERM sent to pid");
+	assert_int_equal(answer.result, 0);
+	has(answer.progress, "TERM sent to pid");
 	assert_true(gone(s.pid));
 	assert_false(listens());
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
@@ -354,7 +318,7 @@ static void test_life(void **state)
 	snprintf(dir, sizeof dir, "%s/instances/shop/blue", w.dir);
 	assert_false(bt_fs_exists(dir));
 	stop(); /* what is absent is stopped */
-	assert_int_equal(w.result, 0);
+	assert_int_equal(answer.result, 0);
 }
 
 static void test_exits_at_once(void **state)
@@ -362,24 +326,24 @@ static void test_exits_at_once(void **state)
 	(void)state;
 	command("/bin/sh", "-c", "echo first; echo 'Error: Unable to access jarfile'; exit 3");
 	assert_int_equal(start_release(7), BT_E_FAILED);
-	has(w.err.text, "exited at once: exit code 3: Error: Unable to access jarfile");
+	has(answer.err.text, "exited at once: exit code 3: Error: Unable to access jarfile");
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 	command("/bin/sh", "-c", "kill -SEGV $$");
 	assert_int_equal(start_release(7), BT_E_FAILED);
-	has(w.err.text, "signal 11");
-	has(w.err.text, "its log is empty");
+	has(answer.err.text, "signal 11");
+	has(answer.err.text, "its log is empty");
 	command("/nowhere/java", "-jar", "x.jar");
 	assert_int_equal(start_release(7), BT_E_FAILED);
-	has(w.err.text, "run /nowhere/java: No such file or directory");
+	has(answer.err.text, "run /nowhere/java: No such file or directory");
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 	command("/bin/sleep", "1000", NULL);
 	w.service.run.dir = "/nowhere";
 	assert_int_equal(start_release(7), BT_E_FAILED);
-	has(w.err.text, "working directory /nowhere");
+	has(answer.err.text, "working directory /nowhere");
 	w.service.run.dir = NULL;
 	w.service.run.user = "nobody-of-that-name";
 	assert_int_equal(start_release(7), BT_E_CONFIG);
-	has(w.err.text, "nobody-of-that-name");
+	has(answer.err.text, "nobody-of-that-name");
 }
 
 static void test_port_held(void **state)
@@ -395,9 +359,9 @@ static void test_port_held(void **state)
 	snprintf(pid, sizeof pid, "test_process (pid %d)", (int)getpid());
 	command("/bin/sleep", "1000", NULL);
 	assert_int_equal(start_release(7), BT_E_FAILED);
-	has(w.err.text, "port ");
-	has(w.err.text, " is held by");
-	has(w.err.text, pid);
+	has(answer.err.text, "port ");
+	has(answer.err.text, " is held by");
+	has(answer.err.text, pid);
 	assert_string_equal(seen().holder, pid);
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 	close(fd);
@@ -411,9 +375,9 @@ static void test_port_held(void **state)
 	pid_t app = seen().pid;
 	assert_string_equal(seen().holder, pid);
 	stop();
-	assert_int_equal(w.result, BT_E_FAILED);
-	has(w.err.text, "still held by");
-	has(w.err.text, pid);
+	assert_int_equal(answer.result, BT_E_FAILED);
+	has(answer.err.text, "still held by");
+	has(answer.err.text, pid);
 	assert_true(gone(app));
 	close(fd);
 }
@@ -437,7 +401,7 @@ static void test_agent_restart(void **state)
 	assert_int_equal(shim_pid(), shim);
 	assert_int_equal(start_release(7), 0);
 	stop();
-	assert_int_equal(w.result, 0);
+	assert_int_equal(answer.result, 0);
 	assert_true(gone(s.pid));
 }
 
@@ -514,7 +478,7 @@ static void test_all_killed(void **state)
 	kill(s.pid, SIGKILL);
 	agent_begins();
 	stop();
-	assert_int_equal(w.result, 0);
+	assert_int_equal(answer.result, 0);
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 }
 
@@ -640,7 +604,7 @@ static void test_strays(void **state)
 	start();
 	assert_true(until(all_forked));
 	stop();
-	assert_int_equal(w.result, 0);
+	assert_int_equal(answer.result, 0);
 	forked_are_gone();
 }
 
@@ -655,7 +619,7 @@ static void test_strays_of_adopted(void **state)
 	kill(old_shim, SIGKILL);
 	assert_true(until(is_adopted));
 	stop();
-	assert_int_equal(w.result, 0);
+	assert_int_equal(answer.result, 0);
 	forked_are_gone();
 }
 
@@ -688,7 +652,7 @@ static void test_back_off(void **state)
 	assert_true(until(is_crashing));
 	int restarts = seen().restarts;
 	stop();
-	assert_int_equal(w.result, 0);
+	assert_int_equal(answer.result, 0);
 	assert_true(restarts <= 4 + (bt_clock_boot_ms() - began) / 400);
 }
 
@@ -708,12 +672,12 @@ static void test_kill_after_term(void **state)
 	assert_true(until(log_is_ready));
 	pid_t pid = seen().pid;
 	stop();
-	assert_int_equal(w.result, 0);
+	assert_int_equal(answer.result, 0);
 	assert_true(gone(pid));
 	assert_true(log_has("got USR1\ngot TERM\n"));
-	has(w.progress, "USR1 sent");
-	has(w.progress, "TERM sent");
-	has(w.progress, "KILL sent");
+	has(answer.progress, "USR1 sent");
+	has(answer.progress, "TERM sent");
+	has(answer.progress, "KILL sent");
 	assert_true(log_has("signal 9"));
 }
 
@@ -759,26 +723,26 @@ static void test_shim_killed_at_any_moment(void **state)
 			.service = &w.service};
 		int kill_at = (int)(rand_r(&seed) % 24);
 		bool stopping = rand_r(&seed) % 2;
-		w.called = false;
+		answer.called = false;
 		struct bt_op *op = stopping ? NULL : rt()->start(&rq, on_done, NULL);
 		if (stopping) {
 			start();
-			w.called = false;
+			answer.called = false;
 			op = rt()->stop(&blue, &w.service, NULL, on_done, NULL);
 		}
 		assert_non_null(op);
 		struct event *tick = event_new(w.base, -1, EV_PERSIST, on_tick, NULL);
 		event_add(tick, &(struct timeval){0, 1000});
-		for (int i = 0; i < kill_at && !w.called; i++)
+		for (int i = 0; i < kill_at && !answer.called; i++)
 			event_base_loop(w.base, EVLOOP_ONCE);
 		event_free(tick);
 		if (bt_proc_each(find_shim, &shim))
 			kill(shim, SIGKILL);
-		assert_true(until(is_called));
-		if (w.result == 0 && !stopping)
+		assert_true(until(answer_called));
+		if (answer.result == 0 && !stopping)
 			assert_true(until(is_running));
 		stop();
-		assert_int_equal(w.result, 0);
+		assert_int_equal(answer.result, 0);
 		assert_int_equal(seen().state, BT_RUN_ABSENT);
 		assert_false(bt_proc_each(find_marked, marker));
 	}
@@ -813,7 +777,7 @@ static void test_shim_dies_unheard(void **state)
 			"kill -9 $(tr '\\0' '\\n' <\"$1/status\" | sed -n 's/^shim_pid=//p')\n"
 			"echo not a word; exit 3\n");
 	assert_true(start_release(7) < 0);
-	has(w.err.text, "start shop/blue: not a word");
+	has(answer.err.text, "start shop/blue: not a word");
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 	assert_false(is_marked_there());
 	bt_process.env.shim_path = w.shim;
@@ -856,16 +820,16 @@ static void test_shim_comes_late(void **state)
 		.artifact = "x",
 		.release_dir = w.dir,
 		.service = &w.service};
-	w.called = false;
+	answer.called = false;
 	assert_non_null(rt()->start(&rq, on_done, NULL));
 	assert_true(until(is_asked_often));
-	assert_false(w.called);
+	assert_false(answer.called);
 	assert_int_equal(seen().state, BT_RUN_STOPPING);
 	snprintf(path, sizeof path, "%s/go", w.dir);
 	assert_int_equal(bt_fs_write_atomic(path, "", 0, 0600, NULL), 0);
-	assert_true(until(is_called));
-	assert_true(w.result < 0);
-	has(w.err.text, "start shop/blue: ");
+	assert_true(until(answer_called));
+	assert_true(answer.result < 0);
+	has(answer.err.text, "start shop/blue: ");
 	assert_true(until(is_over));
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 	assert_false(is_marked_there());
@@ -934,14 +898,14 @@ static void test_cancel(void **state)
 		.artifact = "x",
 		.release_dir = w.dir,
 		.service = &w.service};
-	w.called = false;
+	answer.called = false;
 	bt_op_cancel(rt()->start(&rq, on_done, NULL));
 	assert_true(until(is_running));
 	bt_op_cancel(rt()->stop(&blue, &w.service, NULL, on_done, NULL));
 	assert_int_equal(seen().state, BT_RUN_STOPPING);
 	assert_int_equal(start_release(7), BT_E_REFUSED);
 	stop();
-	assert_int_equal(w.result, 0);
+	assert_int_equal(answer.result, 0);
 }
 
 static void test_user_and_limits(void **state)
@@ -973,8 +937,8 @@ static void test_user_and_limits(void **state)
 	release_dir = closed;
 	assert_int_equal(start_release(7), BT_E_REFUSED);
 	release_dir = NULL;
-	has(w.err.text, "'nobody' cannot enter /tmp/baton-process-");
-	has(w.err.text, "/closed (mode 0700)");
+	has(answer.err.text, "'nobody' cannot enter /tmp/baton-process-");
+	has(answer.err.text, "/closed (mode 0700)");
 }
 
 /* ---- logs ----------------------------------------------------------------------------------- */
