@@ -681,6 +681,14 @@ size_t bt_exec_recover(struct bt_exec *x)
 	return n;
 }
 
+size_t bt_exec_busy(const struct bt_exec *x)
+{
+	size_t n = 0;
+	for (const struct bt_job *j = x->jobs; j; j = j->next)
+		n += bt_task_info(j->kind)->effect;
+	return n;
+}
+
 size_t bt_exec_running(const struct bt_exec *x)
 {
 	return x->n;

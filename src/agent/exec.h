@@ -78,6 +78,7 @@ int bt_exec_command(struct bt_exec *x, const json_t *command, struct bt_err *err
 /* After a start: goes on with what the ledger holds open. Returns how many. */
 size_t bt_exec_recover(struct bt_exec *x);
 size_t bt_exec_running(const struct bt_exec *x);
+size_t bt_exec_busy(const struct bt_exec *x); /* those that change something */
 /* {"log":…,"observation":…} kept for a result; NULL where none is. The caller decrefs. */
 json_t *bt_exec_extras(const struct bt_exec *x, const struct bt_command_key *key);
 void bt_exec_forget_extras(const struct bt_exec *x, const struct bt_command_key *key);

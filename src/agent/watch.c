@@ -96,6 +96,7 @@ static void round_done(struct bt_watch *w)
 		l->env.address, "agent_version", l->env.version, "free_bytes",
 		(json_int_t)free_bytes, "services", w->services, "produced",
 		(json_int_t)w->produced);
+	json_object_set_new(body, "busy", json_integer((json_int_t)bt_exec_busy(l->exec)));
 	const char *trouble = bt_ledger_file_trouble(l->env.exec->ledger);
 	if (trouble)
 		json_object_set_new(body, "trouble", json_string(trouble));

@@ -278,6 +278,7 @@ void bt_api_hello(struct bt_http_exchange *x, void *arg)
 	h->protocol = wire;
 	bt_host_touch(h);
 	bt_txn_add(t, BT_SQL_HOST_SEEN, h->name, address, version, wire, h->seen_wall_ms);
+	h->busy = -1;
 	bt_upgrades_hello(s, h, body);
 	struct hello *o = bt_calloc(1, sizeof *o);
 	bool same = bt_streq(store, bt_store_id(s->store));
@@ -494,6 +495,7 @@ void bt_api_observation(struct bt_http_exchange *x, void *arg)
 	if (!body)
 		return;
 	bt_host_touch(h);
+	h->busy = json_integer_value(json_object_get(body, "busy")); /* an older agent: 0 */
 	json_t *free_bytes = json_object_get(body, "free_bytes");
 	if (json_is_integer(free_bytes))
 		h->free_bytes = json_integer_value(free_bytes);

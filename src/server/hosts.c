@@ -26,6 +26,7 @@ struct bt_host *bt_host_add(struct bt_server *s, const char *name)
 	h->name = bt_strdup(name);
 	h->contact_boot_ms = s->started_boot_ms;
 	h->outbox = bt_outbox_new(0);
+	h->busy = -1;
 	h->asks = json_array();
 	h->seen = json_object();
 	h->generations = json_object();

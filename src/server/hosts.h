@@ -10,6 +10,7 @@ struct bt_host {
 	int64_t seen_wall_ms;	 /* last contact; 0: never */
 	int64_t contact_boot_ms; /* last contact in this process, or its start */
 	bool revoked;
+	int64_t busy; /* tasks that change something, as last observed since hello; -1: not yet */
 	struct bt_outbox *outbox;
 	struct bt_http_exchange *poll; /* held open */
 	struct event *poll_timer;

@@ -219,14 +219,16 @@ static void on_world(void *arg, struct bt_world *w, const struct bt_err *err)
 	unsettled_free(u);
 }
 
-static bool all_connected(struct bt_server *s, const struct bt_service *service)
+/* And none is in the middle of a change that the server of before asked for: what it does now,
+ * the hosts cannot have seen. */
+static bool all_quiet(struct bt_server *s, const struct bt_service *service)
 {
 	const char **hosts = NULL;
 	bool all = true;
 	size_t n = bt_service_hosts(service, &hosts);
 	for (size_t i = 0; i < n; i++) {
 		const struct bt_host *h = bt_host_find(s, hosts[i]);
-		all = all && h && bt_host_connected(h) && h->poll;
+		all = all && h && bt_host_connected(h) && h->poll && h->busy == 0;
 	}
 	free(hosts);
 	return all;
@@ -240,7 +242,7 @@ void bt_restored_tick(struct bt_server *s)
 			continue;
 		if (!u->config && bt_config_service_from_json(svc->config, &u->config, NULL) < 0)
 			continue;
-		if (all_connected(s, &u->config->services[0]))
+		if (all_quiet(s, &u->config->services[0]))
 			u->gather = bt_gather_start(s, &u->config->services[0], svc->config,
 				bt_clock_boot_ms(), false, on_world, u);
 	}
