@@ -130,8 +130,9 @@ function away() {
 function tell() {
   const box = document.getElementById("away");
   box.hidden = false;
-  const words = t("away", {s: Math.max(0, Math.round((Date.now() - awaySince) / 1000))});
-  if (box.textContent !== words) box.textContent = words;
+  // told once; the seconds are for the eye
+  morph(box, [h("span", {}, t("away")), h("span", {"aria-hidden": "true"},
+    ` (${t("time.s", {n: Math.max(0, Math.round((Date.now() - awaySince) / 1000))})})`)]);
 }
 
 function back() {

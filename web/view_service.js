@@ -1,5 +1,5 @@
 // One service: its slots on its hosts, its releases, its runs, and what its instances write.
-import {get, post, Stream, text} from "./api.js";
+import {end, get, post, Stream, text} from "./api.js";
 import {ask} from "./dialog.js";
 import {eachFrame, h, morph} from "./dom.js";
 import {bytes, when} from "./format.js";
@@ -27,6 +27,22 @@ export function service({root, title, app, args: [name]}) {
       act: async ({choice}) => (await post(`${path}/rollback`, {to: choice})).id,
     });
     if (id) location.hash = `#/runs/${id}`;
+  }
+
+  async function lock() {
+    await ask({title: t("lock.title", {service: name}), words: [t("lock.words")], yes: t("lock.button"), why: true,
+      act: async ({why}) => {
+        await post(`${path}/lock`, {why: why || t("lock.nowhy")});
+        load();
+      }});
+  }
+
+  async function unlock() {
+    await ask({title: t("unlock.title", {service: name}), words: [t("unlock.words", s.locked)], yes: t("unlock.button"),
+      act: async () => {
+        await end(`${path}/lock`);
+        load();
+      }});
   }
 
   async function readLog(slot) {
@@ -90,12 +106,16 @@ export function service({root, title, app, args: [name]}) {
       h("div", {class: "title"},
         h("div", {}, h("p", {class: "crumb"}, h("a", {href: "#/"}, t("menu.services"))), h("h1", {}, name)),
         h("div", {class: "buttons"},
+          app.may("deployer") && (s.locked ? h("button", {id: "unlock", onclick: unlock}, t("unlock.button"))
+            : h("button", {id: "lock", onclick: lock}, `${t("lock.button")} …`)),
           app.may("deployer") && s.release && !run && s.rollback_to &&
             h("button", {class: "danger", id: "rollback", onclick: rollback}, t("rollback.button")))),
       h("p", {class: "lead", "data-key": "lead"}, h("strong", {}, s.release ? s.release.version : t("service.nothing")), " ",
         h("span", {class: "muted"}, s.live?.why || "")),
       run && h("p", {"data-key": "now", class: "banner busy"}, badge(stateOf(run)), " ",
         h("a", {href: `#/runs/${run.id}`}, t("service.see", {id: run.id, change: run.version || ""}))),
+      s.locked && h("p", {class: "banner warn", "data-key": "locked"}, t("lock.is", {...s.locked, since: when(s.locked.since)})),
+      s.frozen && h("p", {class: "banner warn", "data-key": "frozen"}, t("freeze.is", {...s.frozen, until: when(s.frozen.until)})),
       s.trouble && h("p", {class: "banner bad", "data-key": "trouble"}, s.trouble),
       (s.balancers || []).filter((b) => b.trouble).map((b) => h("p", {class: "banner bad", "data-key": `b-${b.host}`}, `nginx/${b.host}: ${b.trouble}`)),
       h("div", {class: "card picture wide", "data-key": "picture"}, traffic(s)),

@@ -25,6 +25,8 @@ export function services({root, title, app}) {
         h("p", {class: "version"}, s.release ? s.release.version : t("service.nothing")),
         run ? h("a", {class: "now", href: `#/runs/${run.id}`}, badge(stateOf(run)), ` ${t("service.deploying", {version: run.version || ""})}`)
           : null,
+        (s.locked || s.frozen) && h("p", {}, h("span", {class: "badge warn"}, h("span", {class: "sign", "aria-hidden": "true"}, "⊘"),
+          t(s.locked ? "lock.badge" : "freeze.badge"))),
         h("dl", {class: "facts"},
           h("dt", {}, t("service.slot")), h("dd", {}, few((s.slots || []).filter((x) => x.in).map((x) =>
             hosts.length > 1 ? `${x.host}/${x.slot}` : x.slot))),

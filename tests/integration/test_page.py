@@ -117,6 +117,19 @@ def test_files_come_gzipped_with_an_etag_and_a_strict_policy(house):
     assert status == 400 and b"gzip" in body
 
 
+def test_events_from_now_begin_with_the_cursor_they_go_on_from(house):
+    def first(after):
+        request = urllib.request.Request(f"{house.url}/v1/events?after={after}",
+                                         headers={"Authorization": f"Bearer {house.token}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            lines = [answer.readline().decode().strip() for _ in range(3)]
+        return int(lines[0].removeprefix("id: ")), lines[1], json.loads(lines[2].removeprefix("data: "))["cursor"]
+
+    newest, event, cursor = first("now")
+    assert event == "event: begin" and newest == cursor > 10
+    assert first(5) == (5, "event: begin", 5)
+
+
 # ---- who comes in
 
 
@@ -137,6 +150,15 @@ def test_a_link_logs_in_once_and_leaves_nothing_behind(page, house):
     page.open(link)
     page.see(".error", "used already")
     assert house.api("GET", "/v1/audit")[1]["audit"][0]["what"] == "log in"
+
+
+def test_no_more_links_are_kept_than_anybody_needs(house):
+    links = [house.api("POST", "/v1/login-links", {})[1]["path"].split("=")[1] for _ in range(65)]
+    status, answer = house.api("POST", "/v1/session", {"link": links[0]})
+    assert status == 401 and "baton page" in answer["error"]["message"]
+    assert house.api("POST", "/v1/session", {"link": links[-1]})[0] == 201
+    assert house.api("POST", "/v1/session", {"link": links[-1]})[0] == 401
+    assert house.api("POST", "/v1/session", {})[0] == 400
 
 
 def test_a_token_logs_in_and_a_wrong_one_says_so(page, house):
