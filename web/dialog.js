@@ -4,7 +4,7 @@ import {h} from "./dom.js";
 import {t} from "./text.js";
 
 /** ask({title, words: [...], yes, danger, choices, why, act}) → what act returned; null when the reader says no.
- *  choices: what to choose from; why: asks for a reason too. act({choice, why}): done before the dialog
+ *  choices: what to choose from; why: asks for a reason too ("needed": and wants one). act({choice, why}): done before the dialog
  *  closes; an error it throws is shown and the dialog stays. */
 export function ask({title, words, yes, danger, choices, why, act}) {
   return new Promise((resolve) => {
@@ -12,13 +12,13 @@ export function ask({title, words, yes, danger, choices, why, act}) {
     const error = h("p", {class: "error", role: "alert", hidden: true});
     const choice = choices && h("select", {id: "choice", name: "choice"},
       choices.map((c) => h("option", {value: c.value, selected: c.selected}, c.label)));
-    const reason = why && h("input", {id: "why", name: "why", maxlength: 160, autocomplete: "off"});
+    const reason = why && h("input", {id: "why", name: "why", maxlength: 160, autocomplete: "off", required: why === "needed"});
     const ok = h("button", {type: "submit", class: danger ? "danger" : "primary"}, yes);
     const form = h("form", {method: "dialog"},
       h("h2", {id: "asked"}, title),
       words.map((w) => h("p", {}, w)),
       choice && h("p", {}, h("label", {for: "choice"}, t("ask.release")), choice),
-      reason && h("p", {}, h("label", {for: "why"}, t("ask.why")), reason),
+      reason && h("p", {}, h("label", {for: "why"}, t(why === "needed" ? "ask.why-needed" : "ask.why")), reason),
       error,
       h("div", {class: "buttons"}, h("button", {type: "button", onclick: () => dialog.close()}, t("ask.no")), ok));
     const dialog = h("dialog", {"aria-labelledby": "asked"}, form);

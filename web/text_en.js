@@ -84,6 +84,7 @@ export const en = {
   "rollback.yes": "Roll back",
   "ask.release": "Release",
   "ask.why": "Why (optional, recorded with your name)",
+  "ask.why-needed": "Why (recorded with your name)",
   "ask.no": "Cancel",
 
   "lock.button": "Lock",
@@ -91,7 +92,6 @@ export const en = {
   "lock.is": "Locked by {by} since {since}: {why}",
   "lock.title": "Lock {service}",
   "lock.words": "Deployments and rollbacks of this service are refused until somebody unlocks it. A run that is under way is not touched.",
-  "lock.nowhy": "no reason was given",
   "unlock.button": "Unlock",
   "unlock.title": "Unlock {service}",
   "unlock.words": "{by} locked it: {why}. It may be deployed again after this.",

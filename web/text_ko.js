@@ -84,6 +84,7 @@ export const ko = {
   "rollback.yes": "롤백",
   "ask.release": "릴리스",
   "ask.why": "이유 (선택, 이름과 함께 기록됩니다)",
+  "ask.why-needed": "이유 (이름과 함께 기록됩니다)",
   "ask.no": "취소",
 
   "lock.button": "잠그기",
@@ -91,7 +92,6 @@ export const ko = {
   "lock.is": "{by}이(가) {since}부터 잠갔습니다: {why}",
   "lock.title": "{service} 잠그기",
   "lock.words": "누군가 풀 때까지 이 서비스의 배포와 롤백을 거부합니다. 이미 진행 중인 배포에는 영향이 없습니다.",
-  "lock.nowhy": "이유를 적지 않음",
   "unlock.button": "잠금 풀기",
   "unlock.title": "{service} 잠금 풀기",
   "unlock.words": "{by}이(가) 잠갔습니다: {why}. 풀고 나면 다시 배포할 수 있습니다.",

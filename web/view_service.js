@@ -30,9 +30,9 @@ export function service({root, title, app, args: [name]}) {
   }
 
   async function lock() {
-    await ask({title: t("lock.title", {service: name}), words: [t("lock.words")], yes: t("lock.button"), why: true,
+    await ask({title: t("lock.title", {service: name}), words: [t("lock.words")], yes: t("lock.button"), why: "needed",
       act: async ({why}) => {
-        await post(`${path}/lock`, {why: why || t("lock.nowhy")});
+        await post(`${path}/lock`, {why});
         load();
       }});
   }
@@ -115,7 +115,7 @@ export function service({root, title, app, args: [name]}) {
       run && h("p", {"data-key": "now", class: "banner busy"}, badge(stateOf(run)), " ",
         h("a", {href: `#/runs/${run.id}`}, t("service.see", {id: run.id, change: run.version || ""}))),
       s.locked && h("p", {class: "banner warn", "data-key": "locked"}, t("lock.is", {...s.locked, since: when(s.locked.since)})),
-      s.frozen && h("p", {class: "banner warn", "data-key": "frozen"}, t("freeze.is", {...s.frozen, until: when(s.frozen.until)})),
+      s.frozen && h("p", {class: "banner warn", "data-key": "frozen"}, t("freeze.is", {...s.frozen, until: Number.isNaN(Date.parse(s.frozen.until)) ? s.frozen.until : when(s.frozen.until)})),
       s.trouble && h("p", {class: "banner bad", "data-key": "trouble"}, s.trouble),
       (s.balancers || []).filter((b) => b.trouble).map((b) => h("p", {class: "banner bad", "data-key": `b-${b.host}`}, `nginx/${b.host}: ${b.trouble}`)),
       h("div", {class: "card picture wide", "data-key": "picture"}, traffic(s)),

@@ -333,6 +333,27 @@ def test_a_run_that_needs_a_person_goes_on_when_one_says_so(page, house):
         house.config(deploy={"bake": "1s", "hooks": {}}, health=HEALTH, run=RUN)
 
 
+def test_a_service_is_locked_and_unlocked(page, house):
+    serves = house.ask()
+    page.open(house.url + "/#/services/shop")
+    page.click("#lock")
+    page.see("dialog", "refused until somebody unlocks")
+    page.click("dialog button[type=submit]")            # not without a reason
+    page.see("#why").send_keys("the database moves", Keys.ENTER)
+    page.see(".banner.warn", "the database moves")
+    page.screen("service-locked")
+    refused = house.deploy("locked-out")
+    assert refused.returncode != 0 and "the database moves" in refused.stderr and house.ask() == serves
+    page.open(house.url + "/#/")
+    page.see(".service .badge.warn", "locked")
+    page.click(".service h2 a")
+    page.click("#unlock")
+    page.see("dialog", "the database moves")
+    page.click("dialog button[type=submit]")
+    page.see("#lock")
+    assert house.api("GET", "/v1/audit?service=shop")[1]["audit"][0]["what"] == "unlock"
+
+
 def test_by_keyboard_alone_from_the_services_to_a_rollback(page, house):
     deployed(house, "v6")
     target = house.service()["rollback_to"]["version"]
