@@ -226,6 +226,7 @@ export const en = {
   "purpose.deploy": "Deployment",
   "purpose.rollback": "Rollback",
   "purpose.retire": "Retire",
+  "purpose.prune": "Prune",
 
   "stage.before": "before",
   "stage.before the switch": "before the switch",

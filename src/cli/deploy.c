@@ -44,6 +44,12 @@ static void add_by(json_t *body, const struct bt_cli *cli)
 	json_object_set_new(body, "by", by);
 }
 
+static void add_switch(json_t *body, const char *key, bool on)
+{
+	if (on)
+		json_object_set_new(body, key, json_true());
+}
+
 static int make_body(struct deploy *d, struct bt_err *err)
 {
 	json_t *secrets = NULL, *files = NULL;
@@ -54,8 +60,9 @@ static int make_body(struct deploy *d, struct bt_err *err)
 		json_decref(files);
 		return r;
 	}
-	d->body = json_pack("{s:o, s:b, s:b}", "env_secrets", secrets, "keep_secrets", (int)d->keep,
-		"force", (int)bt_cli_has(d->cli, "force"));
+	d->body = json_pack("{s:o}", "env_secrets", secrets);
+	add_switch(d->body, "keep_secrets", d->keep);
+	add_switch(d->body, "force", bt_cli_has(d->cli, "force"));
 	if (!d->stored)
 		json_object_update_new(
 			d->body, json_pack("{s:o, s:o}", "config",
@@ -260,8 +267,8 @@ int bt_cmd_rollback(struct bt_cli *cli, struct bt_err *err)
 	const char *to = bt_cli_get(cli, "to"), *version = NULL;
 	BT_FREE char *service = bt_url_escape(cli->args[0]);
 	BT_FREE char *path = bt_asprintf("/v1/services/%s/rollback", service);
-	BT_JSON json_t *body =
-		json_pack("{s:s?, s:b}", "to", to, "force", (int)bt_cli_has(cli, "force"));
+	BT_JSON json_t *body = json_pack("{s:s?}", "to", to);
+	add_switch(body, "force", bt_cli_has(cli, "force"));
 	int r = bt_client_open(cli, &c, err);
 	if (r < 0)
 		return r;

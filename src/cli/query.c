@@ -158,32 +158,6 @@ int bt_cmd_history(struct bt_cli *cli, struct bt_err *err)
 	return 0;
 }
 
-int bt_cmd_releases(struct bt_cli *cli, struct bt_err *err)
-{
-	BT_CLIENT struct bt_client *c = NULL;
-	BT_JSON json_t *j = NULL;
-	BT_FREE char *name = bt_url_escape(cli->args[0]);
-	BT_FREE char *path = bt_asprintf("/v1/services/%s/releases", name);
-	int r = bt_answer_get(cli, &c, path, &j, err);
-	if (r < 0 || bt_answer_as_json(cli, j))
-		return r;
-	BT_TABLE struct bt_table t = {0};
-	BT_TABLE_ROW(&t, "ID", "VERSION", "STATE", "SIZE", "CREATED", "SHA-256");
-	size_t i;
-	json_t *one;
-	json_array_foreach (json_object_get(j, "releases"), i, one) {
-		char id[32], created[32], size[32];
-		bt_answer_number(one, "id", id);
-		bt_answer_time(one, "created_at", created);
-		bt_size_format(json_integer_value(json_object_get(one, "size")), size);
-		BT_FREE char *digest = bt_strndup(bt_answer_text(one, "digest"), 12);
-		BT_TABLE_ROW(&t, id, bt_answer_text(one, "version"), bt_answer_text(one, "state"),
-			size, created, digest);
-	}
-	bt_table_print(&t);
-	return 0;
-}
-
 static int remove_host(struct bt_cli *cli, const char *host, struct bt_err *err)
 {
 	BT_CLIENT struct bt_client *c = NULL;

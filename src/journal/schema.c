@@ -100,6 +100,8 @@ static const char *const migrations[] = {
 	" NULL);"
 	"CREATE TABLE tickets(id INTEGER PRIMARY KEY AUTOINCREMENT, service TEXT NOT NULL, who TEXT"
 	" NOT NULL, since INTEGER NOT NULL);",
+	/* 7 → 8: releases whose artifact was removed */
+	"ALTER TABLE releases ADD COLUMN pruned_at INTEGER;",
 };
 
 int bt_schema_version(void)

@@ -50,19 +50,35 @@ BT_SQL_ROW(RELEASE_ADD, "isssissssbi", 0,
 BT_SQL_ROW(RELEASE_FILES_PUT, "ib", 0, "UPDATE releases SET files=?2 WHERE id=?1")
 BT_SQL_ROW(RELEASE_FILES, "i", 0, "SELECT files FROM releases WHERE id=?1")
 BT_SQL_ROW(RELEASE_STATE, "is", 0,
-	"UPDATE releases SET state=?2 WHERE id=?1 AND (?2='good' OR state='new')")
+	"UPDATE releases SET state=?2 WHERE id=?1 AND (?2='good' OR state='new')"
+	" AND marked_by IS NULL")
+/* what a person says holds against what runs say */
+BT_SQL_ROW(RELEASE_MARK, "isss", 0,
+	"UPDATE releases SET state=?2,marked_by=?3,marked_why=?4 WHERE id=?1")
+BT_SQL_ROW(RELEASES_PRUNED, "si", 0, "UPDATE releases SET pruned_at=nullif(?2,0) WHERE digest=?1")
+/* artifacts of a service's releases that none needs: the live one, the newest good ones, those of
+ * runs that have not ended, and every release of other services do */
+BT_SQL_ROW(ARTIFACTS_TO_PRUNE, "sii", 0,
+	"SELECT a.digest,a.size,group_concat(DISTINCT r.version) AS versions FROM artifacts a JOIN"
+	" releases r ON r.digest=a.digest WHERE r.service=?1 AND NOT EXISTS(SELECT 1 FROM releases"
+	" n WHERE n.digest=a.digest AND (n.service<>?1 OR n.id=?3 OR n.id IN (SELECT id FROM"
+	" releases WHERE service=?1 AND state='good' ORDER BY id DESC LIMIT ?2) OR EXISTS(SELECT 1"
+	" FROM deployments d WHERE d.end IS NULL AND n.id IN (d.release,d.old_release))))"
+	" GROUP BY a.digest LIMIT 1000")
 BT_SQL_ROW(RELEASE_GET, "i", 0,
 	"SELECT "
-	"id,service,version,digest,size,file_name,config,config_hash,secrets,state,created_at"
-	" FROM releases WHERE id=?1")
+	"id,service,version,digest,size,file_name,config,config_hash,secrets,state,created_at,by,"
+	"marked_by,marked_why,pruned_at FROM releases WHERE id=?1")
 BT_SQL_ROW(RELEASES_OF, "s", 0,
-	"SELECT id,version,digest,size,file_name,config_hash,state,created_at FROM releases"
-	" WHERE service=?1 ORDER BY id DESC LIMIT 1000")
+	"SELECT id,version,digest,size,file_name,config_hash,state,created_at,marked_by,marked_why,"
+	"pruned_at FROM releases WHERE service=?1 ORDER BY id DESC LIMIT 1000")
 BT_SQL_ROW(RELEASE_BY_VERSION, "ss", 0,
-	"SELECT id,version,digest,config_hash,state FROM releases WHERE service=?1 AND version=?2"
+	"SELECT id,version,digest,config_hash,state,marked_by,marked_why FROM releases WHERE "
+	"service=?1 AND version=?2"
 	" ORDER BY id DESC LIMIT 1")
 BT_SQL_ROW(RELEASES_GOOD, "si", 0,
-	"SELECT id FROM releases WHERE service=?1 AND state='good' ORDER BY id DESC LIMIT ?2")
+	"SELECT id FROM releases WHERE service=?1 AND state='good' AND pruned_at IS NULL ORDER BY "
+	"id DESC LIMIT ?2")
 BT_SQL_ROW(RELEASE_INFO, "", 0,
 	"SELECT r.service,r.version FROM services s JOIN releases r ON r.id=s.live_release"
 	" ORDER BY r.service LIMIT 10000")
@@ -99,7 +115,9 @@ BT_SQL_ROW(DEPLOYMENTS_OPEN, "", 0,
 	"SELECT * FROM deployments WHERE end IS NULL ORDER BY id LIMIT 10000")
 BT_SQL_ROW(DEPLOYMENT_BEFORE, "si", 0,
 	"SELECT old_release FROM deployments WHERE service=?1 AND release=?2 AND end='done' AND"
-	" old_release>0 AND old_release<>?2 ORDER BY id DESC LIMIT 1")
+	" old_release>0 AND old_release<>?2 AND NOT EXISTS(SELECT 1 FROM releases r WHERE"
+	" r.id=old_release AND (r.state='bad' OR r.pruned_at IS NOT NULL)) ORDER BY id DESC LIMIT "
+	"1")
 BT_SQL_ROW(DEPLOYMENT_TOTALS, "", 0,
 	"SELECT service,strategy,result,sum(n) AS n,sum(ms) AS ms FROM"
 	" (SELECT service,strategy,end AS result,count(*) AS n,"

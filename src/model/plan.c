@@ -13,9 +13,9 @@
 enum { MAX_STAGES = 10000, MAX_TEXT = 2048, MAX_NOTES = 1000, MAX_WORDS = 1000, MAX_VALUE = 32768 };
 #define MAX_MS ((int64_t)400 * 86400000)
 
-static const struct bt_enum purposes = {
-	(const struct bt_enum_name[]){{"deploy", BT_PLAN_DEPLOY}, {"rollback", BT_PLAN_ROLLBACK},
-		{"retire", BT_PLAN_RETIRE}, {"adopt", BT_PLAN_ADOPT}, {NULL, 0}}};
+static const struct bt_enum purposes = {(const struct bt_enum_name[]){{"deploy", BT_PLAN_DEPLOY},
+	{"rollback", BT_PLAN_ROLLBACK}, {"retire", BT_PLAN_RETIRE}, {"adopt", BT_PLAN_ADOPT},
+	{"prune", BT_PLAN_PRUNE}, {NULL, 0}}};
 
 const char *bt_plan_purpose_name(enum bt_plan_purpose p)
 {

@@ -73,7 +73,18 @@ struct bt_stage {
 	bool closing;
 };
 
-enum bt_plan_purpose { BT_PLAN_DEPLOY, BT_PLAN_ROLLBACK, BT_PLAN_RETIRE, BT_PLAN_ADOPT };
+enum bt_plan_purpose {
+	BT_PLAN_DEPLOY,
+	BT_PLAN_ROLLBACK,
+	BT_PLAN_RETIRE,
+	BT_PLAN_ADOPT,
+	BT_PLAN_PRUNE
+};
+/* Whether the run leaves what serves as it is, and its config, too. */
+static inline bool bt_plan_only_cleans(enum bt_plan_purpose p)
+{
+	return p == BT_PLAN_RETIRE || p == BT_PLAN_PRUNE;
+}
 const char *bt_plan_purpose_name(enum bt_plan_purpose p);
 
 struct bt_plan {
@@ -81,7 +92,7 @@ struct bt_plan {
 	enum bt_plan_purpose purpose;
 	const char *service;
 	enum bt_strategy strategy;
-	uint32_t release;     /* the one that shall serve at the end; 0 for RETIRE */
+	uint32_t release;     /* the one that shall serve at the end; 0 for RETIRE, PRUNE */
 	uint32_t old_release; /* the one that serves now; 0: nothing */
 	const struct bt_plan_release *releases;
 	size_t n_releases;

@@ -180,7 +180,7 @@ int bt_build_begin(struct bt_build *b, const struct bt_plan_request *rq,
 	p->continue_n = s->deploy.continue_n;
 	p->timeout_ms = purpose == BT_PLAN_DEPLOY ? s->deploy.timeout_ms : 0;
 	p->on_drain_timeout = s->deploy.on_drain_timeout;
-	p->release = purpose == BT_PLAN_RETIRE ? 0 : rq->release.id;
+	p->release = purpose == BT_PLAN_RETIRE || purpose == BT_PLAN_PRUNE ? 0 : rq->release.id;
 	add_release(b, p->release, rq->release.version, rq->release.digest);
 	add_hosts(b);
 	add_instances(b);

@@ -156,6 +156,19 @@ static int retire(struct bt_build *b, struct bt_err *err)
 	return 0;
 }
 
+int bt_plan_prune(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err)
+{
+	struct bt_build b;
+	int r = bt_build_begin(&b, rq, BT_PLAN_PRUNE, err);
+	if (r < 0)
+		return r;
+	b.plan->on_failure =
+		BT_ON_FAILURE_CONTINUE; /* one host's disk is no reason to spare others */
+	b.plan->continue_n = BT_PLAN_MAX_INSTANCES;
+	bt_build_prune_stage(&b);
+	return finish(&b, 0, ret, err);
+}
+
 int bt_plan_retire(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err)
 {
 	struct bt_build b;

@@ -35,6 +35,9 @@ int bt_plan_adopt(const struct bt_plan_request *rq, struct bt_plan **ret, struct
 /* Stop instances that run and are not in rotation (a warm slot whose time has passed). */
 int bt_plan_retire(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
 
+/* Remove releases that are no longer kept from every host of the service. */
+int bt_plan_prune(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
+
 /* Which slot is live and who said so: `why` is one sentence. Shared with `status`.
  * 0: *ret_slot index into service->run.slots, or -1 where nothing serves; the first in rotation
  * where several serve one release (as rolling does).

@@ -239,13 +239,15 @@ static void print_head(const struct bt_plan *p, struct bt_str *out)
 	const char *strategy = bt_enum_name(&bt_enum_strategy, p->strategy);
 	if (p->purpose == BT_PLAN_RETIRE)
 		bt_str_addf(out, "retire what no longer serves of %s", p->service);
+	else if (p->purpose == BT_PLAN_PRUNE)
+		bt_str_addf(out, "remove what is no longer kept of %s", p->service);
 	else if (p->release)
 		bt_str_addf(out, "%s %s %s (%s)",
 			p->purpose == BT_PLAN_DEPLOY ? "deploy" : "roll back to", p->service,
 			version(p, p->release), strategy);
 	else
 		bt_str_addf(out, "roll back %s to nothing (%s)", p->service, strategy);
-	if (p->old_release && p->purpose != BT_PLAN_RETIRE)
+	if (p->old_release && !bt_plan_only_cleans(p->purpose))
 		bt_str_addf(out, ", %s %s",
 			p->old_release == p->release ? "starting anew" : "in place of",
 			version(p, p->old_release));

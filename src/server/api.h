@@ -6,10 +6,14 @@
 /* api_services.c */
 void bt_api_services(struct bt_http_exchange *x, void *arg);
 void bt_api_service(struct bt_http_exchange *x, void *arg);
-void bt_api_releases(struct bt_http_exchange *x, void *arg);
 void bt_api_service_rollback(struct bt_http_exchange *x, void *arg);
 void bt_api_service_adopt(struct bt_http_exchange *x, void *arg);
 void bt_api_service_restart(struct bt_http_exchange *x, void *arg);
+/* api_releases.c */
+void bt_api_releases(struct bt_http_exchange *x, void *arg);
+void bt_api_release(struct bt_http_exchange *x, void *arg);
+void bt_api_release_mark(struct bt_http_exchange *x, void *arg);
+void bt_api_prune(struct bt_http_exchange *x, void *arg);
 /* api_config.c */
 void bt_api_config(struct bt_http_exchange *x, void *arg);
 void bt_api_apply(struct bt_http_exchange *x, void *arg);

@@ -195,6 +195,7 @@ static void on_loop(void *arg)
 		struct bt_txn *t = bt_txn_new();
 		bt_txn_add(t, BT_SQL_ARTIFACT_ADD, u->digest, u->size, u->file_name,
 			bt_clock_wall_ms());
+		bt_txn_add(t, BT_SQL_RELEASES_PRUNED, u->digest, (int64_t)0);
 		bt_store_commit(u->server->store, t, on_indexed, u);
 		return;
 	}

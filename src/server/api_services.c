@@ -1,4 +1,4 @@
-/* Services and their releases. */
+/* Services: what serves, and going back or anew. */
 #include "base/clock.h"
 #include "plan/scene.h"
 #include "server/api.h"
@@ -191,40 +191,19 @@ void bt_api_service(struct bt_http_exchange *x, void *arg)
 	bt_config_free(config);
 }
 
-void bt_api_releases(struct bt_http_exchange *x, void *arg)
-{
-	struct bt_server *s = arg;
-	struct bt_svc *svc = bt_api_find_service(s, x);
-	struct bt_err err;
-	json_t *rows = NULL, *row;
-	size_t i;
-	if (!svc)
-		return;
-	if (bt_store_select(s->store, &rows, &err, BT_SQL_RELEASES_OF, svc->name) < 0) {
-		bt_http_reply_error(x, &err);
-		return;
-	}
-	json_array_foreach (rows, i, row) {
-		bt_api_set_time(
-			row, "created_at", json_integer_value(json_object_get(row, "created_at")));
-		json_object_del(row, "config_hash");
-		json_object_set_new(row, "live",
-			json_boolean(json_integer_value(json_object_get(row, "id")) == svc->live));
-	}
-	bt_http_reply_json(x, 200, json_pack("{s:o}", "releases", rows));
-}
-
 void bt_api_service_rollback(struct bt_http_exchange *x, void *arg)
 {
 	BT_JSON json_t *body = NULL;
 	size_t n;
 	struct bt_err err;
 	const char *to = NULL, *service = bt_http_param(x, "service");
+	bool force = false;
 	(void)bt_http_body(x, &n);
 	if (n && !(body = bt_api_body(x)))
 		return;
 	if (bt_who_may(bt_who(x), service, &err) < 0 ||
-		(body && bt_json_str_opt(body, "to", &to, &err) < 0)) {
+		(body && (bt_json_str_opt(body, "to", &to, &err) < 0 ||
+				 bt_json_bool_opt(body, "force", &force, &err) < 0))) {
 		bt_http_reply_error(x, &err);
 		return;
 	}

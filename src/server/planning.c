@@ -29,6 +29,7 @@ struct bt_wish {
 	size_t n_sealed, n_files;
 	json_t *given, *contents, *secrets; /* config, files and secrets of the new release */
 	struct bt_svc *retire;		    /* its warm slot */
+	json_t *pruned;			    /* artifacts that go with the run; NULL: none */
 };
 
 static void on_close(void *arg)
@@ -64,6 +65,7 @@ static void wish_free(struct bt_wish *w)
 	json_decref(w->given);
 	json_decref(w->contents);
 	json_decref(w->secrets);
+	json_decref(w->pruned);
 	free(w);
 }
 
@@ -246,6 +248,14 @@ static int choose_release(
 			"version %s of %s exists with another artifact (%.12s…): a release never "
 			"changes, choose another version",
 			rel->version, rel->service, digest);
+	/* A run that failed may be tried again; what a person said holds. */
+	const char *by = json_string_value(json_object_get(row, "marked_by"));
+	BT_FREE char *what = bt_asprintf("%s %s", rel->service, rel->version);
+	if (row && by && !w->force && !w->preview)
+		r = bt_release_bad(what, json_string_value(json_object_get(row, "state")), by,
+			json_string_value(json_object_get(row, "marked_why")), err);
+	if (r < 0)
+		return r;
 	if (row && !w->again &&
 		bt_streq(json_string_value(json_object_get(row, "config_hash")), w->hash)) {
 		rel->id = (uint32_t)json_integer_value(json_object_get(row, "id"));
@@ -390,6 +400,13 @@ static int read_body(struct bt_wish *w, const json_t *body, struct bt_err *err)
 
 /* ---- with the world ---------------------------------------------------------------------- */
 
+static void drop_pruned(struct bt_wish *w)
+{
+	struct bt_txn *t = bt_txn_new();
+	bt_retention_drop(w->server, t, w->pruned);
+	bt_store_commit(w->server->store, t, NULL, NULL);
+}
+
 static void on_started(void *arg, uint64_t id, int result, const struct bt_err *err)
 {
 	struct bt_wish *w = arg;
@@ -398,11 +415,13 @@ static void on_started(void *arg, uint64_t id, int result, const struct bt_err *
 		return;
 	}
 	bt_gate_begun(w->server, w->ticket, w->release->service, w->holder);
+	if (w->pruned)
+		drop_pruned(w);
 	if (w->x)
 		bt_http_reply_json(w->x, 201,
-			json_pack("{s:I, s:s, s:{s:i, s:s}}", "id", (json_int_t)id, "service",
-				w->release->service, "release", "id", (int)w->release->id,
-				"version", w->release->version));
+			json_pack("{s:O*, s:I, s:s, s:{s:i, s:s}}", "removed", w->pruned, "id",
+				(json_int_t)id, "service", w->release->service, "release", "id",
+				(int)w->release->id, "version", w->release->version));
 	wish_free(w);
 }
 
@@ -564,11 +583,23 @@ void bt_planning_restart(
 
 /* ---- a release that is known ------------------------------------------------------------- */
 
+static int may_go_back(const struct bt_wish *w, struct bt_err *err)
+{
+	const struct bt_release *r = w->release;
+	BT_FREE char *what = bt_asprintf("%s %s", r->service, r->version);
+	if (r->pruned_at)
+		return bt_err_set(err, BT_E_REFUSED,
+			"the artifact of %s was removed (pruned): deploy that version again", what);
+	return w->force ? 0 : bt_release_bad(what, r->state, r->marked_by, r->marked_why, err);
+}
+
 static int load(struct bt_wish *w, uint32_t id, struct bt_err *err)
 {
 	int r = bt_release_load(w->server, id, &w->release, err);
 	if (r == 0)
 		r = bt_config_service_from_json(w->release->config, &w->config, err);
+	if (r == 0 && w->make == bt_plan_rollback)
+		r = may_go_back(w, err);
 	if (r == 0)
 		r = bt_run_lease_free(w->server, w->release->service, err);
 	if (r == 0)
@@ -583,6 +614,7 @@ void bt_planning_rollback(
 	struct bt_err err;
 	const struct bt_svc *svc = bt_server_service(s, service);
 	const char *to = json_string_value(json_object_get(body, "to"));
+	w->force = json_is_true(json_object_get(body, "force"));
 	w->make = bt_plan_rollback;
 	read_by(w, NULL);
 	uint32_t id = !svc ? 0
@@ -632,6 +664,29 @@ void bt_planning_settle(struct bt_server *s, struct bt_svc *svc)
 		refuse(w, &err);
 	else
 		gather(w);
+}
+
+void bt_planning_prune(struct bt_server *s, struct bt_http_exchange *x, const char *service)
+{
+	struct bt_wish *w = wish_new(s, x);
+	struct bt_err err;
+	const struct bt_svc *svc = bt_server_service(s, service);
+	w->make = bt_plan_prune;
+	read_by(w, NULL);
+	int r = bt_who_may(bt_who(x), service, &err);
+	if (r == 0 && (!svc || !svc->live))
+		r = bt_err_set(&err, BT_E_NOTFOUND,
+			"%s has no live release: there is nothing to prune", service);
+	if (r == 0)
+		r = load(w, svc->live, &err);
+	if (r == 0)
+		r = bt_store_select(s->store, &w->pruned, &err, BT_SQL_ARTIFACTS_TO_PRUNE, service,
+			w->config->services[0].deploy.keep, (int64_t)svc->live);
+	if (r < 0) {
+		refuse(w, &err);
+		return;
+	}
+	gather(w);
 }
 
 void bt_planning_free(struct bt_server *s)

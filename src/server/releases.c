@@ -13,6 +13,8 @@ struct bt_release *bt_release_free(struct bt_release *r)
 	free(r->digest);
 	free(r->file_name);
 	free(r->state);
+	free(r->marked_by);
+	free(r->marked_why);
 	free(r->sealed);
 	json_decref(r->config);
 	free(r);
@@ -68,6 +70,9 @@ int bt_release_load(struct bt_server *s, uint32_t id, struct bt_release **ret, s
 	rel->digest = text_of(row, "digest");
 	rel->file_name = text_of(row, "file_name");
 	rel->state = text_of(row, "state");
+	rel->marked_by = text_of(row, "marked_by");
+	rel->marked_why = text_of(row, "marked_why");
+	rel->pruned_at = json_integer_value(json_object_get(row, "pruned_at"));
 	rel->sealed = text_of(row, "secrets");
 	rel->size = json_integer_value(json_object_get(row, "size"));
 	const char *config = json_string_value(json_object_get(row, "config"));
@@ -132,6 +137,21 @@ uint32_t bt_release_previous(struct bt_server *s, const char *service, uint32_t 
 			return (uint32_t)id;
 	}
 	return 0;
+}
+
+int bt_release_bad(
+	const char *what, const char *state, const char *by, const char *why, struct bt_err *err)
+{
+	if (!bt_streq(state, "bad"))
+		return 0;
+	return by ? bt_err_set(err, BT_E_REFUSED,
+			    "%s was marked bad by %s%s%s: --force takes it all "
+			    "the same",
+			    what, by, why ? ": " : "", why ? why : "")
+		  : bt_err_set(err, BT_E_REFUSED,
+			    "the deployment of %s failed, so it is bad: --force takes it all the "
+			    "same",
+			    what);
 }
 
 size_t bt_release_known(

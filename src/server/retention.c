@@ -43,14 +43,10 @@ static void unlink_done(void *arg)
 	(void)arg;
 }
 
-static void drop_artifacts(struct bt_server *s, struct bt_txn *t)
+void bt_retention_drop(struct bt_server *s, struct bt_txn *t, const json_t *rows)
 {
-	BT_JSON json_t *rows = NULL;
 	size_t i;
 	json_t *row;
-	if (bt_store_select(s->store, &rows, NULL, BT_SQL_ARTIFACTS_UNUSED,
-		    bt_clock_wall_ms() - UNUSED_ARTIFACT_MS) < 0)
-		return;
 	struct unlink_job *job =
 		bt_calloc(1, sizeof *job + json_array_size(rows) * sizeof *job->paths);
 	json_array_foreach (rows, i, row) {
@@ -58,8 +54,17 @@ static void drop_artifacts(struct bt_server *s, struct bt_txn *t)
 		BT_FREE char *name = bt_asprintf("artifacts/%s", digest);
 		job->paths[job->n++] = bt_server_path(s, name);
 		bt_txn_add(t, BT_SQL_ARTIFACT_FORGET, digest);
+		bt_txn_add(t, BT_SQL_RELEASES_PRUNED, digest, bt_clock_wall_ms());
 	}
 	bt_work_submit(s->work, unlink_run, unlink_done, job);
+}
+
+static void drop_artifacts(struct bt_server *s, struct bt_txn *t)
+{
+	BT_JSON json_t *rows = NULL;
+	if (bt_store_select(s->store, &rows, NULL, BT_SQL_ARTIFACTS_UNUSED,
+		    bt_clock_wall_ms() - UNUSED_ARTIFACT_MS) == 0)
+		bt_retention_drop(s, t, rows);
 }
 
 void bt_retention_hourly(struct bt_server *s)

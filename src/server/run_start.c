@@ -91,7 +91,7 @@ int bt_run_start(struct bt_server *s, const struct bt_run_start *spec,
 	const struct bt_release *rel = spec->release;
 	struct bt_plan *plan = spec->plan;
 	struct bt_config *config = NULL;
-	bool retire = plan->purpose == BT_PLAN_RETIRE;
+	bool retire = bt_plan_only_cleans(plan->purpose);
 	int rc = bt_run_lease_free(s, rel->service, err);
 	if (rc == 0)
 		rc = bt_config_service_from_json(rel->config, &config, err);

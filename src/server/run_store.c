@@ -84,7 +84,7 @@ static void write_end(struct bt_running *r, const struct bt_record *rec, struct 
 	bt_txn_add(t, BT_SQL_OUTBOX_SETTLE_RUN, (int64_t)r->id);
 	if (rec->end == BT_END_DONE && retire) {
 		bt_txn_add(t, BT_SQL_SERVICE_RETIRE_AT, r->service, (int64_t)0);
-	} else if (rec->end == BT_END_DONE) {
+	} else if (rec->end == BT_END_DONE && !bt_streq(r->purpose, "prune")) {
 		bt_txn_add(t, BT_SQL_RELEASE_STATE, (int64_t)r->release, "good");
 		bt_txn_add(t, BT_SQL_SERVICE_LIVE, r->service, (int64_t)r->release);
 		bt_txn_add(t, BT_SQL_SERVICE_RETIRE_AT, r->service, retire_at(r));
@@ -249,7 +249,9 @@ static void saw_end(struct bt_running *r, const struct bt_record *rec)
 				bt_outbox_settle(h->outbox, &keys[i]);
 		free(keys);
 	}
-	if (rec->end == BT_END_DONE && !bt_streq(r->purpose, "retire")) {
+	if (rec->end == BT_END_DONE && bt_streq(r->purpose, "prune")) {
+		/* what serves, and what is kept warm, is as it was */
+	} else if (rec->end == BT_END_DONE && !bt_streq(r->purpose, "retire")) {
 		svc->live = r->release;
 		svc->retire_at = retire_at(r);
 	} else if (rec->end == BT_END_DONE) {

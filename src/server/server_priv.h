@@ -119,9 +119,10 @@ int bt_secrets_open_json(
 struct bt_release {
 	uint32_t id;
 	char *service, *version, *digest, *file_name, *state;
-	int64_t size;
-	json_t *config; /* canonical service */
-	char *sealed;	/* secrets, hex; NULL: none */
+	char *marked_by, *marked_why; /* who said good or bad; NULL: nobody did */
+	int64_t size, pruned_at;      /* pruned: its artifact was removed; 0: it was not */
+	json_t *config;		      /* canonical service */
+	char *sealed;		      /* secrets, hex; NULL: none */
 	struct bt_release *next;
 };
 int bt_release_load(struct bt_server *s, uint32_t id, struct bt_release **ret, struct bt_err *err);
@@ -143,6 +144,9 @@ uint32_t bt_release_find_text(struct bt_server *s, const char *service, const ch
 /* Where a rollback without a name goes: what was live before `live`, else the newest other good
  * one; 0: nowhere. */
 uint32_t bt_release_previous(struct bt_server *s, const char *service, uint32_t live);
+/* BT_E_REFUSED where the state is bad: who said so, and what to do. */
+int bt_release_bad(
+	const char *what, const char *state, const char *by, const char *why, struct bt_err *err);
 /* id → version, digest of every release of the service, into the arena. */
 size_t bt_release_known(
 	struct bt_server *s, const char *service, struct bt_arena *a, struct bt_plan_release **ret);
@@ -190,6 +194,8 @@ int bt_housekeeping_start(struct bt_server *s, struct bt_err *err);
 /* retention.c */
 void bt_retention_tick(struct bt_server *s); /* a bounded step; each second */
 void bt_retention_hourly(struct bt_server *s);
+/* Removes artifacts (rows with a digest) and says so of their releases. */
+void bt_retention_drop(struct bt_server *s, struct bt_txn *t, const json_t *rows);
 /* metrics.c */
 void bt_metrics_task(struct bt_server *s, const char *task, int64_t ms, bool drain);
 void bt_metrics_free(struct bt_server *s);

@@ -5,7 +5,7 @@ import json
 import socket
 import tarfile
 
-from lab import PYTHON
+from lab import PYTHON, poll
 
 
 def good(done):
@@ -284,3 +284,75 @@ def test_a_locked_config_is_an_admins(lab):
     refused(lab.baton("apply", **as_jenkins), 1, "health.port differs")
     good(lab.baton("apply", "--unlock"))
     good(lab.deploy("v2", env=as_jenkins))
+
+
+# ---- what becomes of releases ----
+
+def releases(lab):
+    return {r["id"]: r for r in lab.api("GET", "/v1/services/shop/releases")[1]["releases"]}
+
+
+def test_marked_bad_is_refused_without_force(lab):
+    lab.nginx()
+    lab.up()
+    lab.config(files=["baton.yaml"])
+    for version in ("v1", "v2", "v3"):
+        good(lab.deploy(version))
+    assert "v2 is bad now" in good(lab.baton("release", "bad", "shop", "v2", "-m", "loses orders")).stdout
+    listed = good(lab.baton("release", "list", "shop")).stdout
+    assert "good, live" in listed and ": loses orders)" in listed
+    assert json.loads(good(lab.baton("releases", "shop", "--json")).stdout) == json.loads(
+        good(lab.baton("release", "list", "shop", "--json")).stdout)
+    refused(lab.deploy("v2"), 1, "shop v2 was marked bad by", "loses orders", "--force")
+    refused(lab.baton("rollback", "shop", "--to", "v2"), 1, "marked bad", "--force")
+    good(lab.baton("rollback", "shop"))  # and by itself a rollback goes past it
+    assert lab.ask() == "v1"
+    good(lab.baton("rollback", "shop", "--to", "v2", "--force"))
+    assert lab.ask() == "v2"
+    good(lab.deploy("v3"))
+    good(lab.deploy("v2", "--force"))
+    assert [r["state"] for r in releases(lab).values() if r["version"] == "v2"] == ["bad"], "what a person said holds"
+    good(lab.baton("release", "good", "shop", "v2"))
+    good(lab.deploy("v3"))
+    good(lab.baton("rollback", "shop", "--to", "v2"))
+    shown = good(lab.baton("release", "show", "shop", "v2")).stdout
+    for words in ("release    shop v2", "good, live", "files      baton.yaml", "app-v2.py", "run:", "command:"):
+        assert words in shown
+    refused(lab.baton("release", "show", "shop", "v9"), 2, "no release 'v9' of shop")
+    refused(lab.baton("release", "bad", "shop", "v9"), 2, "no release 'v9' of shop")
+    assert lab.api("POST", "/v1/services/shop/releases/v1", {"state": "fine"})[0] == 400
+    # a deployment that failed may be tried again, but nobody goes back to it by mistake
+    lab.config(health={"within": "1s"})
+    assert lab.deploy("v4", healthy=False).returncode == 1
+    refused(lab.baton("rollback", "shop", "--to", "v4"), 1, "the deployment of shop v4 failed", "--force")
+    assert "not healthy" in lab.deploy("v4", healthy=False).stdout
+
+
+def test_prune_keeps_what_is_needed(lab):
+    lab.nginx()
+    lab.up()
+    lab.config(deploy={"keep": 2})
+    for version in ("v1", "v2", "v3", "v4"):
+        good(lab.deploy(version))
+    good(lab.baton("rollback", "shop", "--to", "v1"))  # the live one is not among the last two good ones
+    stored_ = lab.dir / "state/server/artifacts"
+    assert len(list(stored_.iterdir())) == 4
+    config = lab.services["shop"]
+    place = lab.dir / "state/agent/releases/shop"
+    before = lab.ask()
+    with lab.load() as load:
+        said = good(lab.baton("release", "prune", "shop")).stdout
+    assert load.failed == 0, load.summary()
+    assert "of v2" in said and "of v1" not in said
+    poll("the file is gone", lambda: len(list(stored_.iterdir())) == 3)
+    marks = {r["version"]: ("pruned_at" in r, r["live"]) for r in releases(lab).values()}
+    assert marks == {"v1": (False, True), "v2": (True, False), "v3": (False, False), "v4": (False, False)}
+    assert "pruned" in good(lab.baton("release", "list", "shop")).stdout
+    on_disk = {int(p.name) for p in place.iterdir() if p.name.isdigit()}
+    assert on_disk == {i for i, r in releases(lab).items() if r["version"] != "v2"}
+    refused(lab.baton("rollback", "shop", "--to", "v2"), 1, "removed (pruned)", "deploy that version again")
+    assert lab.ask() == before and config["deploy"]["keep"] == 2
+    assert "is not needed" in good(lab.baton("release", "prune", "shop")).stdout
+    good(lab.deploy("v2"))  # its bytes come again, and with them the release
+    assert lab.ask() == "v2" and not any("pruned_at" in r for r in releases(lab).values())
+    refused(lab.baton("release", "prune", "other"), 2, "other has no live release")
