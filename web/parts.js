@@ -9,7 +9,7 @@ const marks = {
   done: ["✓", "good"], good: ["✓", "good"], rolled_back: ["↩", "warn"], refused: ["⊘", "warn"], halted: ["■", "bad"],
   parked: ["!", "bad"], bad: ["✗", "bad"], failed: ["✗", "bad"], undo_failed: ["✗", "bad"], unknown: ["?", "bad"],
   running: ["▶", "busy"], new: ["▶", "busy"], paused: ["❚❚", "warn"], undoing: ["↩", "busy"], rolling_back: ["↩", "busy"],
-  observing: ["▶", "busy"], planning: ["▶", "busy"], undone: ["↩", "warn"], skipped: ["–", "idle"], waiting: ["", "idle"],
+  closing: ["↩", "busy"], observing: ["▶", "busy"], planning: ["▶", "busy"], undone: ["↩", "warn"], skipped: ["–", "idle"], waiting: ["", "idle"],
 };
 
 export function markOf(state) {

@@ -207,6 +207,7 @@ export const en = {
   "state.observing": "looking at hosts",
   "state.planning": "planning the way back",
   "state.rolling_back": "rolling back",
+  "state.closing": "telling of the failure",
   "state.parked": "needs a person",
   "state.ended": "ended",
   "state.done": "done",

@@ -207,6 +207,7 @@ export const ko = {
   "state.observing": "호스트 확인 중",
   "state.planning": "되돌릴 계획 중",
   "state.rolling_back": "롤백 중",
+  "state.closing": "실패를 알리는 중",
   "state.parked": "사람이 필요함",
   "state.ended": "끝남",
   "state.done": "완료",

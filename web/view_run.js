@@ -8,7 +8,7 @@ import {Run, stateOf} from "./run_model.js";
 import {known, stageName, t} from "./text.js";
 
 const LANES = 40;
-const standing = new Set(["undoing", "observing", "planning", "rolling_back"]);
+const standing = new Set(["undoing", "observing", "planning", "rolling_back", "closing"]);
 
 export function run({root, title, app, args: [id]}) {
   const path = `/v1/deployments/${id}`;

@@ -24,6 +24,9 @@ static void say_sent(const json_t *r, struct bt_said *s)
 	bt_str_addf(&s->words, "%s%s", undo ? "undo: " : "", words ? words : "");
 	if (attempt > 1)
 		bt_str_addf(&s->words, " (attempt %lld)", (long long)attempt);
+	if (bt_streq(text_of(json_object_get(r, "task"), "kind"), "Approve"))
+		bt_str_addf(&s->words, ": `baton approve %" JSON_INTEGER_FORMAT "` or reject",
+			json_integer_value(json_object_get(r, "deployment")));
 	s->mark = BT_MARK_BEGIN;
 }
 
