@@ -180,8 +180,14 @@ const struct bt_key bt_keys[] = {
 	{"traffic.nginx.adopt.form", &bt_type_enum, NGINX_AT(form), .when = BT_KEY_ADOPT,
 		.names = &bt_enum_nginx_form, .def = "upstream",
 		.doc = "What it holds: an `upstream` block, `set $service_port 8081;` or `set "
-		       "$service_url http://127.0.0.1:8081;`.",
+		       "$service_url http://127.0.0.1:8081;`. With `site` it is a link to one of "
+		       "your own files, which `sites` names.",
 		.example = "service_port"},
+	{"traffic.nginx.adopt.sites", &bt_type_map, NGINX_AT(sites), NGINX_WITH(n_sites),
+		.when = BT_KEY_ADOPT, .check = bt_name_valid, .expected = "a slot's name",
+		.doc = "With form `site`: for each slot, a whole file that sends to it.",
+		.example = "{blue: /home/ubuntu/momo-conf/momo-8080.conf, green: "
+			   "/home/ubuntu/momo-conf/momo-8081.conf}"},
 	{"traffic.nginx.adopt.config", &bt_type_text, NGINX_AT(config), .when = BT_KEY_ADOPT,
 		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
 		.derived = "nginx's own", .doc = "Its main configuration file (`-c`).",

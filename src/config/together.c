@@ -90,13 +90,57 @@ static void check_environment(struct bt_reading *r)
 		tell(r, "run.restart.backoff_max", "less than run.restart.backoff");
 }
 
+/* One whole file for each slot, so all hosts are at the same one. */
+static void check_sites(struct bt_reading *r)
+{
+	static const char path[] = "traffic.nginx.adopt.sites";
+	const struct bt_service *s = r->service;
+	const struct bt_nginx *n = s->nginx;
+	if (s->deploy.strategy != BT_STRATEGY_BLUE_GREEN)
+		tell(r, "traffic.nginx.adopt.form",
+			"a site is one slot, and several would serve: use strategy: blue-green, or "
+			"form: upstream");
+	for (size_t i = 0; i < n->n_sites; i++) {
+		BT_FREE char *text = NULL;
+		bool known = false;
+		for (size_t k = 0; k < s->run.n_slots; k++)
+			known = known || bt_streq(s->run.slots[k].name, n->sites[i].key);
+		for (size_t k = 0; k < i; k++)
+			if (bt_streq(n->sites[k].value, n->sites[i].value))
+				text = bt_asprintf("%s and %s have the same file", n->sites[k].key,
+					n->sites[i].key);
+		if (!known)
+			text = bt_asprintf("%s is no slot", n->sites[i].key);
+		else if (!text && (!bt_check_abs_path(n->sites[i].value) ||
+					  bt_streq(n->sites[i].value, n->include)))
+			text = bt_asprintf(
+				"expected the absolute path of a file of its own for %s, "
+				"found '%s'",
+				n->sites[i].key, n->sites[i].value);
+		if (text)
+			tell(r, path, text);
+	}
+	for (size_t k = 0; k < s->run.n_slots; k++) {
+		bool found = false;
+		for (size_t i = 0; i < n->n_sites; i++)
+			found = found || bt_streq(s->run.slots[k].name, n->sites[i].key);
+		BT_FREE char *text = bt_asprintf("slot %s has no file", s->run.slots[k].name);
+		if (!found)
+			tell(r, path, text);
+	}
+}
+
 /* What the variable forms can express: one address, and for the port form on nginx's own host. */
 static void check_form(struct bt_reading *r)
 {
 	const struct bt_service *s = r->service;
 	size_t at_once =
 		s->n_hosts * (s->deploy.strategy == BT_STRATEGY_BLUE_GREEN ? 1 : s->run.n_slots);
-	if (s->nginx->form == BT_NGINX_UPSTREAM)
+	if (s->nginx->form == BT_NGINX_SITE)
+		check_sites(r);
+	else if (s->nginx->n_sites)
+		tell(r, "traffic.nginx.adopt.sites", "only with form: site");
+	if (s->nginx->form == BT_NGINX_UPSTREAM || s->nginx->form == BT_NGINX_SITE)
 		return;
 	if (at_once > 1)
 		tell(r, "traffic.nginx.adopt.form",

@@ -143,6 +143,7 @@ static int want_of(const struct bt_pool *pool, struct bt_nginx_site *site,
 	want->prefix = bt_arena_strdup(a, site->unit->prefix);
 	want->file = bt_arena_strdup(a, file);
 	want->max_old_workers = n->max_old_workers;
+	want->link = !want->managed && n->form == BT_NGINX_SITE;
 	if (want->managed && n->certificate) {
 		want->certificate = bt_arena_strdup(a, n->certificate);
 		want->certificate_key = bt_arena_strdup(a, n->certificate_key);

@@ -164,6 +164,7 @@ struct members {
 	const char *block_one;	      /* who of them serves routes to one; NULL: no such block */
 	int inside;		      /* depth of the block's body, 0: outside */
 	bool inside_one;
+	bool targets; /* nothing is looked for: everything counts */
 	struct bt_seen_member one;
 	struct bt_arena *arena;
 	struct bt_seen_member *items;
@@ -186,9 +187,25 @@ static void add_member(struct members *m, const char *text, bool in)
 	m->items[m->n++] = seen;
 }
 
+/* Everything that a whole file sends to: servers of any upstream, and addresses it proxies to. */
+static bool on_target(struct members *m, char end, size_t n, const char *const *w)
+{
+	bool in = true;
+	if (end == ';' && n == 2 && bt_streq(w[0], "proxy_pass"))
+		add_member(m, w[1], true);
+	if (end != ';' || n < 2 || !bt_streq(w[0], "server"))
+		return true;
+	for (size_t i = 2; i < n; i++)
+		in = in && !bt_streq(w[i], "backup") && !bt_streq(w[i], "down");
+	add_member(m, w[1], in);
+	return true;
+}
+
 static bool on_member(void *arg, int depth, char end, size_t n, const char *const *w)
 {
 	struct members *m = arg;
+	if (m->targets)
+		return on_target(m, end, n, w);
 	if (m->variable) {
 		bool hit = end == ';' && n == 3 && bt_streq(w[0], "set") && w[1][0] == '$' &&
 			   bt_streq(w[1] + 1, m->variable);
@@ -231,6 +248,8 @@ int bt_nginx_conf_members(const char *text, size_t n, const struct bt_nginx *ngi
 	if (nginx->mode == BT_NGINX_MANAGED) {
 		m.block = "baton_all";
 		m.block_one = "baton_one";
+	} else if (nginx->form == BT_NGINX_SITE) {
+		m.targets = true;
 	} else if (nginx->form == BT_NGINX_UPSTREAM) {
 		m.block = nginx->upstream ? nginx->upstream : service_name;
 		m.block_one = nginx->one;

@@ -3,36 +3,13 @@
 #include "driver/nginx_step.h"
 
 #include "base/fs.h"
+#include "driver/nginx_link.h"
 #include "net/cert_pair.h"
 
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
-
-#define FILE_MAX (1u << 20)
-
-/* NULL where there is none. */
-static int read_text(const char *path, char **ret, struct bt_err *err)
-{
-	size_t n = 0;
-	char *text = NULL;
-	int r = bt_fs_read(path, FILE_MAX, &text, &n, err);
-	if (r == -ENOENT) {
-		bt_err_clear(err);
-		*ret = NULL;
-		return 0;
-	}
-	if (r < 0)
-		return r;
-	if (strlen(text) != n) {
-		free(text);
-		return bt_err_set(
-			err, BT_E_REFUSED, "%s holds NUL bytes: it is no nginx file", path);
-	}
-	*ret = text;
-	return 0;
-}
 
 static int save_state(const struct bt_nginx_apply *op, struct bt_err *err)
 {
@@ -84,17 +61,23 @@ static int write_one(struct bt_nginx_apply *op, struct bt_err *err)
 	BT_FREE char *prior = NULL;
 	int r = make_dirs(op, err);
 	if (r == 0)
-		r = read_text(w->file, &prior, err);
+		r = bt_nginx_value_read(w->file, w->link, &prior, err);
 	if (r < 0)
 		return r;
 	remove_leftovers(w->file);
 	w->prior = bt_arena_strdup(w->arena, prior);
+	if (w->link && !*w->pending.text) { /* no slot is in rotation: it stays as it is */
+		if (!prior)
+			return bt_err_set(err, BT_E_REFUSED,
+				"%s does not exist: link it to one of adopt.sites", w->file);
+		w->pending.text = w->prior;
+	}
 	w->has_pending = true;
 	r = save_state(op, err);
 	if (r < 0)
 		return r;
 	bt_nginx_step("state");
-	r = bt_fs_write_atomic(w->file, w->pending.text, strlen(w->pending.text), 0644, err);
+	r = bt_nginx_value_write(w->file, w->pending.text, err);
 	if (r == 0)
 		bt_nginx_step("file");
 	return r;
@@ -131,7 +114,7 @@ static int restore_one(struct bt_nginx_apply *op, struct bt_err *err)
 {
 	struct bt_nginx_state *w = op->want;
 	BT_FREE char *now = NULL;
-	int r = read_text(w->file, &now, err);
+	int r = bt_nginx_value_read(w->file, w->link, &now, err);
 	if (r < 0)
 		return r;
 	if (bt_streq(now, w->prior))
@@ -139,7 +122,7 @@ static int restore_one(struct bt_nginx_apply *op, struct bt_err *err)
 	if (now && !bt_streq(now, w->pending.text))
 		return 0; /* somebody else wrote it meanwhile: theirs */
 	if (w->prior)
-		return bt_fs_write_atomic(w->file, w->prior, strlen(w->prior), 0644, err);
+		return bt_nginx_value_write(w->file, w->prior, err);
 	if (unlink(w->file) < 0 && errno != ENOENT)
 		return bt_err_errno(err, errno, "remove %s", w->file);
 	return bt_fs_fsync_parent(w->file, err);
@@ -199,7 +182,7 @@ int bt_nginx_files_judge(struct bt_nginx_batch *b, struct bt_err *err)
 {
 	struct bt_nginx_state *w = b->ops[0]->want;
 	BT_FREE char *now = NULL;
-	int r = read_text(w->file, &now, err);
+	int r = bt_nginx_value_read(w->file, w->link, &now, err);
 	if (r < 0)
 		return r;
 	remove_leftovers(w->file);

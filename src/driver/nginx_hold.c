@@ -45,7 +45,7 @@ static int prepare(struct bt_nginx_apply *op, const struct bt_service *service,
 {
 	struct bt_nginx_state *w = op->want;
 	BT_STR struct bt_str text = {0};
-	if (!w->has_confirmed)
+	if (!w->has_confirmed || w->link) /* a link names no single instance */
 		return 1;
 	if (w->has_pending || op->site->unit->running || op->site->unit->queue)
 		return bt_err_set(err, BT_E_REFUSED, "nginx: another change is on its way");

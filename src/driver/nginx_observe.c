@@ -1,6 +1,7 @@
 /* What nginx really sends to: the file as it lies there, the processes as the kernel shows them,
  * and who answers. Waits until a change that a crash interrupted is confirmed or undone. */
 #include "base/fs.h"
+#include "driver/nginx_link.h"
 #include "driver/nginx_unit.h"
 #include "net/cert_pair.h"
 
@@ -23,6 +24,8 @@ struct observe {
 	void *arg;
 	struct bt_arena *arena; /* everything below lives in it */
 	struct bt_nginx nginx;	/* what of the config is needed */
+	struct bt_service
+		sited; /* with form `site`: name, slots, nginx; nginx NULL: another form */
 	const char *name, *service, *file, *pid_file, *confirmed_text, *identity_url,
 		*identity_host;
 	struct bt_seen_balancer seen;
@@ -60,8 +63,29 @@ static void trouble(struct observe *o, const char *text)
 
 /* ---- the file and the processes (on a thread) --------------------------------------------- */
 
+static void look_at_link(struct observe *o)
+{
+	struct bt_err err = {0};
+	BT_FREE char *value = NULL;
+	struct bt_seen_member *members = NULL;
+	int r = bt_nginx_value_read(o->file, true, &value, &err);
+	if (r == 0)
+		r = bt_nginx_link_members(
+			&o->sited, value, o->arena, &members, &o->seen.n_members, &err);
+	o->seen.members = members;
+	o->differs = r == 0 && o->confirmed_text && !bt_streq(value, o->confirmed_text);
+	if (r < 0) {
+		o->seen.refuses = bt_arena_strdup(o->arena, err.text);
+		trouble(o, err.text);
+	}
+}
+
 static void look_at_file(struct observe *o)
 {
+	if (o->sited.nginx) {
+		look_at_link(o);
+		return;
+	}
 	struct bt_err err = {0};
 	BT_FREE char *text = NULL;
 	size_t n = 0;
@@ -234,6 +258,30 @@ static void on_observe_timer(evutil_socket_t fd, short what, void *arg)
 		look(o);
 }
 
+static void set_sites(struct observe *o, const struct bt_service *service)
+{
+	const struct bt_nginx *n = service->nginx;
+	struct bt_arena *a = o->arena;
+	if (n->mode != BT_NGINX_ADOPT || n->form != BT_NGINX_SITE)
+		return;
+	struct bt_kv *sites = BT_ARENA_ARRAY(a, struct bt_kv, n->n_sites);
+	struct bt_slot *slots = BT_ARENA_ARRAY(a, struct bt_slot, service->run.n_slots);
+	for (size_t i = 0; i < n->n_sites; i++)
+		sites[i] = (struct bt_kv){
+			bt_arena_strdup(a, n->sites[i].key), bt_arena_strdup(a, n->sites[i].value)};
+	for (size_t i = 0; i < service->run.n_slots; i++) {
+		slots[i].name = bt_arena_strdup(a, service->run.slots[i].name);
+		slots[i].port = service->run.slots[i].port;
+	}
+	o->nginx.include = bt_arena_strdup(a, n->include);
+	o->nginx.sites = sites;
+	o->nginx.n_sites = n->n_sites;
+	o->sited.name = o->service;
+	o->sited.run.slots = slots;
+	o->sited.run.n_slots = service->run.n_slots;
+	o->sited.nginx = &o->nginx;
+}
+
 static void set_identity_url(struct observe *o, const struct bt_service *service)
 {
 	const struct bt_identity *id = &service->identity;
@@ -278,6 +326,7 @@ struct bt_op *bt_nginx_observe_begin(const char *name, const struct bt_service *
 	BT_FREE char *file = bt_nginx_file_of(o->site, n);
 	o->file = bt_arena_strdup(a, file);
 	set_identity_url(o, service);
+	set_sites(o, service);
 	o->timer = event_new(bt_nginx_driver()->env->base, -1, 0, on_observe_timer, o);
 	bt_nginx_timer(o->timer, 0);
 	return &o->op;

@@ -182,6 +182,30 @@ static int render_variable(const struct bt_pool *pool, struct bt_str *out, struc
 	return 0;
 }
 
+/* A link to the file of the slot that is in rotation. With none the text is empty: the link stays
+ * where it is, since taking it away would take the user's whole site away. */
+static int render_link(const struct bt_pool *pool, struct bt_str *out, struct bt_err *err)
+{
+	const struct bt_nginx *n = pool->service->nginx;
+	const struct bt_pool_member *to = NULL;
+	for (size_t i = 0; i < pool->n_members; i++) {
+		const struct bt_pool_member *m = &pool->members[i];
+		if (to && m->in && !bt_streq(to->slot, m->slot))
+			return bt_err_set(err, BT_E_CONFIG,
+				"nginx: a site is one slot, and %s and %s shall be in rotation",
+				to->slot, m->slot);
+		if (m->in)
+			to = m;
+	}
+	for (size_t i = 0; to && i < n->n_sites; i++)
+		if (bt_streq(n->sites[i].key, to->slot)) {
+			int r = check_path("site", n->sites[i].value, err);
+			bt_str_addf(out, "-> %s", n->sites[i].value);
+			return r;
+		}
+	return to ? bt_err_set(err, BT_E_CONFIG, "nginx: slot %s has no site", to->slot) : 0;
+}
+
 /* ---- managed ------------------------------------------------------------------------------ */
 
 static int check_managed(
@@ -371,6 +395,8 @@ int bt_nginx_render(const struct bt_pool *pool, const struct bt_nginx_layout *la
 		return render_managed(pool, layout, out, err);
 	if (n->form == BT_NGINX_UPSTREAM)
 		return render_upstream(pool, out, err);
+	if (n->form == BT_NGINX_SITE)
+		return render_link(pool, out, err);
 	return render_variable(pool, out, err);
 }
 

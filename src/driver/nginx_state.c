@@ -83,6 +83,8 @@ char *bt_nginx_state_dump(const struct bt_nginx_state *s)
 		STATE_VERSION, "service", s->service, "balancer", s->balancer, "managed",
 		(int)s->managed, "binary", s->binary, "config", text_or_null(s->config), "prefix",
 		text_or_null(s->prefix), "file", s->file, "max_old_workers", s->max_old_workers);
+	if (s->link)
+		json_object_set_new(j, "link", json_true());
 	if (s->certificate) {
 		json_object_set_new(j, "certificate", json_string(s->certificate));
 		json_object_set_new(j, "certificate_key", json_string(s->certificate_key));
@@ -230,6 +232,8 @@ static int state_from_json(const json_t *j, struct bt_nginx_state *s, struct bt_
 	if (r == 0)
 		r = bt_json_int(j, "max_old_workers", 0, 1000000, &max_old, err);
 	s->max_old_workers = (int)max_old;
+	if (r == 0)
+		r = bt_json_bool_opt(j, "link", &s->link, err);
 	if (r == 0)
 		r = get_str(j, "certificate", true, a, &s->certificate, err);
 	if (r == 0)

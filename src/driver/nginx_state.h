@@ -26,6 +26,7 @@ struct bt_nginx_state {
 	bool managed;
 	const char *binary, *config, *prefix; /* of the nginx; config and prefix may be NULL */
 	const char *file;		      /* that baton owns */
+	bool link;			      /* … is a link: texts are values of nginx_link.h */
 	int max_old_workers;
 	const char *certificate, *certificate_key; /* that it serves with; NULL: none */
 	const char *certificate_stamp; /* of those that were loaded last; NULL: not known */

@@ -76,6 +76,8 @@ char *bt_nginx_file_of(const struct bt_nginx_site *site, const struct bt_nginx *
 {
 	if (n->mode == BT_NGINX_MANAGED)
 		return bt_asprintf("%s/nginx/nginx.conf", site->dir);
+	if (n->form == BT_NGINX_SITE) /* … but here the link is what is switched */
+		return bt_strdup(n->include);
 	char *real = realpath(n->include, NULL);
 	return real ? real : bt_strdup(n->include);
 }

@@ -18,7 +18,7 @@ ENUM(failure_policy, {"rollback", BT_ON_FAILURE_ROLLBACK}, {"halt", BT_ON_FAILUR
 ENUM(drain_policy, {"continue", BT_ON_DRAIN_TIMEOUT_CONTINUE}, {"fail", BT_ON_DRAIN_TIMEOUT_FAIL});
 ENUM(nginx_mode, {"adopt", BT_NGINX_ADOPT}, {"managed", BT_NGINX_MANAGED});
 ENUM(nginx_form, {"upstream", BT_NGINX_UPSTREAM}, {"service_port", BT_NGINX_SERVICE_PORT},
-	{"service_url", BT_NGINX_SERVICE_URL});
+	{"service_url", BT_NGINX_SERVICE_URL}, {"site", BT_NGINX_SITE});
 ENUM(route_to, {"one", BT_ROUTE_ONE}, {"all", BT_ROUTE_ALL});
 
 ENUM(hook_when, {"before", BT_HOOK_BEFORE}, {"before_switch", BT_HOOK_BEFORE_SWITCH},

@@ -18,7 +18,12 @@ enum bt_failure_policy { BT_ON_FAILURE_ROLLBACK, BT_ON_FAILURE_HALT, BT_ON_FAILU
 enum bt_drain_policy { BT_ON_DRAIN_TIMEOUT_CONTINUE, BT_ON_DRAIN_TIMEOUT_FAIL };
 enum bt_nginx_mode { BT_NGINX_ADOPT, BT_NGINX_MANAGED };
 /* What the file that baton owns looks like in adopt mode. */
-enum bt_nginx_form { BT_NGINX_UPSTREAM, BT_NGINX_SERVICE_PORT, BT_NGINX_SERVICE_URL };
+enum bt_nginx_form {
+	BT_NGINX_UPSTREAM,
+	BT_NGINX_SERVICE_PORT,
+	BT_NGINX_SERVICE_URL,
+	BT_NGINX_SITE, /* a link to one of several whole files */
+};
 enum bt_route_to { BT_ROUTE_ONE, BT_ROUTE_ALL };
 
 struct bt_kv {
@@ -118,9 +123,11 @@ struct bt_nginx {
 	const char *prefix;  /* nginx -p, or NULL */
 	const char *include; /* absolute path of the one file that baton owns */
 	enum bt_nginx_form form;
-	const char *upstream; /* name of the upstream block; default: the service */
-	const char *one;      /* of a second one, which sends to one instance; NULL: none */
-	const char *variable; /* default service_port / service_url */
+	const char *upstream;	   /* name of the upstream block; default: the service */
+	const char *one;	   /* of a second one, which sends to one instance; NULL: none */
+	const char *variable;	   /* default service_port / service_url */
+	const struct bt_kv *sites; /* form site: slot → absolute path of its file */
+	size_t n_sites;
 	/* managed */
 	const char *listen; /* "8080", "127.0.0.1:8080", "443" */
 	const char *server_name;

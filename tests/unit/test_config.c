@@ -365,6 +365,23 @@ static void nginx_problems(void **state)
 		"speaks https");
 	REFUSED(MINIMAL "traffic: {nginx: {tls: {certificate: /c, key: /k, redirect: 1002}}}\n",
 		"f:5:61: traffic.nginx.tls.redirect: port 1002 is that of slot y on host local");
+	REFUSED(MINIMAL
+		"deploy: {strategy: rolling}\ntraffic: {nginx: {adopt: {include: /i, form: site, "
+		"sites: {x: /a, z: /b, y: b}}}}\n",
+		"f:6:46: traffic.nginx.adopt.form: a site is one slot, and several would serve: "
+		"use "
+		"strategy: blue-green, or form: upstream",
+		"f:6:59: traffic.nginx.adopt.sites: z is no slot",
+		"f:6:59: traffic.nginx.adopt.sites: expected the absolute path of a file of its "
+		"own "
+		"for y, found 'b'");
+	REFUSED(MINIMAL "traffic: {nginx: {adopt: {include: /i, form: site, sites: {x: /i}}}}\n",
+		"f:5:59: traffic.nginx.adopt.sites: expected the absolute path of a file of its "
+		"own "
+		"for x, found '/i'",
+		"f:5:59: traffic.nginx.adopt.sites: slot y has no file");
+	REFUSED(MINIMAL "traffic: {nginx: {adopt: {include: /i, sites: {x: /a, y: /a}}}}\n",
+		"f:5:47: traffic.nginx.adopt.sites: only with form: site");
 	REFUSED(MINIMAL "traffic: {nginx: {on: [w1, w2, w1]}}\n",
 		"f:5:32: traffic.nginx.on: 'w1' is listed twice");
 	REFUSED(MINIMAL "traffic: {nginx: {on: []}}\n",

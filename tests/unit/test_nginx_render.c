@@ -300,6 +300,42 @@ static void test_refused(void **state)
 	refused(&upstream_form, NULL, 0, "no server at all");
 }
 
+static void test_site(void **state)
+{
+	(void)state;
+	static const struct bt_kv sites[] = {
+		{"blue", "/etc/a-8081.conf"}, {"green", "/etc/a-8082.conf"}};
+	struct bt_nginx n = {.mode = BT_NGINX_ADOPT,
+		.form = BT_NGINX_SITE,
+		.include = "/etc/nginx/sites-enabled/a.conf",
+		.sites = sites,
+		.n_sites = 2};
+	BT_STR struct bt_str out = {0}, none = {0};
+	assert_int_equal(render(&n, green_in, 2, "/x", &out, NULL), 0);
+	assert_string_equal(out.data, "-> /etc/a-8082.conf");
+	assert_int_equal(render(&n, nothing_in, 2, "/x", &none, NULL), 0);
+	assert_string_equal(bt_str_get(&none), "");
+	static const struct bt_pool_member both[] = {
+		{"127.0.0.1", 8081, "blue", "was1", true, false},
+		{"127.0.0.1", 8082, "green", "was1", true, false}};
+	refused(&n, both, 2, "a site is one slot, and blue and green shall be in rotation");
+	n.n_sites = 1;
+	refused(&n, green_in, 2, "slot green has no site");
+	/* a whole file of the user: document 004's */
+	static const char text[] =
+		"upstream springApp { server 10.0.0.1:8081; server 10.0.0.2:8081; server "
+		"10.0.0.3:8081 down; }\n"
+		"server { listen 443 ssl; location / { proxy_pass http://springApp; } }\n";
+	BT_ARENA struct bt_arena *a = bt_arena_new();
+	struct bt_seen_member *seen = NULL;
+	size_t count = 0, in = 0;
+	assert_int_equal(
+		bt_nginx_conf_members(text, strlen(text), &n, "a", a, &seen, &count, NULL), 0);
+	for (size_t i = 0; i < count; i++)
+		in += seen[i].in && seen[i].port == 8081;
+	assert_int_equal(in, 2);
+}
+
 /* ---- read back ---------------------------------------------------------------------------- */
 
 static void test_read_back(void **state)
@@ -537,6 +573,7 @@ int main(void)
 		cmocka_unit_test(test_golden),
 		cmocka_unit_test(test_nginx_accepts),
 		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_site),
 		cmocka_unit_test(test_read_back),
 		cmocka_unit_test(test_read_people),
 		cmocka_unit_test(test_facts),
