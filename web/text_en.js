@@ -57,6 +57,7 @@ export const en = {
   "slots.log": "Log",
   "slot.in": "in rotation",
   "slot.out": "none",
+  "slot.open": "{n} open",
   "slot.absent": "empty",
   "slot.starting": "starting",
   "slot.running": "running",

@@ -57,6 +57,7 @@ export const ko = {
   "slots.log": "로그",
   "slot.in": "요청 받는 중",
   "slot.out": "받지 않음",
+  "slot.open": "연결 {n}개",
   "slot.absent": "비어 있음",
   "slot.starting": "시작 중",
   "slot.running": "실행 중",

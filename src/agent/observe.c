@@ -3,6 +3,7 @@
 #include "base/fs.h"
 #include "base/json.h"
 #include "driver/nginx_proc.h"
+#include "driver/ports.h"
 #include "model/world.h"
 
 #include <stdio.h>
@@ -125,6 +126,20 @@ static void examine(struct bt_observing *o, size_t i)
 		o->env->driver, o->instances[i].port, o->service, on_examined, a);
 }
 
+/* Who is connected to what runs: requests in flight, and connections that are kept open. */
+static void see_connections(struct bt_observing *o)
+{
+	size_t n = o->service->run.n_slots;
+	uint16_t *ports = BT_ARENA_ARRAY(o->arena, uint16_t, n);
+	uint32_t *counts = BT_ARENA_ARRAY(o->arena, uint32_t, n);
+	for (size_t i = 0; i < n; i++)
+		ports[i] = o->service->run.slots[i].port;
+	bt_port_connections(ports, n, counts);
+	for (size_t i = 0; i < n; i++)
+		if (o->instances[i].state != BT_RUN_ABSENT)
+			o->instances[i].connections = counts[i];
+}
+
 static int see_instances(struct bt_observing *o, struct bt_observe_what what, struct bt_err *err)
 {
 	const struct bt_service *s = o->service;
@@ -143,6 +158,7 @@ static int see_instances(struct bt_observing *o, struct bt_observe_what what, st
 		if (what.foreign)
 			examine(o, i);
 	}
+	see_connections(o);
 	o->seen.instances = o->instances;
 	o->seen.n_instances = s->run.n_slots;
 	return 0;

@@ -43,7 +43,9 @@ static void add_socket(struct sockets *s, unsigned long inode, uid_t uid)
 	s->items[s->n++].found = false;
 }
 
-static bool ask_diag(int fd, int family)
+typedef void (*on_diag)(void *arg, const struct inet_diag_msg *m);
+
+static bool ask_diag(int fd, int family, uint32_t states)
 {
 	struct {
 		struct nlmsghdr h;
@@ -54,13 +56,13 @@ static bool ask_diag(int fd, int family)
 			.nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
 		.r = {.sdiag_family = (uint8_t)family,
 			.sdiag_protocol = IPPROTO_TCP,
-			.idiag_states = 1u << TCP_LISTEN},
+			.idiag_states = states},
 	};
 	return send(fd, &rq, sizeof rq, 0) == sizeof rq;
 }
 
 /* One datagram of the answer: 1 more follow, 0 the end, -1 an error. */
-static int read_diag(struct sockets *s, char *buf, size_t len)
+static int read_diag(on_diag on, void *arg, char *buf, size_t len)
 {
 	size_t left = len;
 	for (struct nlmsghdr *h = (struct nlmsghdr *)(void *)buf; NLMSG_OK(h, left);
@@ -71,14 +73,13 @@ static int read_diag(struct sockets *s, char *buf, size_t len)
 			return -1;
 		if (h->nlmsg_len < NLMSG_LENGTH(sizeof(struct inet_diag_msg)))
 			return -1;
-		const struct inet_diag_msg *m = NLMSG_DATA(h);
-		if (ntohs(m->id.idiag_sport) == s->port)
-			add_socket(s, m->idiag_inode, m->idiag_uid);
+		on(arg, NLMSG_DATA(h));
 	}
 	return 1;
 }
 
-static bool by_diag(struct sockets *s)
+/* Every TCP socket in one of the states; false: the kernel does not say. */
+static bool each_diag(uint32_t states, on_diag on, void *arg)
 {
 	static const int families[] = {AF_INET, AF_INET6};
 	BT_CLOSE int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG);
@@ -88,17 +89,46 @@ static bool by_diag(struct sockets *s)
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
 	for (size_t i = 0; i < BT_ARRAY_LEN(families); i++) {
 		_Alignas(struct nlmsghdr) char buf[16384];
-		int r = ask_diag(fd, families[i]) ? 1 : -1;
+		int r = ask_diag(fd, families[i], states) ? 1 : -1;
 		while (r > 0) {
 			ssize_t n = recv(fd, buf, sizeof buf, 0);
 			if (n < 0 && errno == EINTR)
 				continue;
-			r = n <= 0 ? -1 : read_diag(s, buf, (size_t)n);
+			r = n <= 0 ? -1 : read_diag(on, arg, buf, (size_t)n);
 		}
 		if (r < 0)
 			return false;
 	}
 	return true;
+}
+
+static void on_listening(void *arg, const struct inet_diag_msg *m)
+{
+	struct sockets *s = arg;
+	if (ntohs(m->id.idiag_sport) == s->port)
+		add_socket(s, m->idiag_inode, m->idiag_uid);
+}
+
+struct counting {
+	const uint16_t *ports;
+	size_t n;
+	uint32_t *counts;
+};
+
+static void on_open(void *arg, const struct inet_diag_msg *m)
+{
+	struct counting *c = arg;
+	uint16_t port = ntohs(m->id.idiag_sport);
+	for (size_t i = 0; i < c->n; i++)
+		c->counts[i] += c->ports[i] == port;
+}
+
+void bt_port_connections(const uint16_t *ports, size_t n, uint32_t *ret_counts)
+{
+	struct counting c = {ports, n, ret_counts};
+	memset(ret_counts, 0, n * sizeof *ret_counts);
+	if (!each_diag(1u << TCP_ESTABLISHED, on_open, &c))
+		memset(ret_counts, 0, n * sizeof *ret_counts);
 }
 
 static void by_proc(struct sockets *s, const char *path)
@@ -198,7 +228,7 @@ size_t bt_port_listeners(uint16_t port, pid_t hint, struct bt_listener *ret, siz
 {
 	struct sockets s = {.port = port};
 	struct holders h = {ret, 0, max};
-	if (!by_diag(&s)) {
+	if (!each_diag(1u << TCP_LISTEN, on_listening, &s)) {
 		by_proc(&s, "/proc/net/tcp");
 		by_proc(&s, "/proc/net/tcp6");
 	}

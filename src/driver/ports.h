@@ -1,4 +1,5 @@
-/* Who listens on a TCP port of this host (of the agent's network namespace). */
+/* Who listens on a TCP port of this host (of the agent's network namespace), and who is connected.
+ */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -13,6 +14,8 @@ struct bt_listener {
 /* All of them, at most max (IPv4 and IPv6, any address): 0: the port is free. `hint` is looked at
  * first: when it holds the sockets, no other process is looked for; 0: none. */
 size_t bt_port_listeners(uint16_t port, pid_t hint, struct bt_listener *ret, size_t max);
+/* How many connections to each port are open on this host; 0 where the kernel does not say. */
+void bt_port_connections(const uint16_t *ports, size_t n, uint32_t *ret_counts);
 /* "java (pid 812)", or "a process of user 33"; returns buf. */
 const char *bt_listener_describe(const struct bt_listener *l, char *buf, size_t n);
 /* Whether anybody listens on the port, and who, into buf ("" when free). */

@@ -58,6 +58,8 @@ static json_t *instance_to_json(const struct bt_seen_instance *i)
 	put_str(o, "identity", i->identity);
 	json_object_set_new(o, "since_wall_ms", json_integer(i->since_wall_ms));
 	json_object_set_new(o, "restarts", json_integer(i->restarts));
+	if (i->connections)
+		json_object_set_new(o, "connections", json_integer(i->connections));
 	if (i->adopted)
 		json_object_set_new(o, "adopted", json_true());
 	if (i->foreign)
@@ -168,7 +170,7 @@ static int read_instance(
 	const json_t *j, struct bt_arena *a, struct bt_seen_instance *i, struct bt_err *err)
 {
 	const char *state = "";
-	int64_t port = 0, release = 0, pid = 0, since = 0, restarts = 0;
+	int64_t port = 0, release = 0, pid = 0, since = 0, restarts = 0, open = 0;
 	int value = 0, r;
 	if ((r = get_text(j, "slot", true, a, &i->slot, err)) < 0 ||
 		(r = bt_json_int(j, "port", 0, UINT16_MAX, &port, err)) < 0 ||
@@ -180,6 +182,7 @@ static int read_instance(
 		(r = get_text(j, "identity", false, a, &i->identity, err)) < 0 ||
 		(r = bt_json_int_opt(j, "since_wall_ms", 0, INT64_MAX, &since, err)) < 0 ||
 		(r = bt_json_int_opt(j, "restarts", 0, INT32_MAX, &restarts, err)) < 0 ||
+		(r = bt_json_int_opt(j, "connections", 0, UINT32_MAX, &open, err)) < 0 ||
 		(r = bt_json_bool_opt(j, "adopted", &i->adopted, err)) < 0 ||
 		(r = read_foreign(j, a, i, err)) < 0)
 		return r;
@@ -191,6 +194,7 @@ static int read_instance(
 	i->pid = (int)pid;
 	i->since_wall_ms = since;
 	i->restarts = (int)restarts;
+	i->connections = (uint32_t)open;
 	return 0;
 }
 

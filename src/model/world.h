@@ -41,6 +41,7 @@ struct bt_seen_instance {
 	const char *identity;  /* what its identity URL said; NULL: not asked or no answer */
 	int64_t since_wall_ms; /* running since; 0 unknown */
 	int restarts;
+	uint32_t connections;		       /* open to its port, as its host sees them */
 	bool adopted;			       /* others started it, and it runs under no shim */
 	const struct bt_seen_foreign *foreign; /* of the holder, where it was asked for; NULL */
 };

@@ -153,6 +153,7 @@ static int fill_place(struct bt_scene *s, struct bt_place *p, struct bt_err *err
 	p->pid = seen->pid;
 	p->identity = seen->identity;
 	p->since_wall_ms = seen->since_wall_ms;
+	p->connections = seen->connections;
 	return 0;
 }
 

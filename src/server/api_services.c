@@ -48,11 +48,11 @@ static json_t *slot_json(const struct bt_scene *s, const struct bt_place *p)
 	for (size_t i = 0; i < s->n_balancers; i++)
 		if (p->in_at & (1u << i))
 			json_array_append_new(in_at, json_string(s->balancers[i].on));
-	json_t *o = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s*, s:s*, s:s*, s:b, s:b, s:o}", "host",
-		bt_scene_host(s, p), "slot", bt_scene_slot(s, p), "port", (int)p->port, "state",
-		bt_run_state_name(p->state), "release", (json_int_t)p->release, "version",
+	json_t *o = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s*, s:s*, s:s*, s:b, s:b, s:o, s:I}",
+		"host", bt_scene_host(s, p), "slot", bt_scene_slot(s, p), "port", (int)p->port,
+		"state", bt_run_state_name(p->state), "release", (json_int_t)p->release, "version",
 		p->version, "stranger", p->stranger, "identity", p->identity, "in", (int)p->in,
-		"one", (int)p->one, "in_at", in_at);
+		"one", (int)p->one, "in_at", in_at, "connections", (json_int_t)p->connections);
 	bt_api_set_time(o, "since", p->since_wall_ms);
 	return o;
 }

@@ -3,6 +3,7 @@ import gzip
 import json
 import os
 import signal
+import socket
 import sqlite3
 import urllib.error
 import urllib.request
@@ -196,8 +197,12 @@ def test_an_ended_session_returns_to_the_login(page, house):
 
 
 def test_a_blue_green_is_watched_under_load(page, house):
+    live = next(s for s in house.service()["slots"] if s["in"])
     with house.load() as load:
-        child, run = started(house, "v2", start_delay=1)
+        with socket.create_connection(("127.0.0.1", live["port"])):
+            child, run = started(house, "v2", start_delay=1)
+            poll("the open connection is counted", lambda: next(
+                s for s in house.service()["slots"] if s["slot"] == live["slot"])["connections"])
         page.see(".service .now", "v2 is being deployed")
         page.screen("services-running")
         page.click(".service .now")

@@ -1098,6 +1098,55 @@ static void test_tail(void **state)
 	assert_true(bt_str_ends(out.data, "line 00039999 of many\n"));
 }
 
+static int listen_on(int family, uint16_t *ret_port)
+{
+	struct sockaddr_in6 a = {.sin6_family = (sa_family_t)family};
+	socklen_t n = family == AF_INET6 ? sizeof a : sizeof(struct sockaddr_in);
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(fd >= 0);
+	assert_int_equal(bind(fd, (struct sockaddr *)(void *)&a, n), 0);
+	assert_int_equal(listen(fd, 8), 0);
+	assert_int_equal(getsockname(fd, (struct sockaddr *)(void *)&a, &n), 0);
+	*ret_port = ntohs(a.sin6_port); /* at the same place in both families */
+	return fd;
+}
+
+static int connect_to(uint16_t port)
+{
+	struct sockaddr_in a = {.sin_family = AF_INET,
+		.sin_port = htons(port),
+		.sin_addr = {htonl(INADDR_LOOPBACK)}};
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_true(fd >= 0);
+	assert_int_equal(connect(fd, (struct sockaddr *)(void *)&a, sizeof a), 0);
+	return fd;
+}
+
+/* Listeners of both families, as Java's listens for IPv4 too; neither they nor the clients' own
+ * ends count. */
+static void test_connections_are_counted(void **state)
+{
+	uint16_t ports[3];
+	uint32_t counts[3] = {9, 9, 9};
+	int fds[6] = {listen_on(AF_INET, &ports[0]), listen_on(AF_INET6, &ports[1]),
+		listen_on(AF_INET, &ports[2])};
+	(void)state;
+	fds[3] = connect_to(ports[0]);
+	fds[4] = connect_to(ports[0]);
+	fds[5] = connect_to(ports[1]);
+	bt_port_connections(ports, 3, counts);
+	assert_int_equal(counts[0], 2);
+	assert_int_equal(counts[1], 1);
+	assert_int_equal(counts[2], 0);
+	int taken[2] = {accept(fds[0], NULL, NULL), accept(fds[0], NULL, NULL)};
+	close(taken[0]);
+	close(taken[1]);
+	bt_port_connections(ports, 3, counts);
+	assert_int_equal(counts[0], 0);
+	for (size_t i = 0; i < 6; i++)
+		close(fds[i]);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 int main(int argc, char **argv)
 {
@@ -1108,7 +1157,8 @@ int main(int argc, char **argv)
 		T(test_shim_dies_unheard), T(test_shim_comes_late),
 		T(test_shim_comes_after_the_stop), T(test_missing_for_a_while),
 		T(test_user_and_limits), T(test_rotation), T(test_rotation_by_copy),
-		T(test_shutdown), T(test_other_boot), T(test_tail)};
+		T(test_shutdown), T(test_other_boot), T(test_tail),
+		cmocka_unit_test(test_connections_are_counted)};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
