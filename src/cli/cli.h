@@ -35,6 +35,7 @@ struct bt_cli_command {
 	const char *name; /* "deploy", "server init": one or two words */
 	const char *args; /* for the usage line: "SERVICE", "[FILE…]"; "" */
 	int min_args, max_args;
+	const char *heading; /* of the overview, above this and what follows; NULL: none */
 	const char *summary; /* one sentence */
 	const char *details; /* paragraphs; NULL */
 	const struct bt_cli_option *options;

@@ -267,6 +267,20 @@ static bool is_fine(int status, const int *fine)
 	return status < 400;
 }
 
+/* The reason without what was asked for; and what to look at. */
+static int unreachable(const struct bt_client *c, struct bt_err *err)
+{
+	int code = err ? err->code : BT_E_UNREACHABLE;
+	if (!err || (code != BT_E_UNREACHABLE && code != BT_E_TIMEOUT))
+		return bt_err_wrap(err, "server %s", c->url);
+	const char *why = strstr(err->text, ": connect: ");
+	BT_FREE char *text = bt_strdup(why ? why + 2 : err->text);
+	return bt_err_set(err, code,
+		"server %s does not answer: %s (is `baton up` or `baton server run` running "
+		"there?)",
+		c->url, text);
+}
+
 int bt_client_do(struct bt_client *c, const struct bt_client_call *call, const int *fine,
 	struct bt_client_answer *ret, struct bt_err *err)
 {
@@ -309,7 +323,7 @@ int bt_client_do(struct bt_client *c, const struct bt_client_call *call, const i
 	if (p.answer.status == 0) {
 		if (err)
 			*err = p.err;
-		return bt_err_wrap(err, "server %s", c->url);
+		return unreachable(c, err);
 	}
 	int r = is_fine(p.answer.status, fine)
 			? 0

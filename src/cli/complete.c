@@ -125,14 +125,22 @@ static void files(struct complete *c)
 	bt_str_add(c->out, "<files>\n");
 }
 
+static bool said_before(size_t command, const char *first)
+{
+	size_t n = strlen(first);
+	for (size_t i = 0; i < command; i++)
+		if (bt_str_starts(bt_cli_commands[i].name, first) &&
+			strchr(" ", bt_cli_commands[i].name[n]))
+			return true;
+	return false;
+}
+
 static void commands(struct complete *c)
 {
 	for (size_t i = 0; i < bt_cli_commands_len; i++) {
 		BT_FREE char *first =
 			bt_strndup(bt_cli_commands[i].name, strcspn(bt_cli_commands[i].name, " "));
-		bool again = i > 0 && bt_str_starts(bt_cli_commands[i - 1].name, first) &&
-			     strchr(" ", bt_cli_commands[i - 1].name[strlen(first)]);
-		if (!bt_cli_commands[i].hidden && !again)
+		if (!bt_cli_commands[i].hidden && !said_before(i, first))
 			offer(c, first);
 	}
 }

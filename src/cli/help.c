@@ -42,10 +42,17 @@ void bt_cli_overview(struct bt_str *out)
 {
 	bt_str_add(out, "baton hands live traffic from one version of a service to the next.\n\n"
 			"usage: baton COMMAND [ARGS] [OPTIONS]\n\n");
+	size_t widest = 0;
 	for (size_t i = 0; i < bt_cli_commands_len; i++)
-		if (!bt_cli_commands[i].hidden)
-			bt_str_addf(out, "  %-12s %s\n", bt_cli_commands[i].name,
-				bt_cli_commands[i].summary);
+		if (strlen(bt_cli_commands[i].name) > widest)
+			widest = strlen(bt_cli_commands[i].name);
+	for (size_t i = 0; i < bt_cli_commands_len; i++) {
+		const struct bt_cli_command *c = &bt_cli_commands[i];
+		if (c->heading)
+			bt_str_addf(out, "%s%s\n", i ? "\n" : "", c->heading);
+		if (!c->hidden)
+			bt_str_addf(out, "  %-*s  %s\n", (int)widest, c->name, c->summary);
+	}
 	bt_str_add(out,
 		"\n`baton help COMMAND` says more. To begin: `baton up`, then write a baton.yaml "
 		"and\n`baton deploy`.\n");

@@ -192,7 +192,7 @@ int bt_cmd_hosts(struct bt_cli *cli, struct bt_err *err)
 		bt_answer_time(h, "last_seen_at", seen);
 		int64_t free_bytes = json_integer_value(json_object_get(h, "free_bytes"));
 		if (free_bytes > 0)
-			snprintf(size, sizeof size, "%.1f GiB", (double)free_bytes / (1 << 30));
+			bt_view_amount(free_bytes, size);
 		BT_TABLE_ROW(&t, bt_answer_text(h, "name"), bt_answer_text(h, "address"),
 			bt_answer_text(h, "agent_version"),
 			json_is_true(json_object_get(h, "connected")) ? "yes" : "NO", seen, size);

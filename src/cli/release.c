@@ -41,7 +41,7 @@ int bt_cmd_release_list(struct bt_cli *cli, struct bt_err *err)
 		BT_STR struct bt_str state = {0};
 		bt_answer_number(one, "id", id);
 		bt_answer_time(one, "created_at", created);
-		bt_size_format(json_integer_value(json_object_get(one, "size")), size);
+		bt_view_amount(json_integer_value(json_object_get(one, "size")), size);
 		state_of(one, &state);
 		BT_FREE char *digest = bt_strndup(bt_answer_text(one, "digest"), 12);
 		BT_TABLE_ROW(&t, id, bt_answer_text(one, "version"), bt_str_get(&state), size,
@@ -64,7 +64,7 @@ static void print_files(const json_t *list)
 	json_t *one;
 	json_array_foreach (list, i, one) {
 		char size[32];
-		bt_size_format(json_integer_value(json_object_get(one, "size")), size);
+		bt_view_amount(json_integer_value(json_object_get(one, "size")), size);
 		printf("%-10s %s, %s\n", i ? "" : "files", bt_answer_text(one, "to"), size);
 	}
 }
@@ -82,7 +82,7 @@ int bt_cmd_release_show(struct bt_cli *cli, struct bt_err *err)
 	BT_STR struct bt_str state = {0}, text = {0};
 	bt_answer_number(j, "id", id);
 	bt_answer_time(j, "created_at", created);
-	bt_size_format(json_integer_value(json_object_get(j, "size")), size);
+	bt_view_amount(json_integer_value(json_object_get(j, "size")), size);
 	state_of(j, &state);
 	printf("%-10s %s %s (number %s)\n%-10s %s\n%-10s %s by %s\n%-10s %s, %s\n%-10s %s\n",
 		"release", cli->args[0], bt_answer_text(j, "version"), id, "state",
@@ -123,7 +123,7 @@ static void say_removed(struct bt_view *v, const json_t *list)
 	json_t *one;
 	json_array_foreach (list, i, one) {
 		char size[32];
-		bt_size_format(json_integer_value(json_object_get(one, "size")), size);
+		bt_view_amount(json_integer_value(json_object_get(one, "size")), size);
 		bt_view_note(v, "removed from the server: %s of %s (sha256 %.12s…)", size,
 			bt_answer_text(one, "versions"), bt_answer_text(one, "digest"));
 	}

@@ -2,6 +2,7 @@
 #include "agent/agent.h"
 #include "base/fs.h"
 #include "base/log.h"
+#include "cli/view.h"
 #include "cli/cli.h"
 #include "server/backup.h"
 #include "server/server.h"
@@ -153,7 +154,7 @@ static char *server_dir(const struct bt_cli *cli)
 static void print_stats(const char *file, const struct bt_backup_stats *s)
 {
 	char size[32];
-	bt_size_format(s->bytes, size);
+	bt_view_amount(s->bytes, size);
 	printf("%s: store %.8s of %s, %zu artifact%s, %s\n", file, s->store_id, s->made_at,
 		s->artifacts, s->artifacts == 1 ? "" : "s", size);
 }

@@ -87,3 +87,13 @@ void bt_view_time(const char *rfc3339, char ret[static 16])
 	localtime_r(&seconds, &local);
 	strftime(ret, 16, "%H:%M:%S", &local);
 }
+
+void bt_view_amount(int64_t bytes, char ret[static 16])
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+	double n = (double)(bytes < 0 ? 0 : bytes);
+	size_t i = 0;
+	for (; n >= 1024 && i + 1 < BT_ARRAY_LEN(units); i++)
+		n /= 1024;
+	snprintf(ret, 16, i ? "%.1f %s" : "%.0f %s", n, units[i]);
+}

@@ -244,7 +244,7 @@ static void hosts(const struct bt_top_facts *f, size_t columns, struct bt_top_li
 		if (at >= 0 && !here)
 			age(f->now_ms - at, seen);
 		if (bytes > 0)
-			snprintf(room, sizeof room, "%.1f GiB", (double)bytes / (1 << 30));
+			bt_view_amount(bytes, room);
 		if (!full(g))
 			ROW(g, here ? BT_MARK_NONE : BT_MARK_BAD, NULL,
 				bt_answer_text(host, "name"), bt_answer_text(host, "address"),

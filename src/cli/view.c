@@ -292,20 +292,18 @@ void bt_view_note(struct bt_view *v, const char *fmt, ...)
 
 static void upload_bar(struct bt_view *v, const char *name, int64_t sent, int64_t size)
 {
-	char have[32], all[32], speed[32];
+	char have[16], all[16], speed[16];
 	int64_t took = bt_clock_boot_ms() - v->upload_begun_ms;
 	int filled = size ? (int)(sent * 24 / size) : 24;
-	snprintf(have, sizeof have, "%.1f", (double)sent / 1048576);
-	snprintf(all, sizeof all, "%.1f MiB", (double)size / 1048576);
-	snprintf(speed, sizeof speed, "%.1f MiB/s",
-		took > 0 ? (double)(sent - v->upload_first) / 1048576 / ((double)took / 1000)
-			 : 0.0);
+	bt_view_amount(sent, have);
+	bt_view_amount(size, all);
+	bt_view_amount(took > 0 ? (sent - v->upload_first) * 1000 / took : 0, speed);
 	bt_str_reset(&v->upload);
 	bt_str_addf(&v->upload, "upload %s ", name);
 	for (int i = 0; i < 24; i++)
 		bt_str_add(&v->upload, i < filled ? "█" : "░");
-	bt_str_addf(&v->upload, " %3d%%  %s of %s  %s", size ? (int)(sent * 100 / size) : 100, have,
-		all, speed);
+	bt_str_addf(&v->upload, " %3d%%  %s of %s  %s/s", size ? (int)(sent * 100 / size) : 100,
+		have, all, speed);
 }
 
 void bt_view_upload(struct bt_view *v, const char *name, int64_t sent, int64_t size, bool resumed)
@@ -329,18 +327,19 @@ void bt_view_upload(struct bt_view *v, const char *name, int64_t sent, int64_t s
 		return; /* elsewhere a line every five seconds is enough */
 	}
 	v->upload_told_ms = now;
-	char bytes[32], took[32];
-	snprintf(bytes, sizeof bytes, "%.1f", (double)sent / 1048576);
+	char bytes[16], all[16], took[32];
+	bt_view_amount(sent, bytes);
+	bt_view_amount(size, all);
 	seconds(now - v->upload_begun_ms, took);
 	if (v->mode == BT_VIEW_JSON) {
 		BT_JSON json_t *j = json_pack("{s:s, s:I, s:I}", "file", name, "sent",
 			(json_int_t)sent, "size", (json_int_t)size);
 		print_json("upload", j);
 	} else if (sent == size) {
-		bt_view_note(v, "uploaded %s: %s MiB in %s", name, bytes, took);
+		bt_view_note(v, "uploaded %s: %s in %s", name, bytes, took);
 	} else {
-		bt_view_note(v, "uploading %s: %s of %.1f MiB%s", name, bytes,
-			(double)size / 1048576, first && resumed ? " were there already" : "");
+		bt_view_note(v, "uploading %s: %s of %s%s", name, bytes, all,
+			first && resumed ? " were there already" : "");
 	}
 }
 

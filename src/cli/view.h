@@ -30,5 +30,7 @@ void bt_view_tick(struct bt_view *v);			/* 8 times a second: elapsed times */
 /* Appends text without control characters, cut at `columns` (0: not), wide characters count 2. */
 void bt_view_clean(struct bt_str *out, const char *text, size_t columns);
 size_t bt_view_columns(const char *text);
+/* "512 B" "8.1 KiB" "1.5 GiB": bytes for people. */
+void bt_view_amount(int64_t bytes, char ret[static 16]);
 /* "12:00:01" in local time of an RFC3339 time; "        " where it is none. */
 void bt_view_time(const char *rfc3339, char ret[static 16]);

@@ -624,9 +624,13 @@ void bt_planning_rollback(
 	if (!svc)
 		r = bt_err_set(&err, BT_E_NOTFOUND, "no service '%s' here", service);
 	else if (!id && to)
-		r = bt_err_set(&err, BT_E_NOTFOUND, "no release '%s' of %s", to, service);
+		r = bt_err_set(&err, BT_E_NOTFOUND,
+			"no release '%s' of %s: `baton release list %s` lists them", to, service,
+			service);
 	else if (!id)
-		r = bt_err_set(&err, BT_E_NOTFOUND, "%s has no earlier good release", service);
+		r = bt_err_set(&err, BT_E_NOTFOUND,
+			"%s has no earlier good release: `baton release list %s` lists them",
+			service, service);
 	else
 		r = bt_gate_check(s, x, service, body, false, &err);
 	if (r == 0)

@@ -257,8 +257,9 @@ static void run_step(struct shim *s)
 	int sig = last ? SIGKILL : s->stop.items[s->step].signal;
 	int64_t wait = last ? 1000 : s->stop.items[s->step].wait_ms;
 	bt_app_new_step(&s->app);
-	snprintf(s->status.text, sizeof s->status.text, "%s sent to pid %d, waiting up to %lld ms",
-		signal_name(sig), (int)s->app.pid, (long long)wait);
+	snprintf(s->status.text, sizeof s->status.text,
+		"%s sent to pid %d, waiting up to %lld.%lld s", signal_name(sig), (int)s->app.pid,
+		(long long)(wait / 1000), (long long)(wait % 1000 / 100));
 	bt_link_publish(&s->link, &s->status);
 	bt_app_signal(&s->app, &s->spec, sig);
 	s->deadline_ms = now_ms() + wait;
