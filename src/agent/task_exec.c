@@ -164,7 +164,8 @@ void bt_task_exec_go(struct bt_job *j)
 	size_t n = bt_job_secrets(j, json_object_get(j->params, "secrets"), &secrets);
 	const char *version = json_string_value(json_object_get(j->params, "version"));
 	struct bt_start_request rq = {
-		.ref = {j->service_name, j->slot ? j->slot : "", j->port},
+		.ref = j->slot ? bt_job_ref(j)
+			       : (struct bt_instance_ref){.service = j->service_name, .slot = ""},
 		.release = j->release,
 		.version = disk.version ? disk.version : version,
 		.artifact = disk.artifact,

@@ -315,16 +315,18 @@ const struct bt_key bt_keys[] = {
 		       "timeout: "
 		       "5m, env: {…}, repeat: safe}` runs a program (`Exec`), `{Approve: {within: "
 		       "30m}}` waits for `baton approve`. See [Hooks](#hooks)."},
-	{"deploy.hooks.before", &bt_type_hooks, HOOKS(BT_HOOK_BEFORE),
+	{"deploy.hooks.before", &bt_type_hooks, HOOKS(BT_HOOK_BEFORE), .placeholders = true,
 		.doc = "The release is on the hosts, nothing is started yet.",
 		.example = "[{run: [./migrate.sh, --up]}]"},
 	{"deploy.hooks.before_switch", &bt_type_hooks, HOOKS(BT_HOOK_BEFORE_SWITCH),
+		.placeholders = true,
 		.doc = "The new instances are healthy, and no request goes to them yet.",
 		.example = "[{run: './smoke.sh http://127.0.0.1:{port}/', on: each instance}]"},
 	{"deploy.hooks.after_switch", &bt_type_hooks, HOOKS(BT_HOOK_AFTER_SWITCH),
+		.placeholders = true,
 		.doc = "They serve; with blue-green their predecessors still run.",
 		.example = "[{Approve: {within: 30m}}]"},
-	{"deploy.hooks.on_failure", &bt_type_hooks, HOOKS(BT_HOOK_ON_FAILURE),
+	{"deploy.hooks.on_failure", &bt_type_hooks, HOOKS(BT_HOOK_ON_FAILURE), .placeholders = true,
 		.doc = "Once, after the run went back or halted; a failure here changes nothing.",
 		.example = "[{run: [./notify.sh, 'deployment failed']}]"},
 };

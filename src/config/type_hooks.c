@@ -176,16 +176,19 @@ const struct bt_key_type bt_type_hooks = {"list of tasks", read_hooks, write_hoo
 
 /* ── what only holds together ── */
 
+static bool is_placed(const char *t)
+{
+	return strstr(t, "{port}") || strstr(t, "{port.") || strstr(t, "{slot}");
+}
+
 static bool names_place(const struct bt_hook *h)
 {
+	bool placed = false;
 	for (size_t i = 0; i < h->exec.n_run; i++)
-		if (strstr(h->exec.run[i], "{port}") || strstr(h->exec.run[i], "{slot}"))
-			return true;
+		placed = placed || is_placed(h->exec.run[i]);
 	for (size_t i = 0; i < h->exec.n_env; i++)
-		if (strstr(h->exec.env[i].value, "{port}") ||
-			strstr(h->exec.env[i].value, "{slot}"))
-			return true;
-	return false;
+		placed = placed || is_placed(h->exec.env[i].value);
+	return placed;
 }
 
 static void check_hook(struct bt_reading *r, const char *path, const struct bt_node *at,

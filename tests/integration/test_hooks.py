@@ -85,6 +85,30 @@ def test_order_environment_and_secrets(lab):
     assert not list((lab.dir / "state").glob("agent/tasks/*")), "the programs left something behind"
 
 
+def test_ports_by_name_on_a_named_host(lab):
+    say = script(lab, "say.sh", f'echo "$*" >> {lab.dir}/told')
+    lab.config(nginx=False, run={"slots": {"blue": {"port": lab.port("a"), "admin": lab.port("b")},
+                                           "green": {"port": lab.port("c"), "admin": lab.port("d")}}},
+               deploy={"hooks": {"before_switch": [{"run": [say, "{slot}", "{port}", "{port.admin}"], "on": "local"}]}})
+    lab.up()
+    good(lab.deploy("v1"))
+    assert told(lab) in ([f"blue {lab.port('a')} {lab.port('b')}"], [f"green {lab.port('c')} {lab.port('d')}"])
+
+
+def test_each_host_and_once_over_two_hosts(lab):
+    say = script(lab, "say.sh", f'echo "$BATON_HOST $1" >> {lab.dir}/told', '[ "$BATON_HOST $1" != "was2 each" ]')
+    lab.config(nginx=False, hosts=["was1", "was2"], deploy={"hooks": {
+        "before": [{"run": [say, "once"]}, {"run": [say, "each"], "on": "each host"}, {"run": [say, "late"]}],
+        "on_failure": [{"run": [say, "sorry"], "on": "was2"}]}})
+    lab.server()
+    lab.agent("was1")
+    lab.agent("was2")
+    done = lab.deploy("v1")
+    assert done.returncode == 1 and "on was2: exit code 1" in done.stdout.splitlines()[-1], done.stdout
+    said = told(lab)
+    assert said[0] == "was1 once" and sorted(said[1:3]) == ["was1 each", "was2 each"] and said[3:] == ["was2 sorry"], said
+
+
 def test_a_failing_hook_goes_back_under_load(lab):
     note = script(lab, "note.sh", f'echo "$1" >> {lab.dir}/told')
     fail = script(lab, "fail.sh", "echo checking the new slot", "echo it is broken >&2", "exit 7")

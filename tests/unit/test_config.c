@@ -309,6 +309,10 @@ static void problems(void **state)
 		"f:5:94: deploy.hooks.before_switch: within is missing: expected how long the run "
 		"waits for the approval, such as {Approve: {within: 30m}}",
 		"f:5:100: unknown key 'after' in deploy.hooks");
+	REFUSED(MINIMAL "deploy: {hooks: {before_switch: [{run: './a {port.admin}'}]}}\n",
+		"f:5:40: deploy.hooks.before_switch: no port 'admin' in run.slots, which names "
+		"none: "
+		"expected for example {blue: {port: 8081, management: 9081}, …}");
 	REFUSED(MINIMAL "deploy: {on_failure: continue}\n",
 		"f:5:22: deploy.on_failure: expected rollback, halt, or continue N (lanes that may "
 		"fail), found 'continue'");
