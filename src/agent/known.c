@@ -3,7 +3,6 @@
 #include "base/fs.h"
 #include "base/json.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
@@ -138,21 +137,12 @@ static struct bt_known_service *take(struct bt_known *k, const char *name)
 	return s;
 }
 
-static bool name_is_safe(const char *name)
-{
-	size_t n = strlen(name);
-	if (n == 0 || n > BT_NAME_MAX || !isalnum((unsigned char)name[0]))
-		return false;
-	return strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
-	       n;
-}
-
 /* Takes text over. Returns 1 when it is news. */
 static int learn_text(struct bt_known *k, const json_t *service, char *text, struct bt_err *err)
 {
 	struct bt_config *c = NULL;
 	int r = bt_config_service_from_json(service, &c, err);
-	if (r == 0 && !name_is_safe(c->services[0].name))
+	if (r == 0 && !bt_service_name_valid(c->services[0].name))
 		r = bt_err_set(err, BT_E_PROTOCOL, "a service with an unusable name");
 	if (r == 0 && k->n >= MAX_SERVICES && !bt_known_find(k, c->services[0].name))
 		r = bt_err_set(

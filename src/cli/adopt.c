@@ -63,7 +63,7 @@ int bt_cmd_adopt(struct bt_cli *cli, struct bt_err *err)
 	int64_t id = 0;
 	int r = bt_files_config(cli, &config, err);
 	if (r == 0)
-		r = bt_files_service(config, bt_cli_arg(cli, 0), &s, err);
+		r = bt_files_service(cli, config, &s, err);
 	if (r == 0)
 		r = make_body(cli, s, &body, err);
 	if (r == 0)

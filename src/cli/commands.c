@@ -24,6 +24,12 @@ const size_t bt_exit_table_len = BT_ARRAY_LEN(bt_exit_table);
 	{                                                                                          \
 		"json", 0, NULL, "print JSON for programs"                                         \
 	}
+#define ENV_OPTION                                                                                 \
+	{                                                                                          \
+		"env", 'e', "NAME",                                                                \
+			"the environment: SERVICE stands for SERVICE@NAME then (see "              \
+			"docs/config.md)"                                                          \
+	}
 #define FORCE_OPTION                                                                               \
 	{                                                                                          \
 		"force", 0, NULL,                                                                  \
@@ -100,10 +106,10 @@ EXAMPLES(agent_join_examples, "baton agent join https://deploy.example.com:7071 
 OPTIONS(init_options, {"print", 0, NULL, "to standard output, no file"},
 	{"file", 'f', "FILE", "the file to make (default: baton.yaml)"});
 EXAMPLES(init_examples, "baton init", "sudo baton init --print");
-OPTIONS(lint_options, FILE_OPTION,
+OPTIONS(lint_options, FILE_OPTION, ENV_OPTION,
 	{"print", 0, NULL, "print the config with every default filled in"});
 EXAMPLES(lint_examples, "baton lint", "baton lint --print -f shop.yaml -f api.yaml");
-OPTIONS(plan_options, FILE_OPTION, {"artifact", 'a', "FILE", "plan for this artifact"},
+OPTIONS(plan_options, FILE_OPTION, ENV_OPTION, {"artifact", 'a', "FILE", "plan for this artifact"},
 	{"version", 'v', "NAME", "name of the release to plan for (default: next)"}, JSON_OPTION);
 EXAMPLES(plan_examples, "baton plan", "baton plan shop --json");
 OPTIONS(deploy_options,
@@ -111,7 +117,7 @@ OPTIONS(deploy_options,
 		"what to deploy, or a pattern that matches one file (default: `artifact` in the "
 		"config)"},
 	{"version", 'v', "NAME", "how people will call this release, such as a git tag"},
-	FILE_OPTION, {"yes", 'y', NULL, "do not ask on a terminal"}, FORCE_OPTION,
+	FILE_OPTION, ENV_OPTION, {"yes", 'y', NULL, "do not ask on a terminal"}, FORCE_OPTION,
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
 	{"json", 0, NULL, "one event a line, as JSON"},
 	{"build-url", 0, "URL", "noted with the deployment (default: BUILD_URL)"},
@@ -120,7 +126,7 @@ OPTIONS(deploy_options,
 		"wait for the turn behind other deployments of the service, at most TIME"});
 EXAMPLES(deploy_examples, "baton deploy shop --artifact build/libs/shop.jar --version 1.4.2",
 	"baton deploy -v \"$GIT_COMMIT\" --json   # the only service in baton.yaml");
-OPTIONS(restart_options, FILE_OPTION, FORCE_OPTION,
+OPTIONS(restart_options, FILE_OPTION, ENV_OPTION, FORCE_OPTION,
 	{"wait", 'w', "[=TIME]",
 		"wait for the turn behind other deployments of the service, at most TIME"},
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
@@ -129,15 +135,16 @@ OPTIONS(restart_options, FILE_OPTION, FORCE_OPTION,
 	{"commit", 0, "ID", "noted with the deployment (default: GIT_COMMIT)"});
 EXAMPLES(restart_examples, "baton restart shop",
 	"DB_PASSWORD=new baton restart shop   # with another secret");
-OPTIONS(apply_options, FILE_OPTION,
+OPTIONS(apply_options, FILE_OPTION, ENV_OPTION,
 	{"lock", 0, NULL, "from now on only admins may change it (admins)"},
 	{"unlock", 0, NULL, "deployers may change it again (admins)"}, JSON_OPTION);
 EXAMPLES(apply_examples, "baton apply", "baton apply shop --lock -f prod.yaml");
-OPTIONS(diff_options, FILE_OPTION);
+OPTIONS(diff_options, FILE_OPTION, ENV_OPTION);
 EXAMPLES(diff_examples, "baton diff shop", "baton diff && echo same");
 OPTIONS(adopt_options,
 	{"version", 'v', "NAME", "how people will call what runs (default: adopted- and a number)"},
-	FILE_OPTION, {"detach", 'd', NULL, "leave as soon as the server has taken it over"},
+	FILE_OPTION, ENV_OPTION,
+	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
 	{"json", 0, NULL, "one event a line, as JSON"});
 EXAMPLES(adopt_examples, "baton adopt shop", "baton adopt shop --version 1.4.1");
 OPTIONS(json_only, JSON_OPTION);

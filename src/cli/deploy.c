@@ -183,11 +183,11 @@ static int run(struct deploy *d, struct bt_err *err)
 /* The config at hand, else the one that the server has stored. */
 static int find_config(struct deploy *d, struct bt_config **ret, struct bt_err *err)
 {
-	const char *name = bt_cli_arg(d->cli, 0);
+	BT_FREE char *name = bt_files_name(d->cli);
 	int r;
 	if (!name || bt_files_at_hand(d->cli)) {
 		r = bt_files_config(d->cli, ret, err);
-		return r < 0 ? r : bt_files_service(*ret, name, &d->service, err);
+		return r < 0 ? r : bt_files_service(d->cli, *ret, &d->service, err);
 	}
 	d->stored = d->keep = true;
 	r = bt_client_open(d->cli, &d->client, err);

@@ -70,6 +70,8 @@ static size_t named_files(const struct bt_cli *cli, const char *files[static BT_
 	return n;
 }
 
+static int choose_environment(const struct bt_cli *cli, struct bt_config *c, struct bt_err *err);
+
 int bt_files_config(const struct bt_cli *cli, struct bt_config **ret, struct bt_err *err)
 {
 	const char *files[BT_CLI_MAX_SET * 2];
@@ -85,6 +87,8 @@ int bt_files_config(const struct bt_cli *cli, struct bt_config **ret, struct bt_
 	if (r >= 0 && problems)
 		r = bt_err_set(err, BT_E_CONFIG, "%zu problem%s in %s%s", problems,
 			problems == 1 ? "" : "s", files[0], n > 1 ? " and others" : "");
+	if (r >= 0)
+		r = choose_environment(cli, all, err);
 	if (r < 0) {
 		bt_config_free(all);
 		return r;
@@ -93,10 +97,36 @@ int bt_files_config(const struct bt_cli *cli, struct bt_config **ret, struct bt_
 	return 0;
 }
 
-int bt_files_service(const struct bt_config *c, const char *name, const struct bt_service **ret,
-	struct bt_err *err)
+char *bt_files_name(const struct bt_cli *cli)
 {
+	const char *name = bt_cli_arg(cli, 0), *env = bt_cli_get(cli, "env");
+	return name && env && !strchr(name, '@') ? bt_asprintf("%s@%s", name, env)
+						 : bt_strdup(name);
+}
+
+/* The only service of that name in whichever environment; NULL: none, or several. */
+static const struct bt_service *in_one_environment(const struct bt_config *c, const char *name)
+{
+	const struct bt_service *found = NULL;
+	size_t n = strlen(name);
+	for (size_t i = 0; i < c->n_services; i++) {
+		const char *other = c->services[i].name;
+		if (strncmp(other, name, n) != 0 || other[n] != '@')
+			continue;
+		if (found)
+			return NULL;
+		found = &c->services[i];
+	}
+	return found;
+}
+
+int bt_files_service(const struct bt_cli *cli, const struct bt_config *c,
+	const struct bt_service **ret, struct bt_err *err)
+{
+	BT_FREE char *name = bt_files_name(cli);
 	const struct bt_service *s = bt_config_find(c, name);
+	if (!s && name)
+		s = in_one_environment(c, name);
 	if (s) {
 		*ret = s;
 		return 0;
@@ -107,6 +137,30 @@ int bt_files_service(const struct bt_config *c, const char *name, const struct b
 	return name ? bt_err_set(err, BT_E_CONFIG, "no service '%s' in the config, which has: %s",
 			      name, bt_str_get(&names))
 		    : bt_err_set(err, BT_E_CONFIG, "say which service: %s", bt_str_get(&names));
+}
+
+/* Leaves only services of --env. */
+static int choose_environment(const struct bt_cli *cli, struct bt_config *c, struct bt_err *err)
+{
+	const char *env = bt_cli_get(cli, "env");
+	if (!env)
+		return 0;
+	BT_STR struct bt_str names = {0};
+	struct bt_service *kept = BT_ARENA_ARRAY(c->arena, struct bt_service, c->n_services);
+	size_t n = 0;
+	for (size_t i = 0; i < c->n_services; i++) {
+		const char *at = strchr(c->services[i].name, '@');
+		if (at && bt_streq(at + 1, env))
+			kept[n++] = c->services[i];
+		bt_str_addf(&names, "%s%s", i ? ", " : "", c->services[i].name);
+	}
+	if (!n)
+		return bt_err_set(err, BT_E_CONFIG,
+			"no service has an environment '%s' in the config, which has: %s", env,
+			bt_str_get(&names));
+	c->services = kept;
+	c->n_services = n;
+	return 0;
 }
 
 int bt_files_secrets(const struct bt_service *s, bool keep, json_t **ret, struct bt_err *err)

@@ -4,14 +4,18 @@
 #include "cli/cli.h"
 #include "config/config.h"
 
-/* The files of --file (or args, for lint), or ./baton.yaml. Every problem goes to standard error, a
+/* The files of --file (or args, for lint), or ./baton.yaml; with --env only that environment's
+ * services. Every problem goes to standard error, a
  * line each; then BT_E_CONFIG with their number. */
 int bt_files_config(const struct bt_cli *cli, struct bt_config **ret, struct bt_err *err);
 /* Whether a config is at hand: --file was given, or ./baton.yaml is there. */
 bool bt_files_at_hand(const struct bt_cli *cli);
 /* The service that the first argument names, or the only one. */
-int bt_files_service(const struct bt_config *c, const char *name, const struct bt_service **ret,
-	struct bt_err *err);
+int bt_files_service(const struct bt_cli *cli, const struct bt_config *c,
+	const struct bt_service **ret, struct bt_err *err);
+/* The first argument, as SERVICE@ENVIRONMENT where --env was given; NULL where there is none. The
+ * caller frees. */
+char *bt_files_name(const struct bt_cli *cli);
 /* Values of run.secrets from the environment; BT_E_CONFIG names all that are missing, unless the
  * server may keep the last release's. */
 int bt_files_secrets(const struct bt_service *s, bool keep, json_t **ret, struct bt_err *err);

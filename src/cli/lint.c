@@ -90,7 +90,7 @@ int bt_cmd_plan(struct bt_cli *cli, struct bt_err *err)
 	const struct bt_service *s = NULL;
 	int r = bt_files_config(cli, &c, err);
 	if (r == 0)
-		r = bt_files_service(c, bt_cli_arg(cli, 0), &s, err);
+		r = bt_files_service(cli, c, &s, err);
 	if (r == 0)
 		r = plan(cli, s, err);
 	bt_config_free(c);

@@ -82,7 +82,7 @@ int bt_cmd_apply(struct bt_cli *cli, struct bt_err *err)
 			? bt_err_set(err, BT_E_CONFIG, "--lock and --unlock: give one of them")
 			: bt_files_config(cli, &config, err);
 	if (r == 0 && cli->n_args)
-		r = bt_files_service(config, cli->args[0], &one, err);
+		r = bt_files_service(cli, config, &one, err);
 	if (r == 0)
 		r = bt_client_open(cli, &c, err);
 	for (size_t i = 0; r == 0 && i < config->n_services; i++)
@@ -241,7 +241,7 @@ int bt_cmd_diff(struct bt_cli *cli, struct bt_err *err)
 	const struct bt_service *s = NULL;
 	int r = bt_files_config(cli, &config, err);
 	if (r == 0)
-		r = bt_files_service(config, bt_cli_arg(cli, 0), &s, err);
+		r = bt_files_service(cli, config, &s, err);
 	if (r == 0)
 		r = diff(cli, s, err);
 	bt_config_free(config);

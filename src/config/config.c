@@ -115,13 +115,8 @@ static struct bt_node *without(struct parse *p, const struct bt_node *map, const
 	return copy;
 }
 
-static void add_service(struct parse *p, const struct bt_node *n)
+static void add_one(struct parse *p, const struct bt_node *n)
 {
-	if (n->kind != BT_NODE_MAP) {
-		bt_problem(&p->sink, n, "a service: expected a map of its keys, found %s",
-			bt_node_shown(p->arena, n));
-		return;
-	}
 	if (p->n == MAX_SERVICES) {
 		bt_problem(&p->sink, n, "more than 500 services");
 		return;
@@ -142,6 +137,103 @@ static void add_service(struct parse *p, const struct bt_node *n)
 		if (p->services[i].name)
 			bt_config_check_pair(&p->sink, n, &p->services[i], r.service);
 	p->n++;
+}
+
+static void set(struct bt_node *map, const struct bt_node *key, struct bt_node *value)
+{
+	size_t at = 0;
+	while (at < map->n && !bt_streq(map->keys[at]->text, key->text))
+		at++;
+	map->keys[at] = (struct bt_node *)key;
+	map->items[at] = value;
+	map->n += at == map->n;
+}
+
+/* What the environment says instead of, or beside, what all of them share; `~` takes a key away. */
+static struct bt_node *overlay(
+	struct parse *p, const struct bt_node *base, const struct bt_node *over)
+{
+	struct bt_node *m = bt_arena_memdup(p->arena, base, sizeof *base);
+	m->items = BT_ARENA_ARRAY(p->arena, struct bt_node *, base->n + over->n);
+	m->keys = BT_ARENA_ARRAY(p->arena, struct bt_node *, base->n + over->n);
+	memcpy(m->items, base->items, base->n * sizeof *m->items);
+	memcpy(m->keys, base->keys, base->n * sizeof *m->keys);
+	for (size_t i = 0; i < over->n; i++) {
+		const struct bt_node *key = over->keys[i], *was = bt_node_get(m, key->text);
+		struct bt_node *value = over->items[i];
+		if (bt_node_is_null(value))
+			m = was ? without(p, m, key->text) : m;
+		else if (was && was->kind == BT_NODE_MAP && value->kind == BT_NODE_MAP)
+			set(m, key, overlay(p, was, value));
+		else
+			set(m, key, value);
+	}
+	return m;
+}
+
+static void add_environment(struct parse *p, const struct bt_node *base, const struct bt_node *name,
+	const struct bt_node *over)
+{
+	static const char *const ours[] = {"service", "environments"};
+	const struct bt_node *service = bt_node_get(base, "service");
+	struct bt_node empty = {.kind = BT_NODE_MAP};
+	if (!bt_name_valid(name->text)) {
+		bt_problem(&p->sink, name,
+			"environments: expected a name of letters, digits, '.', '_' and '-', found "
+			"%s",
+			bt_node_shown(p->arena, name));
+		return;
+	}
+	if (!bt_node_is_null(over) && over->kind != BT_NODE_MAP) {
+		bt_problem(&p->sink, over,
+			"environments.%s: expected a map of what differs there, found %s",
+			name->text, bt_node_shown(p->arena, over));
+		return;
+	}
+	over = bt_node_is_null(over) ? &empty : over;
+	for (size_t i = 0; i < BT_ARRAY_LEN(ours); i++)
+		if (bt_node_get(over, ours[i])) {
+			bt_problem(&p->sink, bt_node_get(over, ours[i]),
+				"environments.%s: '%s' cannot differ from one to another",
+				name->text, ours[i]);
+			return;
+		}
+	struct bt_node *all = overlay(p, base, over);
+	if (service && service->kind == BT_NODE_SCALAR) {
+		struct bt_node *full = bt_arena_memdup(p->arena, service, sizeof *service);
+		full->text = bt_arena_printf(p->arena, "%s@%s", service->text, name->text);
+		set(all, bt_node_scalar(p->arena, "service"), full);
+	}
+	all->line = name->line;
+	all->column = name->column;
+	add_one(p, all);
+}
+
+/* With `environments`, one service for each of them: shop@dev, shop@release. */
+static void add_service(struct parse *p, const struct bt_node *n)
+{
+	if (n->kind != BT_NODE_MAP) {
+		bt_problem(&p->sink, n, "a service: expected a map of its keys, found %s",
+			bt_node_shown(p->arena, n));
+		return;
+	}
+	const struct bt_node *environments = bt_node_get(n, "environments");
+	if (!environments || !p->sink.file) { /* JSON is always one service */
+		add_one(p, n);
+		return;
+	}
+	if (environments->kind != BT_NODE_MAP || environments->n == 0) {
+		bt_problem(&p->sink, environments,
+			"environments: expected a map such as {dev: {hosts: [dev1]}, release: "
+			"{…}}, "
+			"found %s",
+			environments->kind == BT_NODE_MAP ? "an empty one"
+							  : bt_node_shown(p->arena, environments));
+		return;
+	}
+	const struct bt_node *base = without(p, n, "environments");
+	for (size_t i = 0; i < environments->n; i++)
+		add_environment(p, base, environments->keys[i], environments->items[i]);
 }
 
 /* services: {shop: {…}}: the name is the key. */

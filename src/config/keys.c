@@ -17,7 +17,10 @@
 #define NAME .check = bt_name_valid, .expected = "a name of letters, digits, '.', '_' and '-'"
 
 const struct bt_key bt_keys[] = {
-	{"service", &bt_type_text, AT(name), .required = true, NAME, .doc = "Its name.",
+	{"service", &bt_type_text, AT(name), .required = true, .check = bt_service_name_valid,
+		.expected = "a name of letters, digits, '.', '_' and '-' (or NAME@ENVIRONMENT)",
+		.doc = "Its name. With `environments` beside it, `NAME@ENVIRONMENT` for each: see "
+		       "[Environments](#environments).",
 		.example = "shop"},
 	{"artifact", &bt_type_text, AT(artifact), .max = 4096,
 		.doc = "File or archive to deploy, relative to this file; a pattern (`*`, `?`, "
@@ -196,8 +199,8 @@ const struct bt_key bt_keys[] = {
 		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
 		.derived = "nginx's own", .doc = "Its prefix (`-p`).", .example = "/opt/nginx"},
 	{"traffic.nginx.adopt.upstream", &bt_type_text, NGINX_AT(upstream), .when = BT_KEY_ADOPT,
-		NAME, .derived = "the service's name", .doc = "Name of the upstream block.",
-		.example = "shop"},
+		NAME, .derived = "the service's name, with - for @",
+		.doc = "Name of the upstream block.", .example = "shop"},
 	{"traffic.nginx.adopt.one", &bt_type_text, NGINX_AT(one), .when = BT_KEY_ADOPT, NAME,
 		.doc = "`form: upstream` with several instances: name of a second block in the "
 		       "same file, which sends to one of them, for paths that only one may serve.",

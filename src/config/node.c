@@ -42,6 +42,10 @@ static void put(struct bt_problem_sink *s, int line, int column, const char *fmt
 	const char *line_text = !s->file ? bt_arena_printf(l->arena, "service config: %s", text)
 					 : bt_arena_printf(l->arena, "%s:%d:%d: %s", s->file,
 						   line ? line : 1, column ? column : 1, text);
+	/* What all environments share is read for each of them. */
+	for (size_t i = 0; i < l->n; i++)
+		if (bt_streq(l->items[i].line, line_text))
+			return;
 	if (l->n + 1 == MAX_PROBLEMS)
 		line_text =
 			bt_arena_printf(l->arena, "%s (more problems are not shown)", line_text);

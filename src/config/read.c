@@ -103,6 +103,16 @@ static const struct bt_node *scalar(struct bt_reading *r, const char *text)
 	return bt_node_scalar(r->arena, text);
 }
 
+/* nginx would take an `@` for the end of a user's name. */
+static const char *upstream_of(struct bt_reading *r)
+{
+	char *name = bt_arena_strdup(r->arena, r->service->name);
+	char *at = name ? strchr(name, '@') : NULL;
+	if (at)
+		*at = '-';
+	return name;
+}
+
 static void derive_nginx(struct bt_reading *r)
 {
 	struct bt_nginx *n = r->nginx;
@@ -112,7 +122,7 @@ static void derive_nginx(struct bt_reading *r)
 	}
 	if (n->mode == BT_NGINX_ADOPT) {
 		if (!n->upstream)
-			n->upstream = r->service->name;
+			n->upstream = upstream_of(r);
 		if (!n->variable)
 			n->variable =
 				n->form == BT_NGINX_SERVICE_URL ? "service_url" : "service_port";

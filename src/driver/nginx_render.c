@@ -45,7 +45,7 @@ static int check_path(const char *what, const char *text, struct bt_err *err)
 
 static int check_pool(const struct bt_pool *pool, struct bt_err *err)
 {
-	int r = check_text("service name", pool->service_name, "._-", err);
+	int r = check_text("service name", pool->service_name, "._-@", err);
 	for (size_t i = 0; r == 0 && i < pool->n_members; i++) {
 		r = check_text("address", pool->members[i].address, ".:-_", err);
 		if (r == 0)

@@ -79,6 +79,17 @@ bool bt_name_valid(const char *text)
 	return true;
 }
 
+bool bt_service_name_valid(const char *text)
+{
+	char name[BT_NAME_MAX + 1];
+	const char *at = strchr(text, '@');
+	if (!at || strlen(text) > BT_NAME_MAX)
+		return bt_name_valid(text);
+	memcpy(name, text, (size_t)(at - text));
+	name[at - text] = 0;
+	return bt_name_valid(name) && bt_name_valid(at + 1);
+}
+
 const struct bt_slot *bt_service_slot(const struct bt_service *s, const char *name)
 {
 	for (size_t i = 0; i < s->run.n_slots; i++)

@@ -243,5 +243,7 @@ const char *bt_enum_name(const struct bt_enum *e, int value); /* "?" for a value
 /* BT_E_CONFIG lists what was expected, and the nearest. */
 int bt_enum_parse(const struct bt_enum *e, const char *text, int *ret, struct bt_err *err);
 
-/* Whether the text may name a service, host, slot or version. */
+/* Whether the text may name a host, slot or version. */
 bool bt_name_valid(const char *text);
+/* Whether it may name a service: NAME, or NAME@ENVIRONMENT, at most BT_NAME_MAX in all. */
+bool bt_service_name_valid(const char *text);

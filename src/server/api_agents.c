@@ -162,7 +162,7 @@ static void take_tokens(struct bt_server *s, const json_t *tokens, struct bt_txn
 	json_t *value;
 	json_object_foreach ((json_t *)tokens, service, value) {
 		int64_t n = json_integer_value(value);
-		if (n <= 0 || n > MAX_REPORTED || !bt_name_valid(service))
+		if (n <= 0 || n > MAX_REPORTED || !bt_service_name_valid(service))
 			continue;
 		struct bt_svc *svc = bt_server_service_add(s, service);
 		if (svc->token < (uint64_t)n) {

@@ -247,7 +247,7 @@ void bt_api_queue(struct bt_http_exchange *x, void *arg)
 	const char *service = bt_http_param(x, "service");
 	struct bt_err err;
 	int r = bt_who_may(bt_who(x), service, &err);
-	if (r == 0 && !bt_name_valid(service))
+	if (r == 0 && !bt_service_name_valid(service))
 		r = bt_err_set(&err, BT_E_NOTFOUND, "'%.80s' is no name of a service", service);
 	if (r < 0) {
 		bt_http_reply_error(x, &err);

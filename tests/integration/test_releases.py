@@ -5,6 +5,8 @@ import json
 import socket
 import tarfile
 
+import pytest
+
 from lab import PYTHON, poll
 
 
@@ -356,3 +358,55 @@ def test_prune_keeps_what_is_needed(lab):
     good(lab.deploy("v2"))  # its bytes come again, and with them the release
     assert lab.ask() == "v2" and not any("pruned_at" in r for r in releases(lab).values())
     refused(lab.baton("release", "prune", "other"), 2, "other has no live release")
+
+
+# ---- environments ----
+
+@pytest.mark.parametrize("managed", (False, True))
+def test_environments_live_side_by_side(lab, managed):
+    """One file, two environments on one host: each has its own releases, config, slots and nginx."""
+    ports = {s: lab.port(f"release-{s}") for s in ("blue", "green")}
+    url = f"http://127.0.0.1:{lab.port('release-page')}"
+    (lab.dir / "release.conf").write_text(f"upstream shop-release {{ server 127.0.0.1:{ports['blue']}; }}\n")
+    lab.nginx(extra="" if managed else f"""include {lab.dir}/release.conf;
+    server {{ listen {url[7:]}; location / {{ proxy_pass http://shop-release; }} }}""")
+    lab.up()
+    config = lab.config(run={"env": {"COLOUR": "red"}})
+    ours = config["traffic"]["nginx"]
+    over = {"run": {"slots": ports, "env": {"COLOUR": "green"}}}
+    dev = lab.page
+    if managed:
+        dev = f"http://127.0.0.1:{lab.port('dev-page')}"
+        config["traffic"]["nginx"] = {"on": "local", "listen": dev[7:]}
+        over["traffic"] = {"nginx": {"listen": url[7:]}}
+    else:
+        ours["adopt"]["upstream"] = "shop"
+        # the upstream of the other is called shop-release by itself
+        over["traffic"] = {"nginx": {"adopt": {"include": str(lab.dir / "release.conf"), "upstream": None}, "url": url}}
+    config["environments"] = {"dev": None, "release": over}
+    (lab.dir / "baton.yaml").write_text(json.dumps(config))
+    assert "shop@dev, shop@release" in good(lab.baton("lint")).stdout
+    assert "service: \"shop@release\"" in good(lab.baton("lint", "--print", "--env", "release")).stdout
+    refused(lab.baton("lint", "--env", "prod"), 2, "no service has an environment 'prod'", "shop@dev, shop@release")
+    refused(lab.baton("deploy", "shop", "-v", "v1", "-a", lab.artifact("v1")), 2, "shop@dev, shop@release")
+    good(lab.baton("deploy", "shop", "--env", "dev", "-v", "v1", "-a", lab.artifact("v1")))
+    good(lab.baton("deploy", "-e", "release", "-v", "v2", "-a", lab.artifact("v2")))
+    assert (lab.ask(url=dev), lab.ask(url=url)) == ("v1", "v2")
+    assert (lab.ask("/env?name=COLOUR", url=dev), lab.ask("/env?name=COLOUR", url=url)) == ("red", "green")
+    good(lab.baton("deploy", "-e", "release", "-v", "v3", "-a", lab.artifact("v3")))
+    good(lab.baton("rollback", "shop@release"))
+    good(lab.baton("restart", "shop", "-e", "dev"))
+    assert (lab.ask(url=dev), lab.ask(url=url)) == ("v1", "v2")
+    assert good(lab.baton("diff", "shop", "-e", "release")).stdout == ""
+    assert "shop@release" in good(lab.baton("status")).stdout
+    assert "v2" in good(lab.baton("status", "shop@release")).stdout
+    good(lab.baton("logs", "shop@release"))
+    # a token of one environment reaches no other
+    token = json.loads(good(lab.baton("token", "create", "dev", "--environment", "dev", "--json")).stdout)["token"]
+    good(lab.baton("restart", "shop", "-e", "dev", BATON_TOKEN=token))
+    refused(lab.baton("restart", "shop", "-e", "release", BATON_TOKEN=token), 1, "shop@release")
+    # the agent finds its way after a restart, too
+    lab.kill("up", 15)
+    lab.up()
+    good(lab.baton("deploy", "-e", "release", "-v", "v4", "-a", lab.artifact("v4")))
+    assert (lab.ask(url=dev), lab.ask(url=url)) == ("v1", "v4")

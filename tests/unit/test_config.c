@@ -661,6 +661,63 @@ static void directives(void **state)
 	}
 }
 
+static void environments(void **state)
+{
+	(void)state;
+	static const char text[] =
+		"service: shop\n"
+		"run: {command: x, slots: {blue: 8081, green: 8082}, env: {A: one, B: one}}\n"
+		"traffic: {nginx: {adopt: {include: /etc/nginx/shop.conf}}}\n"
+		"environments:\n"
+		"  dev: {hosts: [dev1], traffic: ~, run: {env: {A: two}}}\n"
+		"  release: {hosts: [was1, was2], run: {slots: {blue: 9081}}, deploy: {bake: "
+		"60s}}\n"
+		"  plain:\n";
+	struct bt_config *c = parse(text);
+	same_again(c);
+	assert_int_equal(c->n_services, 3);
+	const struct bt_service *dev = bt_config_find(c, "shop@dev");
+	const struct bt_service *release = bt_config_find(c, "shop@release");
+	const struct bt_service *plain = bt_config_find(c, "shop@plain");
+	assert_null(bt_config_find(c, "shop"));
+	assert_string_equal(dev->hosts[0], "dev1");
+	assert_null(dev->nginx);
+	assert_int_equal(dev->run.n_env, 2);
+	assert_string_equal(dev->run.env[0].value, "two");
+	assert_string_equal(dev->run.env[1].value, "one");
+	assert_int_equal(release->n_hosts, 2);
+	assert_int_equal(release->run.slots[0].port, 9081);
+	assert_int_equal(release->run.slots[1].port, 8082);
+	assert_int_equal(release->deploy.bake_ms, 60000);
+	assert_string_equal(release->nginx->upstream, "shop-release");
+	assert_string_equal(plain->hosts[0], "local");
+	assert_string_equal(plain->run.env[0].value, "one");
+	bt_config_free(c);
+	c = parse("services: {a: {run: {command: x, slots: {x: 1, y: 2}}},"
+		  " b: {run: {command: x, slots: {x: 3, y: 4}}, environments: {dev: }}}\n");
+	assert_int_equal(c->n_services, 2);
+	assert_non_null(bt_config_find(c, "b@dev"));
+	bt_config_free(c);
+	/* what they share is told once; on the same host they may not share ports */
+	REFUSED(MINIMAL "health: {every: 5}\nenvironments: {dev: {hosts: [h]}, release: }\n",
+		"f:5:17: health.every: expected a duration with a unit such as 500ms, 30s, 5m, 2h, "
+		"found '5'");
+	REFUSED(MINIMAL "environments: {dev: , release: }\n",
+		"f:5:23: port 1001 of a@release (x) on host local is taken by x of a@dev",
+		"f:5:23: port 1002 of a@release (y) on host local is taken by y of a@dev");
+	REFUSED(MINIMAL "environments: {dev: {service: b}, 'a b': , x: 5}\n",
+		"f:5:31: environments.dev: 'service' cannot differ from one to another",
+		"f:5:35: environments: expected a name of letters, digits, '.', '_' and '-', found "
+		"'a b'",
+		"f:5:47: environments.x: expected a map of what differs there, found '5'");
+	REFUSED(MINIMAL "environments: [dev]\n", "f:5:15: environments: expected a map such as "
+						 "{dev: {hosts: [dev1]}, release: {…}}, "
+						 "found a list");
+	REFUSED("service: a@b@c\nrun: {command: x, slots: {x: 1, y: 2}}\n",
+		"f:1:10: service: expected a name of letters, digits, '.', '_' and '-' (or "
+		"NAME@ENVIRONMENT), found 'a@b@c'");
+}
+
 /* ── random services: any value of any type at any key ── */
 
 static uint32_t seed;
@@ -799,6 +856,7 @@ int main(void)
 		cmocka_unit_test(hostile),
 		cmocka_unit_test(placeholders),
 		cmocka_unit_test(ports),
+		cmocka_unit_test(environments),
 		cmocka_unit_test(files),
 		cmocka_unit_test(table),
 		cmocka_unit_test(directives),
