@@ -1,5 +1,6 @@
 #include "agent/observe.h"
 
+#include "agent/policy.h"
 #include "base/fs.h"
 #include "base/json.h"
 #include "driver/nginx_proc.h"
@@ -200,6 +201,14 @@ static void see_balancer(struct bt_observing *o)
 		return;
 	o->balancer = BT_ARENA_NEW(o->arena, struct bt_seen_balancer);
 	o->balancer->name = bt_arena_printf(o->arena, "nginx/%s", s->name);
+	/* What the host's owner does not allow is not even looked at. */
+	struct bt_err err = {0};
+	if (bt_policy_balancer(o->env->policy, s, &err) < 0) {
+		o->balancer->refuses = bt_arena_strdup(o->arena, err.text);
+		o->seen.balancers = o->balancer;
+		o->seen.n_balancers = 1;
+		return;
+	}
 	o->pending++;
 	o->balancer_op = ops->observe(o->balancer->name, s, on_balancer, o);
 }

@@ -429,6 +429,15 @@ int bt_policy_health(const struct bt_policy *p, const struct bt_service *s, stru
 	return 0;
 }
 
+static int check_listen(const struct bt_policy *p, const char *listen, struct bt_err *err)
+{
+	const char *colon = listen ? strrchr(listen, ':') : NULL;
+	int64_t port;
+	if (!listen || bt_int_parse(colon ? colon + 1 : listen, 1, 65535, &port, NULL) < 0)
+		return 0;
+	return bt_policy_port(p, (uint16_t)port, err);
+}
+
 int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	const struct bt_nginx *n = s->nginx;
@@ -451,10 +460,11 @@ int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, st
 		if (e < 0)
 			return e;
 	}
-	const char *colon = n->listen ? strrchr(n->listen, ':') : NULL;
-	int64_t port;
-	if (n->mode == BT_NGINX_MANAGED && n->listen &&
-		bt_int_parse(colon ? colon + 1 : n->listen, 1, 65535, &port, NULL) == 0)
-		return bt_policy_port(p, (uint16_t)port, err);
-	return 0;
+	for (size_t i = 0; i < n->n_sites; i++) {
+		int e = check_path(p, "nginx.sites", n->sites[i].value, err);
+		if (e < 0)
+			return e;
+	}
+	int e = n->mode == BT_NGINX_MANAGED ? check_listen(p, n->listen, err) : 0;
+	return e == 0 && n->mode == BT_NGINX_MANAGED ? check_listen(p, n->redirect, err) : e;
 }

@@ -48,6 +48,8 @@ static int check_balancer(
 	struct bt_build *b, const struct bt_scene_balancer *at, struct bt_err *err)
 {
 	const struct bt_nginx *n = b->service->nginx;
+	if (at->seen && at->seen->refuses)
+		return bt_err_set(err, BT_E_REFUSED, "nginx on %s: %s", at->on, at->seen->refuses);
 	if (n->mode == BT_NGINX_ADOPT && !at->seen->running)
 		return bt_err_set(err, BT_E_REFUSED,
 			"nginx on %s is not running: start it, then deploy", at->on);
@@ -65,8 +67,6 @@ static int check_balancer(
 			"there "
 			"a slot, or take it out of nginx",
 			at->on, other->address, other->port, b->service->name);
-	if (at->seen && at->seen->refuses)
-		return bt_err_set(err, BT_E_REFUSED, "nginx on %s: %s", at->on, at->seen->refuses);
 	return n->mode == BT_NGINX_MANAGED ? check_ports(n, at, err) : 0;
 }
 

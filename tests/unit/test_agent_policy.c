@@ -196,6 +196,20 @@ static void test_binary(void **state)
 	assert_int_equal(bt_policy_balancer(p, &s, NULL), BT_E_REFUSED);
 	n.listen = "8080";
 	assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+	n.redirect = "*:80";
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), BT_E_REFUSED);
+	n.redirect = "8081";
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+	static const struct bt_kv sites[] = {
+		{"blue", "/etc/nginx/blue.conf"}, {"green", "/root/secret"}};
+	n = (struct bt_nginx){.binary = "nginx",
+		.form = BT_NGINX_SITE,
+		.include = "/etc/nginx/sites-enabled/a.conf",
+		.sites = sites,
+		.n_sites = 1};
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+	n.n_sites = 2;
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), BT_E_REFUSED);
 	bt_policy_free(p);
 }
 
