@@ -62,6 +62,18 @@ static void label(struct bt_str *out, const char *text)
 	}
 }
 
+/* A service in an environment is named SERVICE@ENVIRONMENT: two labels. */
+static void service_labels(struct bt_str *out, const char *name)
+{
+	const char *at = strrchr(name, '@');
+	BT_FREE char *service = at ? bt_strndup(name, (size_t)(at - name)) : bt_strdup(name);
+	bt_str_add(out, "service=\"");
+	label(out, service);
+	bt_str_add(out, "\",env=\"");
+	label(out, at ? at + 1 : "");
+	bt_str_add(out, "\"");
+}
+
 static const char *text_of(const json_t *o, const char *key)
 {
 	const char *t = json_string_value(json_object_get(o, key));
@@ -96,9 +108,9 @@ static void total(struct bt_str *out, const char *name, const char *what, const 
 	const char *strategy, const char *result, const json_t *row)
 {
 	json_int_t n = json_integer_value(json_object_get(row, what));
-	bt_str_addf(out, "%s{service=\"", name);
-	label(out, service);
-	bt_str_addf(out, "\",env=\"\",strategy=\"%s\",result=\"%s\"} ", strategy, result);
+	bt_str_addf(out, "%s{", name);
+	service_labels(out, service);
+	bt_str_addf(out, ",strategy=\"%s\",result=\"%s\"} ", strategy, result);
 	if (bt_streq(what, "n"))
 		bt_str_addf(out, "%" PRId64 "\n", (int64_t)n);
 	else
@@ -237,9 +249,9 @@ static int64_t balancer_holds(const json_t *balancer)
 static void seen_line(struct bt_str *out, const char *name, const char *service,
 	const struct bt_host *h, const char *slot, int64_t value)
 {
-	bt_str_addf(out, "%s{service=\"", name);
-	label(out, service);
-	bt_str_add(out, "\",host=\"");
+	bt_str_addf(out, "%s{", name);
+	service_labels(out, service);
+	bt_str_add(out, ",host=\"");
 	label(out, h->name);
 	if (slot) {
 		bt_str_add(out, "\",slot=\"");
@@ -301,9 +313,9 @@ void bt_metrics_print(struct bt_server *s, struct bt_str *out)
 	head(out, "baton_release_info", "gauge", "The release that is live.");
 	if (bt_store_select(s->store, &rows, NULL, BT_SQL_RELEASE_INFO) == 0)
 		json_array_foreach (rows, i, row) {
-			bt_str_add(out, "baton_release_info{service=\"");
-			label(out, text_of(row, "service"));
-			bt_str_add(out, "\",version=\"");
+			bt_str_add(out, "baton_release_info{");
+			service_labels(out, text_of(row, "service"));
+			bt_str_add(out, ",version=\"");
 			label(out, text_of(row, "version"));
 			bt_str_add(out, "\"} 1\n");
 		}

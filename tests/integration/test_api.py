@@ -279,7 +279,7 @@ def test_deploy_events_and_replay(server, agent):
     assert lines == ["h1/green │ green line 0", "h1/green │ green line 1", "h1/green │ green line 2"]
     metrics = server.api("GET", "/metrics")[1]
     assert 'baton_deployments_total{service="shop",env="",strategy="blue-green",result="done"} 2' in metrics
-    assert 'baton_release_info{service="shop",version="v2"} 1' in metrics
+    assert 'baton_release_info{service="shop",env="",version="v2"} 1' in metrics
     assert 'baton_task_duration_seconds_count{task="Switch"} 2' in metrics
     if shutil.which("promtool"):
         done = subprocess.run(["promtool", "check", "metrics"], input=metrics, text=True, capture_output=True, check=False)

@@ -57,7 +57,7 @@ def test_promtool_finds_no_fault_and_labels_do_not_grow(shop):
     assert promtool("check", "metrics", text=before) == ""
     ended = 'baton_deployments_total{service="shop",env="",strategy="blue-green",result="%s"}'
     assert value(before, ended % "done") == 2 and value(before, ended % "rolled_back") == 0
-    assert 'baton_release_info{service="shop",version="v2"} 1' in before
+    assert 'baton_release_info{service="shop",env="",version="v2"} 1' in before
     for n in range(3, 6):
         assert shop.deploy(f"v{n}").returncode == 0
     assert shop.deploy("bad", exit_at_once=7).returncode == 1
@@ -67,8 +67,8 @@ def test_promtool_finds_no_fault_and_labels_do_not_grow(shop):
     assert value(after, ended % "done") == 5 and value(after, ended % "rolled_back") == 1
     running = re.findall(r'^baton_instance_running\{.*slot="(\w+)"\} 1$', after, re.M)
     assert running == [shop.service()["live_slot"]]
-    assert value(after, 'baton_balancer_members_in_rotation{service="shop",host="local"}') == 1
-    assert value(after, 'baton_balancer_up{service="shop",host="local"}') == 1
+    assert value(after, 'baton_balancer_members_in_rotation{service="shop",env="",host="local"}') == 1
+    assert value(after, 'baton_balancer_up{service="shop",env="",host="local"}') == 1
     # counts come from the store, and outlive the server
     shop.kill("up", 15)
     shop.up()
