@@ -31,6 +31,8 @@
 	X(CURSOR_FIRST, "the cursor is durable before what was accepted")                          \
 	X(EFFECT_BEFORE_BEGUN, "the effect comes before `begun` is durable")                       \
 	X(POST_BEFORE_FSYNC, "the result is posted before `done` is durable")                      \
+	X(ADOPTION_STOPS, "giving an adoption back stops what was adopted")                        \
+	X(ADOPTION_FORGOTTEN, "what was adopted is not recorded")                                  \
 	X(APPLY_UNCOMMITTED, "a failed commit changes memory all the same")                        \
 	X(NEVER_AGAIN, "what may not be repeated is sent again when its outcome is unknown")       \
 	X(NEVER_RECOVERED, "a start runs what may not be repeated again")                          \

@@ -14,7 +14,10 @@ static int check_place(struct bt_build *b, uint16_t place, struct bt_err *err)
 	if (bt_place_ours(p))
 		return bt_err_set(err, BT_E_EXISTS,
 			"%s runs %s, which baton has already%s: there is nothing to adopt", name,
-			p->version ? p->version : "a release", p->adopted ? " adopted" : "");
+			p->version   ? p->version
+			: p->release ? bt_build_version(b, p->release)
+				     : "a release",
+			p->adopted ? " adopted" : "");
 	if (!p->stranger)
 		return bt_err_set(err, BT_E_REFUSED,
 			"nothing listens on port %u of %s, so there is nothing to adopt there: "
@@ -29,25 +32,47 @@ static int check_place(struct bt_build *b, uint16_t place, struct bt_err *err)
 	return 0;
 }
 
-static void describe(struct bt_build *b, uint16_t place)
+/* `same`: every place runs the same file, so it is one release's artifact. */
+static void describe(struct bt_build *b, uint16_t place, bool same)
 {
 	const struct bt_place *p = &b->scene.places[place];
 	const struct bt_seen_foreign *f = p->foreign;
 	const char *name = bt_build_place_name(b, place);
 	bt_build_note(b, "%s: pid %d of %s, %s", name, f->pid, f->user, f->command);
-	if (f->digest)
+	if (same)
 		bt_build_note(b,
-			"%s: it runs %s, which is kept, so that a rollback can start it "
-			"again after it was stopped",
+			"%s: it runs %s, which is kept, so that a rollback can start it again "
+			"after it was stopped",
 			name, f->artifact);
 	else
 		bt_build_note(b, "%s: %s; a rollback to it is possible only while it still runs",
-			name, f->no_artifact ? f->no_artifact : "which file it runs is not known");
+			name,
+			f->no_artifact ? f->no_artifact
+			: f->digest    ? "the others are not known to run the same file"
+				       : "which file it runs is not known");
 	if (f->unit)
 		bt_build_note(b,
 			"%s: it belongs to the systemd unit %s; disable that unit before the next "
 			"deployment, or systemd may start the process again once it was stopped",
 			name, f->unit);
+}
+
+static void describe_all(struct bt_build *b)
+{
+	const struct bt_lane *lane = &b->plan->stages[0].lanes[0];
+	const char *digest = NULL;
+	bool same = true;
+	for (int pass = 0; pass < 2; pass++)
+		for (size_t i = 0; i < lane->n_tasks; i++) {
+			uint16_t place = lane->tasks[i].instance;
+			const struct bt_seen_foreign *f = b->scene.places[place].foreign;
+			if (lane->tasks[i].kind != BT_TASK_ADOPT)
+				continue;
+			if (pass == 1)
+				describe(b, place, same);
+			same = same && f->digest && (!digest || bt_streq(digest, f->digest));
+			digest = f->digest;
+		}
 }
 
 static int add(struct bt_build *b, uint16_t place, const char *why, struct bt_err *err)
@@ -57,7 +82,6 @@ static int add(struct bt_build *b, uint16_t place, const char *why, struct bt_er
 		return r;
 	bt_build_adopt(b, place, why);
 	bt_build_health(b, place, "a rollback to it will have to believe this check");
-	describe(b, place);
 	return 0;
 }
 
@@ -91,6 +115,14 @@ static int nothing(struct bt_build *b, struct bt_err *err)
 		ports(b), b->service->name);
 }
 
+/* Of another host, say: somebody started the app there anew. */
+static void note_adopted_already(struct bt_build *b, uint16_t place)
+{
+	const struct bt_place *p = &b->scene.places[place];
+	bt_build_note(b, "%s is adopted already, as %s (pid %d)", bt_build_place_name(b, place),
+		bt_build_version(b, p->release), p->pid);
+}
+
 static int adopt_slot(struct bt_build *b, struct bt_err *err)
 {
 	BT_STR struct bt_str why = {0};
@@ -105,7 +137,9 @@ static int adopt_slot(struct bt_build *b, struct bt_err *err)
 	const char *reason = bt_build_text(b, "%s", bt_str_get(&why));
 	for (uint16_t i = 0; i < b->scene.n_places; i++) {
 		const struct bt_place *p = &b->scene.places[i];
-		if (p->slot == live)
+		if (p->slot == live && p->adopted)
+			note_adopted_already(b, i);
+		else if (p->slot == live)
 			r = add(b, i, reason, err);
 		else if (p->stranger)
 			bt_build_note(b,
@@ -122,9 +156,16 @@ static int adopt_slot(struct bt_build *b, struct bt_err *err)
 static int adopt_all(struct bt_build *b, struct bt_err *err)
 {
 	int r = 0;
+	if (b->scene.n_balancers && b->scene.n_in == 0)
+		return bt_err_set(err, BT_E_REFUSED,
+			"nginx sends to none of the ports %s of %s, so nothing serves that could "
+			"be adopted",
+			ports(b), b->service->name);
 	for (uint16_t i = 0; r == 0 && i < b->scene.n_places; i++) {
 		const struct bt_place *p = &b->scene.places[i];
-		if (p->stranger || p->in)
+		if (p->adopted)
+			note_adopted_already(b, i);
+		else if (p->stranger || p->in)
 			r = add(b, i, p->in ? "it is in rotation" : "it runs, out of rotation",
 				err);
 	}
@@ -143,6 +184,9 @@ int bt_plan_adoption(struct bt_build *b, struct bt_err *err)
 	b->plan->min_in_rotation = (int64_t)b->scene.n_in;
 	bt_build_stage(b, "nothing is stopped, started or switched", "adopt");
 	bt_build_lane(b, b->service->name);
-	return b->service->deploy.strategy == BT_STRATEGY_BLUE_GREEN ? adopt_slot(b, err)
-								     : adopt_all(b, err);
+	int r = b->service->deploy.strategy == BT_STRATEGY_BLUE_GREEN ? adopt_slot(b, err)
+								      : adopt_all(b, err);
+	if (r == 0)
+		describe_all(b);
+	return r;
 }

@@ -97,11 +97,36 @@ static const char *idle_why(struct bt_build *b, uint16_t target, const char *why
 				    : bt_build_text(b, "%s is idle: %s", name, why);
 }
 
+/* What serves is half ours and half not: a way back would have to start our half where the other
+ * half holds the port. */
+static int check_live(struct bt_build *b, int live, struct bt_err *err)
+{
+	const struct bt_place *ours = NULL, *other = NULL;
+	for (uint16_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		if (p->slot == live && bt_place_ours(p))
+			ours = p;
+		else if (p->slot == live && p->stranger)
+			other = p;
+	}
+	if (!ours || !other)
+		return 0;
+	return bt_err_set(err, BT_E_REFUSED,
+		"%s/%s is served by %s, which baton did not start, and %s/%s by %s, which it "
+		"knows: "
+		"take the former over, too (baton adopt), or stop it",
+		bt_scene_host(&b->scene, other), bt_scene_slot(&b->scene, other), other->stranger,
+		bt_scene_host(&b->scene, ours), bt_scene_slot(&b->scene, ours),
+		bt_build_version(b, ours->release));
+}
+
 int bt_plan_blue_green(struct bt_build *b, struct bt_err *err)
 {
 	BT_STR struct bt_str live_why = {0};
 	int live = -1;
 	int r = bt_plan_live_slot(b->service, b->rq->world, &live, &live_why, err);
+	if (r == 0 && live >= 0)
+		r = check_live(b, live, err);
 	if (r < 0)
 		return r;
 	uint16_t target = bt_plan_idle_slot(b, live);

@@ -241,6 +241,9 @@ static void print_head(const struct bt_plan *p, struct bt_str *out)
 		bt_str_addf(out, "retire what no longer serves of %s", p->service);
 	else if (p->purpose == BT_PLAN_PRUNE)
 		bt_str_addf(out, "remove what is no longer kept of %s", p->service);
+	else if (p->purpose == BT_PLAN_ADOPT)
+		bt_str_addf(
+			out, "adopt what serves of %s as %s", p->service, version(p, p->release));
 	else if (p->release)
 		bt_str_addf(out, "%s %s %s (%s)",
 			p->purpose == BT_PLAN_DEPLOY ? "deploy" : "roll back to", p->service,

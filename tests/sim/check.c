@@ -36,6 +36,8 @@ static int64_t smallest(int64_t a, int64_t b, int64_t c)
 void check_pool_change(struct sim *s, const bool *was)
 {
 	int64_t before = count(s, was), after = count(s, s->balancer.in);
+	if (s->purpose == BT_PLAN_ADOPT)
+		violated(s, "an adoption changes what is in rotation");
 	int64_t min = smallest(s->min_in_rotation, before, s->n_in_at_plan);
 	if (after < min)
 		violated(s, "%lld in rotation, at least %lld had to stay", (long long)after,
@@ -79,6 +81,13 @@ void check_stop(struct sim *s, uint16_t i)
 	else if (in->busy_until_ms > s->now_ms && !in->cut_allowed)
 		violated(s, "%s is stopped with requests that last %lld ms more", world_name(s, i),
 			(long long)(in->busy_until_ms - s->now_ms));
+}
+
+/* An adoption records what serves, whatever goes wrong with it: nothing else. */
+void check_leaves_alone(struct sim *s, const char *what, uint16_t i)
+{
+	if (s->purpose == BT_PLAN_ADOPT)
+		violated(s, "an adoption %s %s", what, world_name(s, i));
 }
 
 void check_agent_start(struct sim *s, uint16_t h)
@@ -216,12 +225,15 @@ static void check_done(struct sim *s, bool behind)
 	int64_t serving = 0;
 	for (uint16_t i = 0; i < s->n_inst; i++) {
 		const struct inst *in = &s->inst[i];
+		if (s->purpose == BT_PLAN_ADOPT && !s->outsider && in->app != APP_ABSENT &&
+			!in->adopted)
+			violated(s, "done, and %s is not adopted", world_name(s, i));
 		if (s->balancer.exists && s->balancer.in[i]) {
 			serving++;
 			if (!lives(in) || in->release != s->release)
 				violated(s, "done, and %s in rotation runs release %u (%d)",
 					world_name(s, i), in->release, (int)in->app);
-		} else if (s->balancer.exists && in->app != APP_ABSENT &&
+		} else if (s->balancer.exists && in->app != APP_ABSENT && !in->foreign &&
 			   s->service.deploy.keep_warm_ms == 0 && s->purpose == BT_PLAN_DEPLOY &&
 			   s->at_start[i].app != APP_ABSENT && s->balancer_at_start.in[i]) {
 			violated(s, "done, and %s still runs release %u", world_name(s, i),

@@ -141,7 +141,11 @@ static void pick_world(struct sim *s)
 	for (uint16_t i = 0; i < s->n_inst; i++)
 		if (!bg || i % s->n_slots == live)
 			place(s, i, now, bg || !chance(s, 30));
-	if (!bg)
+	for (uint16_t i = 0; s->purpose == BT_PLAN_ADOPT && i < s->n_inst; i++) {
+		s->inst[i].foreign = s->inst[i].app != APP_ABSENT;
+		s->disk[i / s->n_slots] = 0;
+	}
+	if (!bg || s->purpose == BT_PLAN_ADOPT)
 		return;
 	if (s->purpose == BT_PLAN_DEPLOY &&
 		chance(s, 5)) /* nobody can say which slot is live: the plan layer refuses */
@@ -167,6 +171,7 @@ static int first_plan(struct sim *s, struct bt_plan **ret, struct bt_err *err)
 		.first_task_id = 1};
 	int r = s->purpose == BT_PLAN_DEPLOY	 ? bt_plan_deploy(&rq, ret, err)
 		: s->purpose == BT_PLAN_ROLLBACK ? bt_plan_rollback(&rq, ret, err)
+		: s->purpose == BT_PLAN_ADOPT	 ? bt_plan_adopt(&rq, ret, err)
 						 : bt_plan_retire(&rq, ret, err);
 	bt_world_free(w);
 	return r;
@@ -198,6 +203,13 @@ static void count_run(const struct sim *s)
 		counters[C_RUN_ROLLBACK]++;
 	if (s->purpose == BT_PLAN_RETIRE)
 		counters[C_RUN_RETIRE]++;
+	if (s->purpose == BT_PLAN_ADOPT)
+		counters[C_RUN_ADOPT]++;
+	for (uint16_t i = 0; s->purpose == BT_PLAN_DEPLOY && i < s->n_inst; i++)
+		if (s->inst[i].adopted) {
+			counters[C_RUN_OVER_ADOPTED]++;
+			break;
+		}
 	if (d->keep_warm_ms && d->strategy == BT_STRATEGY_BLUE_GREEN)
 		counters[C_RUN_WARM]++;
 }
@@ -267,7 +279,11 @@ void scenario(struct sim *s)
 	s->purpose = s->opt.calm || chance(s, 850) ? BT_PLAN_DEPLOY
 		     : chance(s, 600)		   ? BT_PLAN_ROLLBACK
 						   : BT_PLAN_RETIRE;
-	s->release = s->purpose == BT_PLAN_ROLLBACK ? OLD : s->purpose == BT_PLAN_DEPLOY ? NEW : 0;
+	if (!s->opt.calm && s->opt.crash_after < 0 && !s->opt.journal && s->rng % 29 == 0) {
+		s->purpose = BT_PLAN_ADOPT;
+		s->runs_left += 2;
+	}
+	s->release = s->purpose == BT_PLAN_DEPLOY ? NEW : s->purpose == BT_PLAN_RETIRE ? 0 : OLD;
 	pick_world(s);
 	pick_one(s);
 	struct bt_plan *plan = plan_run(s);

@@ -105,6 +105,8 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(RUN_AGAIN, "run: after another, on the same agents")                                     \
 	X(RUN_ROLLBACK, "run: rollback by hand")                                                   \
 	X(RUN_RETIRE, "run: retire")                                                               \
+	X(RUN_ADOPT, "run: adoption of what others started")                                       \
+	X(RUN_OVER_ADOPTED, "run: deployment over what was adopted")                               \
 	X(RUN_WARM, "run: old slot kept warm")                                                     \
 	X(RUN_NO_BALANCER, "run: without a balancer")                                              \
 	X(POLICY_ROLLBACK, "policy: rollback")                                                     \
@@ -171,6 +173,8 @@ struct inst {
 	int64_t busy_until_ms; /* the last request that it holds ends */
 	bool cut_allowed;      /* its drain deadline passed since it was last in rotation */
 	bool died;	       /* by itself: what follows is the app's fault */
+	bool foreign;	       /* others started it, and baton knows nothing of it */
+	bool adopted;	       /* others started it, and it was recorded */
 };
 struct balancer {
 	bool exists;
@@ -370,6 +374,7 @@ void violated(struct sim *s, const char *fmt, ...) __attribute__((format(printf,
 void check_pool_change(struct sim *s, const bool *was);
 void check_one(struct sim *s, uint16_t was);
 void check_stop(struct sim *s, uint16_t inst);
+void check_leaves_alone(struct sim *s, const char *what, uint16_t inst);
 void check_agent_start(struct sim *s, uint16_t host);
 void check_server(struct sim *s);
 void check_record(struct sim *s, const struct bt_record *r); /* as it becomes durable */

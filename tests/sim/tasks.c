@@ -9,8 +9,8 @@ struct bt_prior task_observe(struct sim *s, const struct bt_command *c)
 	struct bt_prior p = {.known = true};
 	if (c->instance != BT_NONE) {
 		const struct inst *i = &s->inst[c->instance];
-		p.running = i->app != APP_ABSENT;
-		p.release = i->release;
+		p.running = i->app != APP_ABSENT && !i->foreign;
+		p.release = p.running ? i->release : 0;
 	}
 	p.present = s->disk[c->host] & 1u << c->release;
 	p.generation = s->balancer.generation;
@@ -74,7 +74,7 @@ static void start(struct sim *s, uint16_t h, struct task *t, uint32_t release)
 	uint16_t i = t->c->instance;
 	struct inst *in = &s->inst[i];
 	if (in->app != APP_ABSENT) {
-		if (in->release == release)
+		if (in->release == release && !in->foreign)
 			task_done(s, h, t, BT_OUTCOME_DONE, "it runs");
 		else
 			task_done(s, h, t, BT_OUTCOME_FAILED, "something else runs in the slot");
@@ -110,7 +110,8 @@ static void health(struct sim *s, uint16_t h, struct task *t, const struct inst 
 
 static void stop(struct sim *s, uint16_t h, struct task *t)
 {
-	if (s->inst[t->c->instance].app != APP_ABSENT) {
+	const struct inst *in = &s->inst[t->c->instance];
+	if (in->app != APP_ABSENT && !in->foreign) {
 		world_stop(s, t->c->instance);
 		task_effect(s, h);
 		if (t->c->key.verb == BT_DO && fault(s, s->odds.half, C_FAULT_HALF)) {
@@ -137,6 +138,27 @@ static void undo_stop(struct sim *s, uint16_t h, struct task *t)
 		task_done(s, h, t, BT_OUTCOME_FAILED, "something else runs in the slot");
 	else
 		health(s, h, t, in, 60000);
+}
+
+static void adopt(struct sim *s, uint16_t h, struct task *t)
+{
+	struct inst *in = &s->inst[t->c->instance];
+	bool undo = t->c->key.verb == BT_UNDO;
+	if (undo && in->adopted && !t->prior.running) {
+		in->adopted = false;
+		in->foreign = true;
+		if (BT_BUG(ADOPTION_STOPS))
+			world_stop(s, t->c->instance);
+		task_effect(s, h);
+	} else if (!undo && in->foreign && in->app == APP_HEALTHY && !BT_BUG(ADOPTION_FORGOTTEN)) {
+		in->foreign = false;
+		in->adopted = true;
+		s->disk[h] |= 1u << t->c->release;
+		task_effect(s, h);
+	}
+	bool there = undo || in->adopted || BT_BUG(ADOPTION_FORGOTTEN);
+	task_done(s, h, t, there ? BT_OUTCOME_DONE : BT_OUTCOME_FAILED,
+		there ? NULL : "nothing of others listens there");
 }
 
 static void undo_start(struct sim *s, uint16_t h, struct task *t)
@@ -264,6 +286,9 @@ static void act(struct sim *s, uint16_t h, struct task *t)
 			undo_stop(s, h, t);
 		else
 			stop(s, h, t);
+		break;
+	case BT_TASK_ADOPT:
+		adopt(s, h, t);
 		break;
 	case BT_TASK_HEALTH_CHECK:
 		health(s, h, t, &s->inst[t->c->instance], t->c->timeout_ms - 20000);

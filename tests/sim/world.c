@@ -59,6 +59,7 @@ void world_start(struct sim *s, uint16_t i, uint32_t release)
 {
 	struct inst *in = &s->inst[i];
 	world_requests(s);
+	check_leaves_alone(s, "starts", i);
 	bool bad = may_fail(s, release);
 	*in = (struct inst){.app = APP_STARTING,
 		.release = release,
@@ -112,6 +113,7 @@ void world_stop(struct sim *s, uint16_t i)
 	if (in->app == APP_ABSENT)
 		return;
 	check_stop(s, i);
+	check_leaves_alone(s, "stops", i);
 	trace(s, "world: %s stops release %u", world_name(s, i), in->release);
 	in->app = APP_ABSENT;
 	in->release = 0;
@@ -160,6 +162,19 @@ static const char *address(struct sim *s, uint16_t host)
 	return addresses[host];
 }
 
+/* An agent sees who holds the port, and nothing of its own. */
+static void see_foreign(struct bt_arena *a, struct bt_seen_instance *seen)
+{
+	struct bt_seen_foreign *f = BT_ARENA_NEW(a, struct bt_seen_foreign);
+	*f = (struct bt_seen_foreign){
+		.pid = 7, .command = "java -jar app.jar", .user = "app", .digest = "d"};
+	f->artifact = "app.jar";
+	seen->foreign = f;
+	seen->holder = "java (pid 7)";
+	seen->state = BT_RUN_ABSENT;
+	seen->release = 0;
+}
+
 static void build_host(struct sim *s, struct bt_arena *a, uint16_t h, const struct snapshot *n,
 	struct bt_seen_host *ret)
 {
@@ -179,6 +194,9 @@ static void build_host(struct sim *s, struct bt_arena *a, uint16_t h, const stru
 			list[k].state = states[n->inst[k].app];
 			list[k].release = n->inst[k].release;
 			list[k].since_wall_ms = n->inst[k].since_ms + 1000000;
+			list[k].adopted = n->inst[k].adopted;
+			if (n->inst[k].foreign)
+				see_foreign(a, &list[k]);
 		}
 		ret->instances = list;
 		ret->n_instances = s->n_slots;

@@ -178,6 +178,11 @@ static void walk_task(struct walk *w, const struct bt_task *t)
 		for (size_t b = 0; b < w->p->n_balancers; b++)
 			assert_true(w->drained[b][t->instance]);
 		w->running[t->instance] = 0;
+		w->stranger[t->instance] = false;
+		break;
+	case BT_TASK_ADOPT:
+		assert_true(w->stranger[t->instance]);
+		w->running[t->instance] = t->release;
 		break;
 	case BT_TASK_HEALTH_CHECK:
 		assert_int_equal(w->running[t->instance], w->p->release);
@@ -225,7 +230,7 @@ static void walk_plan(struct walk *w, const struct bt_plan *p, const struct worl
 		size_t slots = c->service.run.n_slots;
 		const struct bt_seen_instance *s = &c->instances[i / slots][i % slots];
 		w->running[i] = s->state == BT_RUN_ABSENT ? 0 : s->release;
-		w->stranger[i] = s->holder != NULL;
+		w->stranger[i] = s->holder || s->adopted;
 		for (size_t b = 0; b < 2; b++) {
 			w->in[b][i] = p->instances[i].expect_in && b < p->n_balancers;
 			w->n_in[b] += w->in[b][i];
@@ -265,10 +270,12 @@ static void check_plan(const struct bt_plan *p, const struct world_case *c)
 			assert_int_equal(w.running[i], p->release);
 		if (in && !p->release && p->purpose == BT_PLAN_ROLLBACK)
 			assert_true(w.stranger[i]);
-		if (!in && p->n_balancers && p->purpose != BT_PLAN_DEPLOY)
+		if (!in && p->n_balancers && p->purpose != BT_PLAN_DEPLOY &&
+			p->purpose != BT_PLAN_ADOPT)
 			assert_int_equal(w.running[i], 0);
 	}
-	if (p->n_balancers && p->release && p->purpose != BT_PLAN_RETIRE)
+	if (p->n_balancers && p->release && p->purpose != BT_PLAN_RETIRE &&
+		p->purpose != BT_PLAN_ADOPT)
 		assert_int_equal(w.n_in[0], p->strategy == BT_STRATEGY_BLUE_GREEN
 						    ? c->service.n_hosts
 						    : p->n_instances);
@@ -651,6 +658,99 @@ static void refusals(void **state)
 	refused(&c, bt_plan_rollback, BT_E_REFUSED, "has not reported");
 }
 
+/* Others started it, and an agent has looked at it. */
+static const struct bt_seen_foreign somebody = {.pid = 812,
+	.command = "java -jar /srv/shop.jar",
+	.user = "shop",
+	.artifact = "/srv/shop.jar",
+	.digest = "d"};
+
+static void foreign(struct world_case *c, const char *place, const struct bt_seen_foreign *f)
+{
+	seen(c, place)->holder = "java (pid 812)";
+	seen(c, place)->foreign = f;
+}
+
+static void adoption(void **state)
+{
+	(void)state;
+	struct world_case c;
+	struct bt_seen_foreign other = somebody;
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "blue green", "web1");
+	refused(&c, bt_plan_adopt, BT_E_REFUSED,
+		"nothing to adopt: no process that others started listens on the ports 8081 (blue) "
+		"and 8082 (green) of shop");
+	foreign(&c, "was1/blue", &somebody);
+	foreign(&c, "was2/blue", &other);
+	refused(&c, bt_plan_adopt, BT_E_REFUSED, "nginx sends nowhere");
+	in(&c, "was1/blue");
+	in(&c, "was2/blue");
+	other.digest = NULL;
+	other.no_artifact = "/srv/shop.jar was changed after the process started";
+	other.unit = "shop.service";
+	golden(&c, bt_plan_adopt, "adopt-blue-green");
+
+	other.trouble = "port 8081 has 2 candidates: java (pid 812) and python3 (pid 9)";
+	refused(&c, bt_plan_adopt, BT_E_REFUSED, "was2/blue: port 8081 has 2 candidates");
+	seen(&c, "was2/blue")->foreign = NULL;
+	refused(&c, bt_plan_adopt, BT_E_REFUSED, "the agent of was2 is too old");
+	seen(&c, "was2/blue")->holder = NULL;
+	refused(&c, bt_plan_adopt, BT_E_REFUSED, "nothing listens on port 8081 of was2/blue");
+	runs(&c, "was2/blue", 1);
+	refused(&c, bt_plan_adopt, BT_E_EXISTS, "was2/blue runs v1, which baton has already");
+	refused(&c, bt_plan_deploy, BT_E_REFUSED,
+		"was1/blue is served by java (pid 812), which baton did not start, and was2/blue "
+		"by "
+		"v1, which it knows");
+	seen(&c, "was2/blue")->adopted = true;
+	struct bt_plan *p = NULL;
+	assert_int_equal(bt_plan_adopt(&c.rq, &p, NULL), 0);
+	assert_int_equal(p->stages[0].lanes[0].n_tasks, 2); /* was1's, and its health check */
+	bt_plan_free(p);
+
+	setup(&c, BT_STRATEGY_ROLLING, "local", "a b c", "local");
+	foreign(&c, "local/a", &somebody);
+	refused(&c, bt_plan_adopt, BT_E_REFUSED, "nginx sends to none of the ports");
+	in(&c, "local/a");
+	foreign(&c, "local/b", &somebody);
+	golden(&c, bt_plan_adopt, "adopt-rolling");
+}
+
+/* What was adopted is an instance like others, until it has to be started again. */
+static void over_adopted(void **state)
+{
+	(void)state;
+	struct world_case c;
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	serves(&c, "local/blue", 1);
+	seen(&c, "local/blue")->adopted = true;
+	seen(&c, "local/blue")->pid = 812;
+	c.known[0].digest = "";
+	golden(&c, bt_plan_deploy, "over-adopted");
+
+	/* After it: one switch back while it runs, and no way once it does not. */
+	runs(&c, "local/green", 2);
+	c.members[0].in = false;
+	in(&c, "local/green");
+	c.rq.release = (struct bt_plan_release){1, "v1", ""};
+	golden(&c, bt_plan_rollback, "rollback-adopted");
+	*seen(&c, "local/blue") = (struct bt_seen_instance){.slot = "blue", .port = 8081};
+	refused(&c, bt_plan_rollback, BT_E_REFUSED, "so it cannot be started again");
+	c.known[0].digest = "d";
+	c.rq.release.digest = "d";
+	struct bt_plan *p = NULL;
+	assert_int_equal(bt_plan_rollback(&c.rq, &p, NULL), 0);
+	bt_plan_free(p);
+
+	/* Back to what was before a first deployment: what others started is never stopped. */
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "local", "blue green", "local");
+	runs(&c, "local/blue", 1);
+	seen(&c, "local/blue")->adopted = true;
+	serves(&c, "local/green", 2);
+	c.rq.release = (struct bt_plan_release){0};
+	golden(&c, bt_plan_rollback, "back-to-adopted");
+}
+
 static void live_slot(void **state)
 {
 	(void)state;
@@ -770,6 +870,8 @@ int main(void)
 		cmocka_unit_test(rollback),
 		cmocka_unit_test(retire),
 		cmocka_unit_test(refusals),
+		cmocka_unit_test(adoption),
+		cmocka_unit_test(over_adopted),
 		cmocka_unit_test(live_slot),
 		cmocka_unit_test(random_worlds),
 	};
