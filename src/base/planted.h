@@ -38,7 +38,10 @@
 	X(NEVER_RECOVERED, "a start runs what may not be repeated again")                          \
 	X(HOOK_FORGIVEN, "a program that failed does not fail its lane")                           \
 	X(SILENCE_IS_YES, "an approval that nobody gave counts as given")                          \
-	X(NO_CLOSING, "a run that fails ends without its closing stages")
+	X(NO_CLOSING, "a run that fails ends without its closing stages")                          \
+	X(RESTORED_TOKENS, "a restored store goes on with the backup's tokens")                    \
+	X(RESTORED_NUMBER, "a restored store gives a number again that agents know")               \
+	X(RESTORED_BUSY, "a restored store settles while agents still change something")
 
 enum bt_planted_bug {
 	BT_BUG_NONE,

@@ -20,9 +20,19 @@ static void post(struct sim *s, uint16_t h, const struct bt_result *r, struct sn
 	message(s, EV_RESULT, h, 0, a);
 }
 
+/* Its cursor counts in the server's store: hello comes first, and is durable. */
+static bool knows_store(const struct sim *s, uint16_t h)
+{
+	return !s->restored || s->restoring ||
+	       bt_streq(bt_ledger_store(s->agents[h].ledger), "restored");
+}
+
 static void poll_server(struct sim *s, uint16_t h)
 {
-	message(s, EV_POLL, h, (int64_t)bt_ledger_cursor(agent(s, h)->ledger), NULL);
+	if (!knows_store(s, h))
+		return;
+	bool other = s->restored && !s->restoring; /* it names the store */
+	message(s, EV_POLL, h, (int64_t)bt_ledger_cursor(agent(s, h)->ledger), other ? s : NULL);
 }
 
 /* ── the disk ── */
@@ -336,7 +346,10 @@ void agent_boot(struct sim *s, uint16_t h)
 	a->cursor = bt_ledger_cursor(a->ledger);
 	trace(s, "agent of %s starts, cursor %llu", s->host_names[h],
 		(unsigned long long)a->cursor);
-	check_agent_start(s, h);
+	if (knows_store(s, h))
+		check_agent_start(s, h);
+	else
+		restore_greet(s, h);
 	recover(s, h);
 	agent_tick(s, h);
 }

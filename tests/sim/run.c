@@ -67,6 +67,8 @@ static void commands(struct sim *s, const struct ev *e)
 {
 	struct row *const *rows = e->p;
 	struct agent *a = &s->agents[e->host];
+	if (e->arg >= 0 && rows[0]->seq == 0)
+		return; /* of before a restore: its connection ended with that server */
 	if (e->arg >= 0) {
 		agent_commands(s, e->host, rows, (size_t)e->arg);
 		return;
@@ -126,7 +128,8 @@ static void event(struct sim *s, const struct ev *e)
 	const struct answer *answer = e->p;
 	switch (e->kind) {
 	case EV_POLL:
-		server_poll(s, e->host, (uint64_t)e->arg);
+		if ((e->p != NULL) == (s->restored && !s->restoring))
+			server_poll(s, e->host, (uint64_t)e->arg);
 		break;
 	case EV_RESULT:
 		server_result(s, e->host, &answer->r, answer->seen);
@@ -144,6 +147,12 @@ static void event(struct sim *s, const struct ev *e)
 		break;
 	case EV_APP:
 		world_app(s, e->host, e->stamp);
+		break;
+	case EV_RESTORE:
+		restore_begin(s);
+		break;
+	case EV_RESTORED:
+		restore_go_on(s);
 		break;
 	case EV_OPERATOR:
 		wish(s, (enum bt_operator)e->arg);

@@ -193,6 +193,8 @@ static void pick_times(struct sim *s)
 		at(s, now + between(s, 0, 25000), EV_OPERATOR, 0, 0,
 			between(s, BT_OP_PAUSE, BT_OP_ROLLBACK), NULL);
 	s->aborts_when_parked = chance(s, 150);
+	if (!s->restored && s->opt.crash_after < 0 && s->rng % 5 == 0)
+		at(s, now + (int64_t)(s->rng / 5 % 30000), EV_RESTORE, 0, 0, 0, NULL);
 }
 
 static void count_run(const struct sim *s)
@@ -297,6 +299,31 @@ void scenario(struct sim *s)
 	server_start(s, plan);
 }
 
+static void reset_run(struct sim *s)
+{
+	s->n_plans = s->resumes = 0;
+	hooks_reset(s);
+	s->bad_plan = s->merged = s->outsider = s->faulted = s->was_parked = s->aborted =
+		s->operator_waits = false;
+}
+
+/* What serves is to stay, and what else the interrupted run had begun goes away. */
+void scenario_settle(struct sim *s, uint32_t release)
+{
+	s->purpose = BT_PLAN_ROLLBACK;
+	s->release = release;
+	reset_run(s);
+	server_next_run(s);
+	struct bt_plan *plan = plan_run(s);
+	s->faulted = true;
+	if (!plan) {
+		s->ended = true;
+		return;
+	}
+	counters[C_RUN_SETTLE]++;
+	server_start(s, plan);
+}
+
 /* Whatever the last run was: a newer release, back to an older one, or the warm slot's end. */
 void scenario_next(struct sim *s)
 {
@@ -313,10 +340,7 @@ void scenario_next(struct sim *s)
 	s->release = s->purpose == BT_PLAN_RETIRE   ? 0
 		     : s->purpose == BT_PLAN_DEPLOY ? (newest < 7 ? newest + 1 : 4)
 						    : OLD;
-	s->n_plans = s->resumes = 0;
-	hooks_reset(s);
-	s->bad_plan = s->merged = s->outsider = s->faulted = s->was_parked = s->aborted =
-		s->operator_waits = false;
+	reset_run(s);
 	/* What went wrong before may still be there. */
 	for (uint16_t h = 0; h < s->n_hosts; h++)
 		s->faulted |= s->agents[h].partition_until_ms > s->now_ms;

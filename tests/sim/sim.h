@@ -6,6 +6,7 @@
  *     journal.c   its journal, and the replay
  *     agent.c     the agent's loop: ledger on a fake disk, tasks, results; crash and recovery
  *     tasks.c     what tasks do to the world
+ *     restore.c   a server that comes back from a backup
  *     hooks.c     programs and approvals that a service adds to its plans
  *     world.c     hosts, apps, a balancer, requests: what tasks change and requests meet
  *     net.c       events in time; messages that are lost, repeated, late
@@ -46,6 +47,7 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(FAULT_TAIL_LOST, "fault: unsynced tail of an agent's file lost")                         \
 	X(FAULT_CLOCK, "fault: clock jumps over a restart")                                        \
 	X(FAULT_ZOMBIE, "fault: command of a replaced server")                                     \
+	X(FAULT_RESTORED, "fault: server restored from an older backup in the middle of a run")    \
 	X(FAULT_APP_SLOW, "fault: app starts slowly")                                              \
 	X(FAULT_APP_NEVER, "fault: app never healthy")                                             \
 	X(FAULT_APP_EXITS, "fault: app exits at once")                                             \
@@ -103,6 +105,7 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(RUN_FIRST, "run: first deployment")                                                      \
 	X(RUN_TOO_LONG, "run: longer than deploy.timeout, so aborted")                             \
 	X(RUN_AGAIN, "run: after another, on the same agents")                                     \
+	X(RUN_SETTLE, "run: settles what a restore found")                                         \
 	X(RUN_ROLLBACK, "run: rollback by hand")                                                   \
 	X(RUN_RETIRE, "run: retire")                                                               \
 	X(RUN_ADOPT, "run: adoption of what others started")                                       \
@@ -150,6 +153,8 @@ enum ev_kind {
 	EV_CRASH_SERVER,
 	EV_CRASH_AGENT,
 	EV_PARTITION,
+	EV_RESTORE,
+	EV_RESTORED,
 	EV_STORM_OVER, /* faults cease */
 };
 
@@ -345,8 +350,9 @@ struct sim {
 	struct bt_command_key sent[MAX_TASKS]; /* by task: the last that was durably sent */
 	uint64_t token;
 	uint32_t n_plans, resumes;
-	enum bt_phase phase; /* by the journal */
-	bool operator_waits; /* an event to resume is on its way */
+	enum bt_phase phase;	  /* by the journal */
+	bool operator_waits;	  /* an event to resume is on its way */
+	bool restoring, restored; /* no server; it was once */
 	bool aborts_when_parked, was_parked, aborted, ended;
 	uint32_t target; /* what a rollback goes to */
 
@@ -427,6 +433,11 @@ void server_start(struct sim *s, struct bt_plan *plan);
 void server_next_run(struct sim *s);
 void server_free(struct sim *s);
 
+/* restore.c */
+void restore_begin(struct sim *s);
+void restore_greet(struct sim *s, uint16_t h); /* an agent says hello to the other store */
+void restore_go_on(struct sim *s);
+
 /* twist.c */
 void twist(struct sim *s, struct bt_plan *p);
 void meddle(struct sim *s);
@@ -443,6 +454,7 @@ void hooks_end(struct sim *s, enum bt_end end);
 /* scenario.c */
 void scenario(struct sim *s);
 void place(struct sim *s, uint16_t i, uint32_t release, bool in); /* an instance that runs */
+void scenario_settle(struct sim *s, uint32_t release);		  /* after a restore */
 void scenario_next(struct sim *s); /* another run in the world that the last one left */
 extern const struct bt_plan_release known_releases[];
 enum { N_KNOWN = 9 };
