@@ -187,11 +187,10 @@ int bt_task_drain_check(struct bt_job *j, struct bt_err *err)
 static void on_drained(void *arg, int result, const struct bt_err *err)
 {
 	struct bt_job *j = arg;
-	bool fail = j->service->deploy.on_drain_timeout == BT_ON_DRAIN_TIMEOUT_FAIL;
 	j->drained = result == 0;
-	if (result == 1) { /* the deadline passed with connections left */
+	if (result == 1) { /* connections are left: whether that fails is the plan's to say */
 		j->op = NULL;
-		bt_job_finish(j, fail ? BT_OUTCOME_FAILED : BT_OUTCOME_DONE, "%s",
+		bt_job_finish(j, BT_OUTCOME_DONE, "%s",
 			err && err->text[0] ? err->text : "connections are left");
 		return;
 	}

@@ -10,6 +10,7 @@
 	X(NO_STOP_GUARD, "stops what may still be in rotation")                                    \
 	X(NO_DRAIN_GUARD, "stops what is not drained")                                             \
 	X(UNDO_WRONG_STATE, "undo of a Switch puts back what was out before")                      \
+	X(DRAIN_BINDS_BACK, "a rollback fails when its own drain runs out")                        \
 	X(UNDO_FORWARD, "undoes a lane in the order it was done")                                  \
 	X(GENERATION_REUSED, "a Switch takes the highest generation again")                        \
 	X(ONE_MOVES_AGAIN, "routes to one move again and again")                                   \

@@ -282,7 +282,7 @@ const struct bt_key bt_keys[] = {
 	{"deploy.on_drain_timeout", &bt_type_enum, AT(deploy.on_drain_timeout),
 		.names = &bt_enum_drain_policy, .def = "continue",
 		.doc = "When drain has passed: `continue` stops the old instance, `fail` fails the "
-		       "deployment.",
+		       "deployment; a way back goes on either way.",
 		.example = "fail"},
 	{"deploy.bake", &bt_type_duration, AT(deploy.bake_ms), .def = "10s", .max = DAY,
 		.doc = "Watch after a cutover, before the old release is stopped; 0s: none.",

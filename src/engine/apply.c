@@ -229,7 +229,7 @@ static void result_drain(struct bt_state *s, struct bt_task_run *t, bool drained
 {
 	const struct bt_command *c = t->command;
 	/* The engine's own drains come before something has to be undone: they may run out. */
-	if (!drained && !t->own && s->plan->on_drain_timeout == BT_ON_DRAIN_TIMEOUT_FAIL) {
+	if (bt_plan_drain_fails(s->plan, t->own ? NULL : t->task, drained)) {
 		t->state = BT_TASK_FAILED;
 		return;
 	}

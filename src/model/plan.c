@@ -37,6 +37,12 @@ const struct bt_plan_release *bt_plan_release(const struct bt_plan *p, uint32_t 
 	return NULL;
 }
 
+bool bt_plan_drain_fails(const struct bt_plan *p, const struct bt_task *t, bool drained)
+{
+	return t && t->kind == BT_TASK_DRAIN && !drained &&
+	       p->on_drain_timeout == BT_ON_DRAIN_TIMEOUT_FAIL;
+}
+
 const struct bt_task *bt_plan_task(
 	const struct bt_plan *p, uint32_t id, const struct bt_stage **ret_stage)
 {

@@ -117,6 +117,9 @@ struct bt_plan *bt_plan_free(struct bt_plan *p);  /* NULL is fine; returns NULL 
 json_t *bt_plan_to_json(const struct bt_plan *p); /* the caller decrefs; carries "version" */
 /* The release by number; NULL when the plan does not name it (also for 0). */
 const struct bt_plan_release *bt_plan_release(const struct bt_plan *p, uint32_t id);
+/* Whether the plan's task t (NULL: none of the plan's) has failed though its agent did all that it
+ * was told: a Drain that ran out with connections left, where the plan says `fail`. */
+bool bt_plan_drain_fails(const struct bt_plan *p, const struct bt_task *t, bool drained);
 /* A task by its id; NULL where this plan has none. */
 const struct bt_task *bt_plan_task(
 	const struct bt_plan *p, uint32_t id, const struct bt_stage **ret_stage);

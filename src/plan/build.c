@@ -1,5 +1,6 @@
 #include "plan/build.h"
 
+#include "base/planted.h"
 #include "base/str.h"
 
 #include <assert.h>
@@ -179,7 +180,11 @@ int bt_build_begin(struct bt_build *b, const struct bt_plan_request *rq,
 	p->on_failure = s->deploy.on_failure;
 	p->continue_n = s->deploy.continue_n;
 	p->timeout_ms = purpose == BT_PLAN_DEPLOY ? s->deploy.timeout_ms : 0;
-	p->on_drain_timeout = s->deploy.on_drain_timeout;
+	/* The way back, and the way out, wait for stragglers as long as `drain` says and no longer.
+	 */
+	bool leaves = purpose == BT_PLAN_ROLLBACK || purpose == BT_PLAN_RETIRE;
+	p->on_drain_timeout = leaves && !BT_BUG(DRAIN_BINDS_BACK) ? BT_ON_DRAIN_TIMEOUT_CONTINUE
+								  : s->deploy.on_drain_timeout;
 	p->release = purpose == BT_PLAN_RETIRE || purpose == BT_PLAN_PRUNE ? 0 : rq->release.id;
 	add_release(b, p->release, rq->release.version, rq->release.digest);
 	add_hosts(b);

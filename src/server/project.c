@@ -69,6 +69,14 @@ static void put_command(json_t *j, const struct bt_plan *p, const struct bt_reco
 	json_object_set_new(j, "attempt", json_integer(c.key.attempt));
 }
 
+static const char *outcome_of(const struct bt_plan *p, const struct bt_result *r)
+{
+	const struct bt_task *t = p ? bt_plan_task(p, r->key.task, NULL) : NULL;
+	bool failed = r->outcome == BT_OUTCOME_DONE && r->key.verb == BT_DO &&
+		      bt_plan_drain_fails(p, t, r->drained);
+	return bt_outcome_name(failed ? BT_OUTCOME_FAILED : r->outcome);
+}
+
 static const char *const end_words[] = {
 	[BT_END_DONE] = "done",
 	[BT_END_ROLLED_BACK] = "rolled back",
@@ -89,7 +97,7 @@ static void put_kind(json_t *j, const struct bt_plan *p, const struct bt_record 
 		break;
 	case BT_RECORD_RESULT:
 		put_command(j, p, r);
-		json_object_set_new(j, "outcome", json_string(bt_outcome_name(r->result.outcome)));
+		json_object_set_new(j, "outcome", json_string(outcome_of(p, &r->result)));
 		if (r->result.detail)
 			json_object_set_new(j, "detail", json_string(r->result.detail));
 		break;

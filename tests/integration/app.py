@@ -12,6 +12,7 @@ warm_up        seconds after it listens in which it is not healthy and every pag
 listen         its address, 127.0.0.1 if not given
 """
 import argparse
+import contextlib
 import http.server
 import json
 import os
@@ -43,7 +44,7 @@ class App(http.server.ThreadingHTTPServer):
     def __init__(self, *args):
         self.allow_reuse_port = bool(setting("reuse_port"))
         self.lock = threading.Lock()
-        self.busy, self.idle, self.stopping = 0, set(), False
+        self.busy, self.idle, self.stopping, self.held = 0, set(), False, 0
         super().__init__(*args)
 
     def server_bind(self):
@@ -63,6 +64,16 @@ class App(http.server.ThreadingHTTPServer):
         with self.lock:
             self.busy -= 1
             self.idle.add(connection)
+
+    @contextlib.contextmanager
+    def holding(self):
+        with self.lock:
+            self.held += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.held -= 1
 
     def stop(self):
         """Graceful: takes what is queued, finishes what is in flight, closes what is idle."""
@@ -159,6 +170,8 @@ class Page(http.server.BaseHTTPRequestHandler):
             self.answer(200, "NOT READY")
         elif setting("answer_500"):
             self.answer(500, "out of order\n")
+        elif url.path == "/held":  # how many slow requests are under way
+            self.answer(200, str(self.server.held))
         elif url.path == "/profile":
             self.answer(200, ARGS.slot)
         elif url.path.endswith("/where"):
@@ -175,7 +188,8 @@ class Page(http.server.BaseHTTPRequestHandler):
                 self.answer(404, str(e))
         else:
             if url.path == "/slow":
-                time.sleep(float(query.get("s", "1")))
+                with self.server.holding():
+                    time.sleep(float(query.get("s", "1")))
             self.answer(200, str(setting("version", "?")))
 
     do_POST = do_HEAD = do_PUT = do_GET

@@ -153,8 +153,13 @@ void check_record(struct sim *s, const struct bt_record *r)
 		violated(s, "task %u is more than the simulator follows", id);
 	else if (r->kind == BT_RECORD_SENT)
 		s->sent[id] = r->command.key;
+	else if (r->kind == BT_RECORD_RETRY && s->phase == BT_PHASE_ROLLING_BACK && s->ran_out[id])
+		violated(s, "the way back waits a second time for task %u, a drain that ran out",
+			id);
 	else if (r->kind == BT_RECORD_RESULT && !bt_command_key_equal(&s->sent[id], &r->result.key))
 		violated(s, "a result of task %u counts that is not of its last attempt", id);
+	if (r->kind == BT_RECORD_RESULT && id < MAX_TASKS)
+		s->ran_out[id] = r->result.detail && bt_streq(r->result.detail, DRAIN_RAN_OUT);
 	if (!s->failed)
 		hooks_record(s, r);
 }

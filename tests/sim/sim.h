@@ -29,6 +29,7 @@
 /* After the storm every limit has passed a few times by then. */
 #define HORIZON_MS ((int64_t)8 * 3600 * 1000)
 enum { MAX_SLOTS = 5, MAX_SERVICE_HOSTS = 3, MAX_HOSTS = 4, MAX_INST = 15 };
+#define DRAIN_RAN_OUT "connections are left"
 enum { MAX_HOOKS = 3 };
 enum { MAX_TASKS = 2048 }; /* ids of a run that are followed */
 enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
@@ -348,6 +349,7 @@ struct sim {
 	struct store store;
 	struct agent agents[MAX_HOSTS];
 	struct bt_command_key sent[MAX_TASKS]; /* by task: the last that was durably sent */
+	bool ran_out[MAX_TASKS]; /* its last result is of a drain with connections left */
 	uint64_t token;
 	uint32_t n_plans, resumes;
 	enum bt_phase phase;	  /* by the journal */

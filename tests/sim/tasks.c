@@ -236,7 +236,7 @@ static void drain(struct sim *s, uint16_t h, struct task *t)
 		s->faulted = true;
 		for (size_t i = 0; i < t->c->n_out; i++)
 			s->inst[t->c->out[i]].cut_allowed = !s->balancer.in[t->c->out[i]];
-		task_done(s, h, t, BT_OUTCOME_DONE, "connections are left");
+		task_done(s, h, t, BT_OUTCOME_DONE, DRAIN_RAN_OUT);
 	} else {
 		task_again(s, h, t, free_ms < deadline ? free_ms : deadline);
 	}
