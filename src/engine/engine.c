@@ -93,6 +93,11 @@ enum bt_task_state bt_engine_task(
 	return BT_TASK_WAITING;
 }
 
+bool bt_engine_asks(const struct bt_engine *e)
+{
+	return e->s.phase != BT_PHASE_ENDED && e->s.n_asking > 0;
+}
+
 uint64_t bt_engine_token(const struct bt_engine *e)
 {
 	return e->s.token;

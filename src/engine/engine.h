@@ -183,6 +183,7 @@ enum bt_end bt_engine_end(const struct bt_engine *e);
 const char *bt_engine_reason(const struct bt_engine *e); /* of failure or parking; "" */
 enum bt_task_state bt_engine_task(
 	const struct bt_engine *e, uint32_t task_id, uint32_t *ret_attempt);
+bool bt_engine_asks(const struct bt_engine *e); /* an Approve waits for a person's word */
 uint64_t bt_engine_token(const struct bt_engine *e);
 int64_t bt_engine_now(const struct bt_engine *e); /* time of the last record */
 bool bt_engine_in_rotation(const struct bt_engine *e, uint16_t instance); /* by confirmed pools */

@@ -6,6 +6,8 @@
 
 #include <string.h>
 
+#define MAX_TICKETS 1000
+
 /* A change that is answered, and known here, once it is durable. */
 struct change {
 	struct bt_server *server;
@@ -247,6 +249,11 @@ void bt_api_queue(struct bt_http_exchange *x, void *arg)
 	const char *service = bt_http_param(x, "service");
 	struct bt_err err;
 	int r = bt_who_may(bt_who(x), service, &err);
+	size_t n = 0;
+	for (const struct bt_ticket *t = s->gate->tickets; t; t = t->next)
+		n++;
+	if (r == 0 && n >= MAX_TICKETS)
+		r = bt_err_set(&err, BT_E_REFUSED, "%d wait in the queues already", MAX_TICKETS);
 	if (r == 0 && !bt_service_name_valid(service))
 		r = bt_err_set(&err, BT_E_NOTFOUND, "'%.80s' is no name of a service", service);
 	if (r < 0) {

@@ -90,6 +90,8 @@ static json_t *summary(struct bt_server *s, struct bt_svc *svc, struct bt_world 
 	const struct bt_running *run = run_of(s, svc->name);
 	json_object_set_new(j, "phase",
 		json_string(run ? bt_phase_name(bt_engine_phase(bt_run_engine(run))) : "idle"));
+	if (run && bt_engine_asks(bt_run_engine(run)))
+		json_object_set_new(j, "asks", json_integer((json_int_t)bt_run_id(run)));
 	bt_gate_put(s, j, svc->name);
 	const char **hosts = NULL;
 	size_t n = service ? bt_service_hosts(service, &hosts) : 0;

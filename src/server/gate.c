@@ -315,5 +315,6 @@ int bt_gate_check(struct bt_server *s, struct bt_http_exchange *x, const char *s
 		bt_store_commit(s->store, t, NULL, NULL);
 		r = 0;
 	}
-	return r < 0 ? r : check_turn(s, service, bt_who(x)->name, ticket, err);
+	/* The way back waits for nobody. */
+	return r < 0 || !forward ? r : check_turn(s, service, bt_who(x)->name, ticket, err);
 }

@@ -36,7 +36,8 @@ void bt_gate_free(struct bt_server *s);
 void bt_gate_tick(struct bt_server *s); /* every second: tickets of those who went away */
 
 /* May the caller of x begin a run? body: its "force" (an admin's, past lock and freeze) and
- * "ticket"; may be NULL. forward: a deployment; going back is not frozen. BT_E_REFUSED says who,
+ * "ticket"; may be NULL. forward: a deployment; going back is not frozen, and waits for
+ * nobody. BT_E_REFUSED says who,
  * why and how to go on, BT_E_LEASE whose turn it is. */
 int bt_gate_check(struct bt_server *s, struct bt_http_exchange *x, const char *service,
 	const json_t *body, bool forward, struct bt_err *err);

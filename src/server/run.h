@@ -44,6 +44,7 @@ const struct bt_engine *bt_run_engine(const struct bt_running *r);
 bool bt_run_end_pending(
 	const struct bt_running *r); /* its `end` waits for the last lines of logs */
 const char *bt_run_service(const struct bt_running *r);
+uint64_t bt_run_id(const struct bt_running *r);
 bool bt_run_ending(const struct bt_running *r); /* its `end` event is still to come */
 size_t bt_runs_count(struct bt_server *s);
 /* A run rebuilt from the journal, an ended one too. */

@@ -35,6 +35,11 @@ const struct bt_engine *bt_run_engine(const struct bt_running *r)
 	return r->engine;
 }
 
+uint64_t bt_run_id(const struct bt_running *r)
+{
+	return r->id;
+}
+
 const char *bt_run_service(const struct bt_running *r)
 {
 	return r->service;

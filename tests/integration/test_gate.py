@@ -1,5 +1,6 @@
 """Who may begin: locks, freezes by the calendar, and the queue of deployments that wait for their turn."""
 import datetime
+import hashlib
 import json
 import signal
 
@@ -34,6 +35,13 @@ def begun(lab, n):
 
 def token(lab, name, *args):
     return good(lab.baton("token", "create", name, *args)).stdout.split()[-1]
+
+
+def queue_ids(lab):
+    """The number of a ticket that was just given out, and back."""
+    ticket = lab.api("POST", "/v1/services/shop/queue")[1]["ticket"]
+    lab.api("DELETE", f"/v1/services/shop/queue/{ticket}")
+    return ticket
 
 
 def queue(lab, service="shop"):
@@ -168,9 +176,18 @@ def test_a_turn_that_nobody_takes_passes_on_and_waiting_has_a_limit(lab):
     gone = lab.start_deploy("v3", "--wait")
     poll("it is in the queue", lambda: queue(lab) == 1)
     lab.kill(f"client {gone.pid}")  # without a word; its place is given up after a while
+    assert "shop waits for an approval: `baton approve 1`" in good(lab.baton("status")).stdout
     good(lab.baton("approve", "1"))
     assert run.wait(60) == 0
+    assert "waits for an approval" not in good(lab.baton("status")).stdout
     refused(lab.deploy("v4"), "the turn is admin's", code=4)
+    stranger = token(lab, "stranger")  # a ticket is good for who has it
+    data = lab.artifact("v1").read_bytes()
+    for ticket in range(1, queue_ids(lab)):
+        status, answer = lab.api("POST", "/v1/deployments", {
+            "service": "shop", "version": "v4", "config": lab.services["shop"], "ticket": ticket, "artifact": {
+                "digest": hashlib.sha256(data).hexdigest(), "size": len(data), "file_name": "x.py"}}, token=stranger)
+        assert status >= 400 and "the turn is admin's" in json.dumps(answer), (status, answer)
     last = lab.start_deploy("v5", "--wait")
     begun(lab, 2)
     good(lab.baton("approve", "2"))
