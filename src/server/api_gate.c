@@ -269,7 +269,12 @@ void bt_api_queue(struct bt_http_exchange *x, void *arg)
 /* The caller's own ticket; else answers and returns NULL. */
 static struct bt_ticket *find_ticket(struct bt_server *s, struct bt_http_exchange *x)
 {
+	struct bt_err err;
 	int64_t id;
+	if (bt_who_may(bt_who(x), bt_http_param(x, "service"), &err) < 0) {
+		bt_http_reply_error(x, &err);
+		return NULL;
+	}
 	if (!number_of(x, "ticket", &id))
 		return NULL;
 	struct bt_ticket *t = bt_gate_ticket(s, id);

@@ -1,7 +1,8 @@
 """Tokens with a scope and an end, and the audit: who did what, from where."""
 import json
+import re
 
-from lab import poll
+from lab import HERE, poll
 
 
 def make_token(lab, name, *args):
@@ -30,14 +31,26 @@ def test_every_route_of_a_service_honours_the_scope(lab):
             ("GET", "/v1/services/{0}/logs?lines=1", None), ("POST", "/v1/services/{0}/rollback", {}),
             ("GET", "/v1/deployments?service={0}", None), ("GET", "/v1/deployments/{1}", None),
             ("GET", "/v1/deployments/{1}/events", None), ("GET", "/v1/deployments/{1}/log", None),
-            ("POST", "/v1/deployments/{1}/abort", {}), ("POST", "/v1/deployments/{1}/rollback", {})]
+            ("POST", "/v1/deployments/{1}/abort", {}), ("POST", "/v1/deployments/{1}/rollback", {}),
+            ("GET", "/v1/services/{0}/config", None), ("POST", "/v1/services/{0}/config", {}),
+            ("POST", "/v1/plan", {"service": "{0}"}), ("POST", "/v1/deployments", {"service": "{0}"})]
     for method, path, body in rows:
+        body = {"service": "shop"} if body and "service" in body else body
         code, answer = lab.api(method, path.format("shop", number["shop"]), body, token=narrow)
         assert code == 403, (path, code, answer)
         said = answer["error"]["message"]
         assert "'narrow'" in said and "ap*" in said and "shop" in said and "\n" not in said, said
+        body = {"service": "api"} if body and "service" in body else body
         code, answer = lab.api(method, path.format("api", number["api"]), body, token=narrow)
         assert code not in (401, 403), (path, code, answer)
+    # And every other route that names a service or a deployment, whichever there are.
+    table = (HERE.parents[1] / "docs/api.md").read_text()
+    named = re.findall(r"^\| (\w+) \| `(/v1/(?:services|deployments)/\{[^`]*)` \| (?:viewer|deployer) ", table, re.M)
+    assert len(named) > 10
+    for method, path in named:
+        path = re.sub(r"\{(\w+)\}", lambda m: {"service": "shop", "id": str(number["shop"]), "op": "abort"}.get(m[1], "1"), path)
+        code, answer = lab.api(method, path, {} if method == "POST" else None, token=narrow)
+        assert code == 403 and "'narrow'" in answer["error"]["message"], (method, path, code, answer)
     for path, key in (("/v1/services", "services"), ("/v1/deployments", "deployments")):
         listed = lab.api("GET", path, token=narrow)[1][key]
         assert {one.get("service", one.get("name")) for one in listed} == {"api"}, path
