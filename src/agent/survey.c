@@ -241,6 +241,18 @@ static void read_title(struct master *m, pid_t pid)
 	}
 }
 
+/* As nginx takes them: a prefix from where it was started (which a daemon has forgotten: only an
+ * absolute one is of use), a configuration from its prefix. */
+static void make_absolute(struct master *m)
+{
+	struct bt_survey *s = m->s;
+	if (s->prefix && *s->prefix != '/')
+		s->prefix = NULL;
+	if (s->config && *s->config != '/')
+		s->config =
+			s->prefix ? bt_arena_printf(m->arena, "%s/%s", s->prefix, s->config) : NULL;
+}
+
 static void on_dump(void *arg, const struct bt_child_result *result)
 {
 	struct master *m = arg;
@@ -256,6 +268,7 @@ static int look_at_nginx(struct bt_arena *a, struct bt_survey *s, pid_t pid, str
 {
 	struct master m = {.arena = a, .s = s};
 	read_title(&m, pid);
+	make_absolute(&m);
 	if (!m.binary) {
 		s->trouble = "its master process is not to be seen";
 		return 0;

@@ -276,7 +276,7 @@ static void choose_slots(struct bt_guess *g)
 /* ---- names and the command ---------------------------------------------------------------------
  */
 
-/* "blue-dev-blog-0.0.1-SNAPSHOT.jar" → "dev-blog" */
+/* "blue-dev-blog-0.0.1-SNAPSHOT.jar", "dev-blog-v1.jar" → "dev-blog" */
 static const char *service_name(const struct bt_guess *g)
 {
 	if (g->target && g->target->form == BT_NGINX_UPSTREAM && bt_name_valid(g->target->name))
@@ -291,7 +291,7 @@ static const char *service_name(const struct bt_guess *g)
 	if (dot)
 		*dot = 0;
 	for (char *p = strchr(name, '-'); p; p = strchr(p + 1, '-'))
-		if (isdigit((unsigned char)p[1])) {
+		if (isdigit((unsigned char)p[p[1] == 'v' ? 2 : 1])) {
 			*p = 0;
 			break;
 		}

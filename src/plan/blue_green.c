@@ -70,8 +70,9 @@ static void retire(struct bt_build *b, struct bt_list old, int live)
 		const struct bt_place *p = &b->scene.places[old.v[i]];
 		if (!bt_place_ours(p) && p->stranger)
 			bt_build_note(b,
-				"%s is served by %s, which baton did not start: it is "
-				"left running, stop it yourself when nothing needs it",
+				"%s is served by %s, which baton did not start: it is left "
+				"running (`baton adopt` before lets it be stopped after the "
+				"cutover); stop it yourself when nothing needs it",
 				bt_build_place_name(b, old.v[i]), p->stranger);
 	}
 	const char *name = b->service->run.slots[live].name;

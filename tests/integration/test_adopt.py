@@ -166,6 +166,55 @@ def test_what_cannot_be_started_again_is_said(lab):
     assert lab.deployments()[0]["id"] == before and lab.ask() == "v1"
 
 
+FORKING = """
+import http.server, os, sys
+ANSWERS = {"/actuator/health": '{"status":"UP"}', "/profile": sys.argv[2], "/version": "old"}
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = ANSWERS.get(self.path, "old").encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args):
+        pass
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Page)
+for _ in range(2):
+    if os.fork() == 0:
+        server.serve_forever()
+os.wait()
+"""
+
+
+def alive(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_workers_end_with_their_master_and_bystanders_stay(lab):
+    """Workers that outlive their master are told, too; what a script started beside it is not."""
+    lab.nginx()
+    lab.config(artifact="app.py", deploy={"bake": "0s"})
+    lab.up()
+    (lab.dir / "forking.py").write_text(FORKING)
+    port = lab.port("shop-blue")
+    script = f"{PYTHON} -c 'import signal; signal.pause()' & echo $! > bystander; " \
+             f"{PYTHON} forking.py {port} blue & echo $! > master; wait"
+    lab.children["script"] = subprocess.Popen(["sh", "-c", script], cwd=lab.dir, start_new_session=True)
+    poll("it answers", lambda: lab.ask("/version", url=f"http://127.0.0.1:{port}") == "old")
+    master, bystander = (int((lab.dir / n).read_text()) for n in ("master", "bystander"))
+    workers = list(map(int, pathlib.Path(f"/proc/{master}/task/{master}/children").read_text().split()))
+    assert len(workers) == 2
+    good(adopt(lab))
+    assert instances(lab)["local/blue"]["pid"] == master
+    good(lab.deploy("v1"))
+    assert not alive(master) and not any(map(alive, workers))
+    assert alive(bystander) and lab.children["script"].poll() is None
+    assert lab.ask() == "v1"
+
+
 # ---- what bad input gets -----------------------------------------------------------------------
 
 def nothing_changed(lab):

@@ -71,7 +71,9 @@ http {{
     }}
 }}
 """)
-    lab.start_nginx()
+    # relative to its prefix, as a person would
+    subprocess.run(["nginx", "-p", lab.dir, "-c", "nginx.conf"], check=True, stderr=subprocess.DEVNULL)
+    poll("nginx listens", lambda: lab.ask("/") is not None)
 
 
 def init(lab):
@@ -107,6 +109,7 @@ def test_document_002(host):
     serve(lab, f"include {lab.dir}/service-url.inc; location / {{ proxy_pass http://127.0.0.1:$service_port; }}")
     text = init(lab)
     assert f"include: {lab.dir}/service-url.inc" in text and "form: service_port" in text, text
+    assert "service: dev-blog\n" in text and f"config: {lab.dir}/nginx.conf" in text, text
     assert f"blue: {blue}   # pid {old.pid}" in text and re.search(r"green: \d+   # nothing", text), text
     assert "{artifact}" in text and "{port}" in text and "http: /actuator/health" in text, text
     assert "json: {status: UP}" in text and "blue-green" in text and "identity: /profile" in text, text
