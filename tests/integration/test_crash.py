@@ -1,6 +1,7 @@
 """kill -9 anywhere: after each journal record of a deployment in turn the server is killed, then the
 agent; a shim, an app, nginx. After the restart the run goes on or back by itself, and under load no
 request fails."""
+import json
 import os
 import pathlib
 import signal
@@ -28,13 +29,29 @@ def reaches(lab, number, k):
     return any(n == k for n, _ in enumerate(records(lab, number), 1))
 
 
+def recorded(lab, number):
+    """Every record's event, as a client that comes late gets them."""
+    request = urllib.request.Request(f"{lab.url}/v1/deployments/{number}/events?after=0")
+    request.add_header("Authorization", f"Bearer {lab.token}")
+    out, kind = [], None
+    with urllib.request.urlopen(request, timeout=60) as stream:
+        for line in stream:
+            word, _, rest = line.decode().rstrip("\n").partition(": ")
+            kind = rest if word == "event" else kind
+            if word == "data" and kind == "record":
+                out.append(json.loads(rest))
+            elif kind == "end":
+                return out
+    return out
+
+
 def newest(lab):
     return (lab.deployments() or [{"id": 0}])[0]["id"]
 
 
-def begin(lab, version, **settings):
+def begin(lab, version, *args, **settings):
     before = newest(lab)
-    client = lab.start_deploy(version, **settings)
+    client = lab.start_deploy(version, *args, **settings)
 
     def begun():
         if client.poll() is not None and newest(lab) == before:
@@ -103,6 +120,24 @@ def test_server_killed_after_each_record(lab):
 
 def test_agent_killed_after_each_record(lab):
     kill_after_each_record(lab, "agent-was1", lambda: lab.agent("was1"))
+
+
+def test_a_follower_loses_nothing_when_the_server_restarts(lab):
+    """Twice in one run: the client's stream goes on at its cursor, and each record is told once."""
+    team(lab)
+    with lab.load(rate=60) as load:
+        client, number = begin(lab, "v1", "--json", start_delay=3)
+        for k in (4, 9):
+            assert reaches(lab, number, k), f"the run has ended before record {k}"
+            lab.kill("server")
+            lab.server()
+        code, said = finish(lab, client)
+        assert code == 0, said
+        assert lab.ask() == "v1"
+    assert load.failed == 0, load.summary()
+    events = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    told = [{k: v for k, v in e.items() if k != "event"} for e in events if e["event"] == "record"]
+    assert len(told) > 20 and told == recorded(lab, number), said
 
 
 def shim_of(lab, slot):
