@@ -191,7 +191,9 @@ int bt_boot_load(const char *state_dir, const struct bt_known *known, struct bt_
 	/* Durable before anything is started or held in this boot. */
 	BT_JSON json_t *now = to_json(b);
 	BT_FREE char *dump = bt_json_dump(now);
-	r = bt_fs_write_atomic(b->path, dump, strlen(dump), 0600, err);
+	/* An agent that starts again in the same boot has nothing to write, and so needs no room.
+	 */
+	r = bt_streq(text, dump) ? 0 : bt_fs_write_atomic(b->path, dump, strlen(dump), 0600, err);
 	if (r < 0) {
 		bt_boot_free(b);
 		return r;

@@ -237,7 +237,9 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.args = "[SERVICE]",
 		.max_args = 1,
 		.summary = "Show every step that a deployment would take now, and why.",
-		.details = "Nothing is touched.",
+		.details =
+			"Nothing is touched. Without --file and ./baton.yaml the config is the one "
+			"that the server has stored.",
 		WITH_OPTIONS(plan_options),
 		WITH_EXAMPLES(plan_examples),
 		.client = true,

@@ -37,17 +37,19 @@ int bt_cmd_lint(struct bt_cli *cli, struct bt_err *err)
 }
 
 /* A plan needs no artifact: without one, a release that has no bytes yet is planned for. */
-static int request(
-	const struct bt_cli *cli, const struct bt_service *s, json_t **ret, struct bt_err *err)
+static int request(const struct bt_cli *cli, const struct bt_service *s, bool stored, json_t **ret,
+	struct bt_err *err)
 {
 	const char *version = bt_cli_get(cli, "version");
 	json_t *files = NULL;
-	int r = bt_files_contents(s, &files, err);
+	int r = stored ? 0 : bt_files_contents(s, &files, err);
 	if (r < 0)
 		return r;
-	BT_JSON json_t *j = json_pack("{s:s, s:o, s:s, s:o}", "service", s->name, "config",
-		bt_config_service_to_json(s), "version", version ? version : "next", "files",
-		files);
+	BT_JSON json_t *j =
+		json_pack("{s:s, s:s}", "service", s->name, "version", version ? version : "next");
+	if (!stored)
+		json_object_update_new(j, json_pack("{s:o, s:o}", "config",
+						  bt_config_service_to_json(s), "files", files));
 	if (bt_cli_has(cli, "artifact")) {
 		struct bt_artifact a;
 		r = bt_files_artifact(cli, s, &a, err);
@@ -62,12 +64,12 @@ static int request(
 	return 0;
 }
 
-static int plan(struct bt_cli *cli, const struct bt_service *s, struct bt_err *err)
+static int plan(struct bt_cli *cli, const struct bt_service *s, bool stored, struct bt_err *err)
 {
 	BT_JSON json_t *body = NULL;
 	BT_JSON json_t *answer = NULL;
 	BT_CLIENT struct bt_client *client = NULL;
-	int r = request(cli, s, &body, err);
+	int r = request(cli, s, stored, &body, err);
 	if (r == 0)
 		r = bt_client_open(cli, &client, err);
 	if (r == 0)
@@ -87,12 +89,15 @@ static int plan(struct bt_cli *cli, const struct bt_service *s, struct bt_err *e
 int bt_cmd_plan(struct bt_cli *cli, struct bt_err *err)
 {
 	struct bt_config *c = NULL;
-	const struct bt_service *s = NULL;
-	int r = bt_files_config(cli, &c, err);
-	if (r == 0)
+	BT_FREE char *name = bt_files_name(cli);
+	/* Without a config at hand it is the one that the server has stored. */
+	const struct bt_service unknown = {.name = name}, *s = &unknown;
+	bool stored = name && !bt_files_at_hand(cli);
+	int r = stored ? 0 : bt_files_config(cli, &c, err);
+	if (r == 0 && !stored)
 		r = bt_files_service(cli, c, &s, err);
 	if (r == 0)
-		r = plan(cli, s, err);
+		r = plan(cli, s, stored, err);
 	bt_config_free(c);
 	return r;
 }
