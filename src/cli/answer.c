@@ -70,3 +70,25 @@ json_t *bt_answer_all(const struct bt_cli *cli, const char *option)
 			json_array_append_new(list, json_string(cli->set[i].value));
 	return list;
 }
+
+void bt_answer_gate(const json_t *service, struct bt_str *out)
+{
+	const json_t *lock = json_object_get(service, "locked");
+	const json_t *freeze = json_object_get(service, "frozen");
+	json_int_t asks = json_integer_value(json_object_get(service, "asks"));
+	const char *name = bt_answer_text(service, "name");
+	char since[32];
+	if (asks)
+		bt_str_addf(out,
+			"%s waits for an approval: `baton approve %" JSON_INTEGER_FORMAT
+			"`, or reject -m WHY\n",
+			name, asks);
+	if (lock) {
+		bt_answer_time(lock, "since", since);
+		bt_str_addf(out, "%s is locked by %s since %s: %s\n", name,
+			bt_answer_text(lock, "by"), since, bt_answer_text(lock, "why"));
+	}
+	if (freeze)
+		bt_str_addf(out, "%s is frozen until %s: %s\n", name,
+			bt_answer_text(freeze, "until"), bt_answer_text(freeze, "why"));
+}

@@ -15,3 +15,5 @@ void bt_answer_time(const json_t *j, const char *key, char buf[static 32]);
 void bt_answer_join(const json_t *list, struct bt_str *out);
 /* Every value of an option, as a list for a request. The caller decrefs. */
 json_t *bt_answer_all(const struct bt_cli *cli, const char *option);
+/* What a person has to do about a service, and why a deployment would be refused now: lines. */
+void bt_answer_gate(const json_t *service, struct bt_str *out);

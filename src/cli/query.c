@@ -18,24 +18,11 @@ static void service_row(struct bt_table *t, const json_t *s)
 		bt_answer_text(s, "phase"), bt_answer_text(s, "live_slot"), bt_str_get(&hosts));
 }
 
-/* What a person has to do about it, and why a deployment would be refused now. */
 static void print_gate(const json_t *s)
 {
-	const json_t *lock = json_object_get(s, "locked"), *freeze = json_object_get(s, "frozen");
-	char since[32];
-	json_int_t asks = json_integer_value(json_object_get(s, "asks"));
-	if (asks)
-		printf("%s waits for an approval: `baton approve %" JSON_INTEGER_FORMAT
-		       "`, or reject -m WHY\n",
-			bt_answer_text(s, "name"), asks);
-	if (lock) {
-		bt_answer_time(lock, "since", since);
-		printf("%s is locked by %s since %s: %s\n", bt_answer_text(s, "name"),
-			bt_answer_text(lock, "by"), since, bt_answer_text(lock, "why"));
-	}
-	if (freeze)
-		printf("%s is frozen until %s: %s\n", bt_answer_text(s, "name"),
-			bt_answer_text(freeze, "until"), bt_answer_text(freeze, "why"));
+	BT_STR struct bt_str lines = {0};
+	bt_answer_gate(s, &lines);
+	fputs(bt_str_get(&lines), stdout);
 }
 
 static void state_of(const json_t *instance, struct bt_str *out)

@@ -64,7 +64,7 @@ static void age(int64_t ms, char buf[static 32])
 struct row {
 	enum bt_mark mark;
 	char *key;
-	char *after; /* a line of its own below it, as bad news; NULL */
+	struct bt_str after; /* lines of their own below it, as bad news */
 };
 
 struct grid {
@@ -80,7 +80,7 @@ static bool full(const struct grid *g)
 
 #define ROW(g, m, k, ...)                                                                          \
 	do {                                                                                       \
-		(g)->rows[(g)->n++] = (struct row){(m), (k), NULL};                                \
+		(g)->rows[(g)->n++] = (struct row){.mark = (m), .key = (k)};                       \
 		BT_TABLE_ROW(&(g)->table, __VA_ARGS__);                                            \
 	} while (0)
 
@@ -93,11 +93,15 @@ struct put {
 static void put_row(void *arg, size_t row, const char *text)
 {
 	struct put *p = arg;
-	const struct row *r = &p->grid->rows[row];
+	struct row *r = &p->grid->rows[row];
 	add(p->lines, p->columns, r->mark, text)->key = r->key;
-	if (r->after)
-		add(p->lines, p->columns, BT_MARK_BAD, r->after);
-	free(r->after);
+	for (const char *line = bt_str_get(&r->after); *line;) {
+		size_t n = strcspn(line, "\n");
+		BT_FREE char *one = bt_asprintf("  %.*s", (int)n, line);
+		add(p->lines, p->columns, BT_MARK_BAD, one);
+		line += n + (line[n] == '\n');
+	}
+	bt_str_done(&r->after);
 }
 
 /* skip: headings of columns that are left out; NULL: none. */
@@ -201,12 +205,13 @@ static void service_rows(struct grid *g, const struct bt_top_facts *f, const jso
 	json_array_foreach (json_object_get(service, "slots"), i, one)
 		if (!full(g))
 			slot_row(g, f, one);
-	char **after = &g->rows[g->n - 1].after;
+	struct bt_str *after = &g->rows[g->n - 1].after;
+	bt_answer_gate(service, after);
 	if (*bt_answer_text(service, "trouble"))
-		*after = bt_asprintf("  %s", bt_answer_text(service, "trouble"));
+		bt_str_addf(after, "%s\n", bt_answer_text(service, "trouble"));
 	json_array_foreach (json_object_get(service, "balancers"), i, one)
-		if (*bt_answer_text(one, "trouble") && !*after)
-			*after = bt_asprintf("  nginx on %s: %s", bt_answer_text(one, "host"),
+		if (*bt_answer_text(one, "trouble"))
+			bt_str_addf(after, "nginx on %s: %s\n", bt_answer_text(one, "host"),
 				bt_answer_text(one, "trouble"));
 }
 

@@ -44,6 +44,8 @@ def test_elsewhere_than_on_a_terminal_it_looks_once(shop):
     assert slot(run.stdout, "blue" if shop.service()["live_slot"] == "blue" else "green")[:3] == ["v1", "running", "in"]
     assert re.search(r"^2 +shop +v1 → bad +rolled back ", run.stdout, re.M) and "exit code 7" in run.stdout
     assert re.search(r"^local +127.0.0.1 +\S+ +yes ", run.stdout, re.M)
+    assert shop.baton("lock", "shop", "-m", "black friday").returncode == 0
+    assert re.search("^  shop is locked by admin since .*: black friday$", shop.baton("top").stdout, re.M)
     shop.kill("up", signal.SIGTERM)
     gone = shop.baton("top")
     assert gone.returncode == 5 and gone.stderr.count("\n") == 1 and gone.stdout == ""
