@@ -229,6 +229,7 @@ export const en = {
   "purpose.rollback": "Rollback",
   "purpose.retire": "Retire",
   "purpose.prune": "Prune",
+  "purpose.adopt": "Adoption",
 
   "stage.before": "before",
   "stage.before the switch": "before the switch",

@@ -229,6 +229,7 @@ export const ko = {
   "purpose.rollback": "롤백",
   "purpose.retire": "정리",
   "purpose.prune": "릴리스 정리",
+  "purpose.adopt": "인수",
 
   "stage.before": "시작 전",
   "stage.before the switch": "전환 전",

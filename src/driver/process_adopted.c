@@ -86,6 +86,8 @@ static void adopted_free(struct bt_adopted *i)
 		close(i->tree[k].fd);
 	if (i->job)
 		i->job->instance = NULL;
+	if (i->waiter) /* it is answered after this */
+		i->waiter->adopted = NULL;
 	event_free(i->gone);
 	event_free(i->look);
 	close(i->fd);
