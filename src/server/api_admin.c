@@ -88,7 +88,7 @@ static void on_changed(void *arg, const struct bt_txn *t, int result, const stru
 	struct change *c = arg;
 	(void)t;
 	if (result == BT_E_NOTFOUND || result == BT_E_EXISTS)
-		bt_api_error(c->x, result, "%s: %s", c->what, err->text);
+		bt_api_error(c->x, result, "%s", c->what);
 	else if (result < 0)
 		bt_http_reply_error(c->x, err);
 	else
@@ -118,7 +118,8 @@ void bt_api_host_remove(struct bt_http_exchange *x, void *arg)
 		bt_api_error(x, BT_E_NOTFOUND, "no host '%.80s'", name);
 		return;
 	}
-	struct change *c = change_new(x, 200, json_pack("{s:s}", "removed", h->name), "host");
+	struct change *c = change_new(
+		x, 200, json_pack("{s:s}", "removed", h->name), "that host is removed already");
 	c->remove = h;
 	struct bt_txn *t = bt_txn_new();
 	bt_txn_add(t, BT_SQL_HOST_REVOKE, h->name, bt_clock_wall_ms());
@@ -247,8 +248,9 @@ void bt_api_token_add(struct bt_http_exchange *x, void *arg)
 	json_t *answer = json_pack("{s:s, s:s, s:s, s:O*}", "token", token, "name", name, "role",
 		role, "services", scope);
 	bt_api_set_time(answer, "expires_at", ttl ? now + ttl : 0);
-	bt_store_commit(
-		s->store, t, on_changed, change_new(x, 201, answer, "a token of that name"));
+	bt_store_commit(s->store, t, on_changed,
+		change_new(x, 201, answer,
+			"a token of that name is in use: choose another, or revoke it first"));
 }
 
 void bt_api_token_revoke(struct bt_http_exchange *x, void *arg)
@@ -259,5 +261,6 @@ void bt_api_token_revoke(struct bt_http_exchange *x, void *arg)
 	bt_txn_add(t, BT_SQL_TOKEN_REVOKE, name, bt_clock_wall_ms());
 	bt_api_audit_add(t, x, NULL, "token revoke", name);
 	bt_store_commit(s->store, t, on_changed,
-		change_new(x, 200, json_pack("{s:s}", "revoked", name), "token of that name"));
+		change_new(x, 200, json_pack("{s:s}", "revoked", name),
+			"no token of that name is in use (baton token list)"));
 }

@@ -251,6 +251,9 @@ int bt_server_restore(
 	int r = fd < 0 ? bt_err_errno(err, errno, "%s", file) : bt_fs_mkdirs(state_dir, 0700, err);
 	if (r == 0)
 		r = bt_server_lock(state_dir, &lock, err);
+	if (r == BT_E_REFUSED)
+		return bt_err_set(
+			err, r, "a server runs on %s: stop it before restoring over it", state_dir);
 	if (r < 0)
 		return bt_err_wrap(err, "restore");
 	x.temp = bt_asprintf("%s/restore.tmp", state_dir);
