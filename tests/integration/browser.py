@@ -130,7 +130,7 @@ class Browser:
     def wide(self, width=1280, height=900):
         """The size of the screen; a narrow one is a phone's."""
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-            "width": width, "height": height, "deviceScaleFactor": 2 if width < 600 else 1, "mobile": width < 600})
+            "width": width, "height": height, "deviceScaleFactor": 1.5 if width < 600 else 1, "mobile": width < 600})
 
     def media(self, **features):
         """media(prefers_color_scheme="dark")"""

@@ -415,6 +415,12 @@ VIEWS = [("services", "/#/", ".service"), ("service", "/#/services/shop", ".rows
          ("run", "/#/runs/1", ".station.done"), ("hosts", "/#/hosts", ".rows td"), ("audit", "/#/audit", ".rows td")]
 
 
+def title(path, language):
+    words = {"/#/": ("Services", "서비스"), "/#/history": ("History", "배포 이력"), "/#/hosts": ("Hosts", "호스트"),
+             "/#/audit": ("Audit", "감사 기록")}
+    return words.get(path, ("shop", "shop"))[language == "ko"]
+
+
 @pytest.mark.parametrize("scheme,language", [("light", "en"), ("dark", "ko")])
 def test_every_view_on_a_wide_screen_and_on_a_phone(page, house, scheme, language):
     page.media(prefers_color_scheme=scheme)
@@ -422,10 +428,11 @@ def test_every_view_on_a_wide_screen_and_on_a_phone(page, house, scheme, languag
         page.click("#language")
         page.see("nav", "배포 이력")
         assert page.script("return document.documentElement.lang") == "ko"
-    for name, path, there in VIEWS:
-        for width in (1280, 360):
-            page.wide(width, 800)
-            page.open(house.url + path)
+    for width in (1280, 360):
+        page.wide(width, 800)
+        for name, path, there in VIEWS:
+            page.script("location.hash = arguments[0]", path.removeprefix("/"))
+            page.see("h1", title(path, language))
             page.see(there)
             assert page.pale() == [], f"{name} {scheme}"
             over = page.script("return document.documentElement.scrollWidth - innerWidth")
