@@ -122,9 +122,19 @@ function enter(who) {
 function away() {
   if (!awaySince) {
     awaySince = Date.now();
-    awayTimer = setInterval(tell, 1000);
+    awayTimer = setInterval(probe, 1000);
   }
   tell();
+}
+
+// Whoever was the last to fail, it is asked until it answers: an answer of any call ends it.
+let probing = false;
+async function probe() {
+  tell();
+  if (probing) return;
+  probing = true;
+  await get("/v1/session").catch((e) => e.status === 401 && loggedOut(t("login.ended")));
+  probing = false;
 }
 
 function tell() {

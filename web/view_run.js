@@ -286,13 +286,22 @@ export function run({root, title, app, args: [id]}) {
   }
 
   const tick = setInterval(() => model && model.phase !== "ended" && draw(), 200);
+  let begun = false;
+  function begin() {
+    if (begun) return;
+    begun = true;
+    load().then(() => closed || follow(0)).catch((e) => {
+      begun = false;
+      error = e.message || t("error.away");
+      draw();
+    });
+  }
+  document.addEventListener("baton-back", begin); // it was opened while the server was away
   draw();
-  load().then(() => closed || follow(0)).catch((e) => {
-    error = e.message || t("error.away");
-    draw();
-  });
+  begin();
   return () => {
     closed = true;
+    document.removeEventListener("baton-back", begin);
     clearInterval(tick);
     clearTimeout(waiting);
     stream?.close();
