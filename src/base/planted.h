@@ -33,6 +33,7 @@
 	X(EFFECT_BEFORE_BEGUN, "the effect comes before `begun` is durable")                       \
 	X(POST_BEFORE_FSYNC, "the result is posted before `done` is durable")                      \
 	X(ADOPTION_STOPS, "giving an adoption back stops what was adopted")                        \
+	X(ADOPTED_EARLY, "what was adopted is stopped before the cutover")                         \
 	X(ADOPTION_FORGOTTEN, "what was adopted is not recorded")                                  \
 	X(APPLY_UNCOMMITTED, "a failed commit changes memory all the same")                        \
 	X(NEVER_AGAIN, "what may not be repeated is sent again when its outcome is unknown")       \

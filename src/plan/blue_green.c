@@ -3,6 +3,7 @@
  * switch too. All hosts use the same slot, so that a name says what serves. */
 #include "plan/build.h"
 
+#include "base/planted.h"
 #include "base/str.h"
 
 /* 0: nothing runs there, 1: it runs out of rotation, 2: it serves on some host. */
@@ -157,6 +158,8 @@ int bt_plan_blue_green(struct bt_build *b, struct bt_err *err)
 	bt_build_stage(b, why, "start");
 	for (size_t i = 0; i < to.n; i++)
 		start_lane(b, to.v[i]);
+	if (BT_BUG(ADOPTED_EARLY) && old.n && b->scene.places[old.v[0]].adopted)
+		retire(b, old, live);
 	cutover(b, to, from);
 	bt_build_bake_stage(b, to, "bake");
 	retire(b, old, live);
