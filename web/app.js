@@ -188,7 +188,6 @@ async function begin() {
     }
     show();
   });
-  matchMedia("(max-width: 720px)").addEventListener("change", () => app.who && show()); // pictures differ
   if (app.who) show();
   else start({view: login, menu: "login"}, [why]);
 }

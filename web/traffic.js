@@ -15,18 +15,21 @@ function cut(text, n) {
   return text.length > n ? `${text.slice(0, n - 1)}…` : text;
 }
 
-// The same picture for a wide place and for a phone, where its letters would become too small to read.
-const WIDE = {width: 460, from: 62, nginx: 100, nginxWidth: 104, slot: 270, slotWidth: 186, letters: 16};
-const PHONE = {width: 320, from: 0, nginx: 14, nginxWidth: 92, slot: 152, slotWidth: 166, letters: 13};
-const narrow = matchMedia("(max-width: 720px)");
+// The same picture for a wide place and for a phone, where its letters would become too small to read; the
+// style sheet shows one of them.
+const WIDE = {kind: "traffic for-wide", width: 460, from: 62, nginx: 100, nginxWidth: 104, slot: 270, slotWidth: 186, letters: 16};
+const PHONE = {kind: "traffic for-phone", width: 320, from: 0, nginx: 14, nginxWidth: 92, slot: 152, slotWidth: 166, letters: 13};
 
-/** An <svg> for a service of GET /v1/services; null where nothing is known of it. */
+/** Two <svg>s for a service of GET /v1/services; null where nothing is known of it. */
 export function traffic(service) {
+  return (service.slots || []).length ? [picture(service, WIDE), picture(service, PHONE)] : null;
+}
+
+function picture(service, x) {
   const slots = service.slots || [], balancers = (service.balancers || []).slice(0, MAX);
-  if (!slots.length) return null;
   // what carries traffic first; a picture of thousands helps nobody
   const shown = slots.length <= MAX ? slots : [...slots].sort((a, b) => b.in - a.in).slice(0, MAX);
-  const x = narrow.matches ? PHONE : WIDE, out = x.nginx + x.nginxWidth;
+  const out = x.nginx + x.nginxWidth;
   const rows = Math.max(shown.length, balancers.length), height = rows * ROW + (shown.length < slots.length ? 20 : 0);
   const middle = (rows * ROW) / 2;
   const at = (i, n) => middle + (i - (n - 1) / 2) * ROW;
@@ -37,7 +40,7 @@ export function traffic(service) {
   const lines = balancers.flatMap((b, k) => shown.map((s, i) => ({on: s.in_at.includes(b.host),
     from: at(k, balancers.length), to: at(i, shown.length)}))).sort((a, b) => a.on - b.on);
   const curve = (a, y, b, z) => `M ${a} ${y} C ${a + (b - a) / 2} ${y}, ${b - (b - a) / 2} ${z}, ${b} ${z}`;
-  return h("svg", {class: "traffic", viewBox: `0 0 ${x.width} ${height}`, role: "img", "aria-label": words},
+  return h("svg", {class: x.kind, viewBox: `0 0 ${x.width} ${height}`, role: "img", "aria-label": words},
     balancers.map((_b, k) => h("path", {class: "flow on", d: curve(x.from, middle, x.nginx, at(k, balancers.length))})),
     lines.map((l) => h("path", {class: l.on ? "flow on" : "flow", d: curve(out, l.from, x.slot, l.to)})),
     balancers.length > 0 && x === WIDE && h("text", {x: 2, y: middle + 4, class: "clients"}, t("traffic.clients")),
