@@ -134,12 +134,12 @@ static void say_removed(struct bt_view *v, const json_t *list)
 int bt_cmd_release_prune(struct bt_cli *cli, struct bt_err *err)
 {
 	BT_CLIENT struct bt_client *c = NULL;
-	BT_JSON json_t *answer = NULL, *body = json_object();
+	BT_JSON json_t *answer = NULL;
+	BT_JSON json_t *body = json_object();
 	int64_t id = 0;
 	int r = bt_client_open(cli, &c, err);
 	if (r == 0)
 		r = bt_stored_post(c, cli->args[0], "prune", body, &answer, err);
-	json_decref(body);
 	if (r == 0)
 		r = bt_json_int(answer, "id", 0, INT64_MAX, &id, err);
 	if (r < 0)
