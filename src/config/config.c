@@ -370,6 +370,12 @@ int bt_config_service_from_json(const json_t *j, struct bt_config **ret, struct 
 	if (n)
 		add_service(&p, n);
 	int r = verdict(&p, 0, ret, err);
+	if (r == BT_E_CONFIG && list.n > 1) { /* whoever sent it over a wire sees only the error */
+		BT_STR struct bt_str all = {0};
+		for (size_t i = 0; i < list.n; i++)
+			bt_str_addf(&all, "%s%s", i ? "; " : "", list.items[i].line);
+		bt_err_set(err, r, "%s", all.data);
+	}
 	bt_config_problems_done(&list);
 	return r;
 }

@@ -46,7 +46,7 @@ const struct bt_service *bt_config_find(const struct bt_config *c, const char *n
 void bt_config_print(const struct bt_config *c, struct bt_str *out);
 /* One service in canonical JSON (same keys as YAML): what releases store and agents get. */
 json_t *bt_config_service_to_json(const struct bt_service *s);
-/* Into a config of one service. */
+/* Into a config of one service; err has all problems. */
 int bt_config_service_from_json(const json_t *j, struct bt_config **ret, struct bt_err *err);
 /* The text of a template of the service as it travels: ${NAME} of declared variables are replaced,
  * and every {placeholder} is one that the agent knows. `path` is what problems name. BT_E_CONFIG

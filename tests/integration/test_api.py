@@ -362,7 +362,8 @@ def test_what_cannot_be_deployed_changes_nothing(server, agent):
     refused(400, "not declared in run.secrets", env_secrets={"X": "y"})
     refused(400, "has no value", config={**SERVICE, "run": {**SERVICE["run"], "secrets": ["DB"]}})
     refused(400, "comes with the config of", service="else")
-    refused(400, "", config={"service": "shop", "helth": 1})
+    for words in ("helth", "; ", "keep: expected"):  # all at once, as lint says them
+        refused(400, words, config={**SERVICE, "helth": 1, "deploy": {"keep": -1}})
     assert server.api("POST", "/v1/deployments", b"{")[0] == 400
     assert server.api("POST", "/v1/deployments", b"")[0] == 400
     agent.stop()

@@ -154,9 +154,10 @@ def test_recreate(lab):
 
 def test_bake_notices_failing_health_and_goes_back(lab):
     lab.nginx()
-    lab.config(deploy={"bake": "30s"})
+    lab.config()
     lab.up()
     good(lab.deploy("v1"))
+    lab.config(deploy={"bake": "30s"})
     with lab.load() as load:
         done = lab.deploy("v2", health_fails_after=2)
         assert done.returncode == 1, done.stdout + done.stderr
