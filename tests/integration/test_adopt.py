@@ -296,6 +296,34 @@ def test_policy_decides_whose_processes(lab):
     assert not list((lab.dir / "agent-local").glob("**/adopted.json"))
 
 
+def test_command_line_gets_nobody_a_file(lab):
+    """A process names a file that only root may read: adopting it must not hand that file out."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may adopt what others run")
+    lab.nginx()
+    lab.config()
+    lab.server()
+    lab.agent("local")
+    lab.kill("agent-local")
+    policy = lab.dir / "policy.yaml"
+    policy.write_text("exec: true\npaths: [/]\nrun_as: [nobody]\nroot: true\n")
+    lab.start("agent-local", "agent", "run", "--dir", lab.dir / "agent-local", "--policy", policy)
+    poll("the agent connects", lambda: lab.connected("local"))
+    secret = lab.dir / "secret.jar"
+    secret.write_text("for root only")
+    secret.chmod(0o600)
+    port = lab.port("shop-blue")
+    child = subprocess.Popen([PYTHON, "-c", FORKING, str(port), "blue", "-jar", secret], cwd="/", user="nobody")
+    lab.children["nobody's"] = child
+    poll("it answers", lambda: lab.ask("/version", url=f"http://127.0.0.1:{port}") == "old")
+    done = good(adopt(lab))
+    assert "cannot be read by nobody" in done.stdout, done.stdout
+    assert not [p for p in (lab.dir / "agent-local/releases").glob("**/*") if p.name == secret.name]
+    workers = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    for pid in [child.pid, *map(int, workers)]:  # not the laboratory's own user's, so it does not see them
+        os.kill(pid, signal.SIGKILL)
+
+
 def test_pid_that_is_used_again_is_left_alone(lab):
     """A record whose process has ended, and whose pid another has now: nobody is adopted."""
     lab.nginx()
