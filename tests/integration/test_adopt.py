@@ -315,13 +315,15 @@ def test_command_line_gets_nobody_a_file(lab):
     port = lab.port("shop-blue")
     child = subprocess.Popen([PYTHON, "-c", FORKING, str(port), "blue", "-jar", secret], cwd="/", user="nobody")
     lab.children["nobody's"] = child
-    poll("it answers", lambda: lab.ask("/version", url=f"http://127.0.0.1:{port}") == "old")
-    done = good(adopt(lab))
-    assert "cannot be read by nobody" in done.stdout, done.stdout
-    assert not [p for p in (lab.dir / "agent-local/releases").glob("**/*") if p.name == secret.name]
-    workers = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
-    for pid in [child.pid, *map(int, workers)]:  # not the laboratory's own user's, so it does not see them
-        os.kill(pid, signal.SIGKILL)
+    try:
+        poll("it answers", lambda: lab.ask("/version", url=f"http://127.0.0.1:{port}") == "old")
+        done = good(adopt(lab))
+        assert "cannot be read by nobody" in done.stdout, done.stdout
+        assert not [p for p in (lab.dir / "agent-local/releases").glob("**/*") if p.name == secret.name]
+    finally:  # not the laboratory's own user's, so it does not see them
+        workers = pathlib.Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        for pid in [child.pid, *map(int, workers)]:
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_pid_that_is_used_again_is_left_alone(lab):
