@@ -102,6 +102,16 @@ static const char *const migrations[] = {
 	" NOT NULL, since INTEGER NOT NULL);",
 	/* 7 → 8: releases whose artifact was removed */
 	"ALTER TABLE releases ADD COLUMN pruned_at INTEGER;",
+	/* 8 → 9: totals count every run at its end, so that nobody has to count them all again */
+	"INSERT INTO totals(service,strategy,result,n,ms) SELECT service,strategy,end,count(*),"
+	"coalesce(sum(ended_at-started_at-paused_ms),0) FROM deployments WHERE end IS NOT NULL"
+	" GROUP BY service,strategy,end ON CONFLICT(service,strategy,result) DO UPDATE SET"
+	" n=n+excluded.n,ms=ms+excluded.ms;"
+	"CREATE TRIGGER deployments_count AFTER UPDATE OF end ON deployments WHEN old.end IS NULL"
+	" AND new.end IS NOT NULL BEGIN INSERT INTO totals(service,strategy,result,n,ms)"
+	" VALUES(new.service,new.strategy,new.end,1,"
+	"coalesce(new.ended_at-new.started_at-new.paused_ms,0)) ON CONFLICT(service,strategy,"
+	"result) DO UPDATE SET n=n+1,ms=ms+excluded.ms; END;",
 };
 
 int bt_schema_version(void)

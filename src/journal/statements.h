@@ -118,12 +118,8 @@ BT_SQL_ROW(DEPLOYMENT_BEFORE, "si", 0,
 	" old_release>0 AND old_release<>?2 AND NOT EXISTS(SELECT 1 FROM releases r WHERE"
 	" r.id=old_release AND (r.state='bad' OR r.pruned_at IS NOT NULL)) ORDER BY id DESC LIMIT "
 	"1")
-BT_SQL_ROW(DEPLOYMENT_TOTALS, "", 0,
-	"SELECT service,strategy,result,sum(n) AS n,sum(ms) AS ms FROM"
-	" (SELECT service,strategy,end AS result,count(*) AS n,"
-	"sum(ended_at-started_at-paused_ms) AS ms FROM deployments WHERE end IS NOT NULL"
-	" GROUP BY service,strategy,end UNION ALL SELECT service,strategy,result,n,ms FROM totals)"
-	" GROUP BY service,strategy,result LIMIT 10000")
+/* counted by a trigger at each run's end */
+BT_SQL_ROW(DEPLOYMENT_TOTALS, "", 0, "SELECT service,strategy,result,n,ms FROM totals LIMIT 10000")
 /* Ended runs of a service past a number (?3) or a time (?4), the oldest first; never the newest
  * ?2, nor the one that made the live release live, nor one that holds a lease. */
 BT_SQL_ROW(RUNS_OLD, "siii", 0,
@@ -134,10 +130,6 @@ BT_SQL_ROW(RUNS_OLD, "siii", 0,
 	" deployments d JOIN services s ON s.name=d.service AND s.live_release=d.release WHERE"
 	" d.service=?1 AND d.end='done'),0) AND id NOT IN (SELECT deployment FROM leases)"
 	" ORDER BY id LIMIT 20")
-BT_SQL_ROW(RUN_COUNT, "i", 0,
-	"INSERT INTO totals(service,strategy,result,n,ms) SELECT service,strategy,end,1,"
-	"ended_at-started_at-paused_ms FROM deployments WHERE id=?1 ON CONFLICT(service,strategy,"
-	"result) DO UPDATE SET n=n+1,ms=ms+excluded.ms")
 BT_SQL_ROW(RUN_DROP_RECORDS, "i", 0, "DELETE FROM records WHERE deployment=?1")
 BT_SQL_ROW(RUN_DROP_OUTBOX, "i", 0, "DELETE FROM outbox WHERE deployment=?1")
 BT_SQL_ROW(RUN_DROP, "i", 0, "DELETE FROM deployments WHERE id=?1")

@@ -3,6 +3,7 @@
 #include "base/version.h"
 #include "net/pki.h"
 #include "server/api.h"
+#include "server/hosts.h"
 
 #include <string.h>
 
@@ -21,9 +22,15 @@ void bt_api_health(struct bt_http_exchange *x, void *arg)
 			bt_store_id(s->store)));
 }
 
-void bt_api_metrics(struct bt_http_exchange *x, void *arg)
+static void reply_metrics(struct bt_http_exchange *x, struct bt_server *s)
 {
 	BT_STR struct bt_str out = {0};
+	bt_metrics_print(s, &out);
+	bt_http_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", out.data, out.len);
+}
+
+void bt_api_metrics(struct bt_http_exchange *x, void *arg)
+{
 	const struct bt_who *w = bt_who(x);
 	if (w->services) { /* they name and count every service */
 		bt_api_error(x, BT_E_REFUSED,
@@ -32,8 +39,7 @@ void bt_api_metrics(struct bt_http_exchange *x, void *arg)
 			w->name);
 		return;
 	}
-	bt_metrics_print(arg, &out);
-	bt_http_reply(x, 200, "text/plain; version=0.0.4; charset=utf-8", out.data, out.len);
+	bt_fresh_then(arg, x, NULL, 0, reply_metrics);
 }
 
 /* ---- hosts ------------------------------------------------------------------------------- */

@@ -131,7 +131,6 @@ static void prune_rows(void *arg)
 	struct bt_txn *t = bt_txn_new();
 	json_array_foreach (p->rows, i, row) {
 		int64_t id = json_integer_value(json_object_get(row, "id"));
-		bt_txn_add(t, BT_SQL_RUN_COUNT, id);
 		bt_txn_add(t, BT_SQL_RUN_DROP_RECORDS, id);
 		bt_txn_add(t, BT_SQL_RUN_DROP_OUTBOX, id);
 		bt_txn_add(t, BT_SQL_RUN_DROP, id);

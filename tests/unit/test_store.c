@@ -269,6 +269,21 @@ static int find_backup(struct fixture *f, char *path, size_t n)
 	return found;
 }
 
+static int64_t count_ended(struct fixture *f)
+{
+	json_t *list, *row;
+	size_t i;
+	int64_t n = 0;
+	assert_int_equal(0, bt_store_select(f->store, &list, NULL, BT_SQL_DEPLOYMENT_TOTALS));
+	json_array_foreach (list, i, row) {
+		n += json_integer_value(json_object_get(row, "n"));
+		if (strcmp(json_string_value(json_object_get(row, "strategy")), "rolling") == 0)
+			assert_int_equal(2500, json_integer_value(json_object_get(row, "ms")));
+	}
+	json_decref(list);
+	return n;
+}
+
 static void test_schema_1_is_migrated_after_a_backup(void **state)
 {
 	struct fixture *f = *state;
@@ -278,7 +293,17 @@ static void test_schema_1_is_migrated_after_a_backup(void **state)
 	assert_string_equal("0123456789abcdef0123456789abcdef", bt_store_id(f->store));
 	assert_int_equal(7, bt_store_number(f->store, 0, BT_SQL_MAX_DEPLOYMENT));
 	assert_int_equal(3, bt_store_number(f->store, 0, BT_SQL_RELEASES_GOOD, "shop", (int64_t)5));
+	/* what had ended was counted, and what ends from now on is: once */
+	assert_int_equal(1, count_ended(f));
 	struct bt_txn *t = bt_txn_new();
+	bt_txn_add(t, BT_SQL_DEPLOYMENT_ADD, (int64_t)8, "shop", "v8", (int64_t)3, (int64_t)3, "v3",
+		"deploy", "rolling", "{}", (int64_t)9, (int64_t)1000);
+	for (int i = 0; i < 2; i++)
+		bt_txn_add(t, BT_SQL_DEPLOYMENT_END, (int64_t)8, "ended", "done", (int64_t)0, "",
+			(int64_t)5000, (int64_t)1500);
+	assert_int_equal(0, bt_store_commit_now(f->store, t, NULL));
+	assert_int_equal(2, count_ended(f));
+	t = bt_txn_new();
 	bt_txn_add(t, BT_SQL_SESSION_ADD, "h", "t", (int64_t)9);
 	assert_int_equal(0, bt_store_commit_now(f->store, t, NULL));
 	assert_int_equal(1, find_backup(f, backup, sizeof backup));
