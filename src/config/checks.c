@@ -119,7 +119,7 @@ static bool known_placeholders(const char *t, int from)
 {
 	for (; *t; t++) {
 		size_t n = bt_placeholder_len(t);
-		if (n && !is_port(t) && which(t, n) < from)
+		if (n && (is_port(t) ? from == IDENTITY_FROM : which(t, n) < from))
 			return false;
 		t += t[0] == '{' && t[1] == '{';
 	}

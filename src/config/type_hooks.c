@@ -43,8 +43,7 @@ static bool read_exec(
 	static const char *const words[] = {"run", "on", "timeout", "env", "repeat"};
 	struct bt_key argv = part(k, 0, 2048), limit = part(k, 100, DAY), env = part(k, 0, 0);
 	argv.check = bt_check_command;
-	argv.expected = "only the placeholders {artifact} {release} {port} {slot} {host} ({{ "
-			"writes a brace)";
+	argv.expected = "only the placeholders " BT_PLACEHOLDERS " ({{ writes a brace)";
 	env.check = bt_check_env_name;
 	env.expected = "a name such as DB_URL";
 	env.placeholders = true;

@@ -220,6 +220,7 @@ void bt_config_check_ports(struct bt_reading *r)
 		check_name(r, "health.port", bt_reading_at(r, "health.port"),
 			r->service->health.port_name);
 	for (size_t i = 0; i < bt_n_keys; i++)
-		if (r->at[i] && (bt_keys[i].placeholders || bt_keys[i].check == bt_check_command))
+		if (r->at[i] && (bt_keys[i].placeholders || bt_keys[i].check == bt_check_command ||
+					bt_keys[i].type == &bt_type_hooks))
 			check_text(r, bt_keys[i].path, r->at[i]);
 }

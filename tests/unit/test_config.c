@@ -507,6 +507,15 @@ static void ports(void **state)
 	REFUSED(SLOTS("x: {port: 1, mgmt: 2}, y: {port: 3, mgmt: 4}") "health: {http: /h, port: "
 								      "mgnt}\n",
 		"f:5:26: health.port: no port 'mgnt' in run.slots (did you mean 'mgmt'?)");
+	REFUSED(SLOTS("x: {port: 1, m: 2}, y: {port: 3, m: 4}") "identity: {path: /p, expect: "
+								"'{port.m}'}\n",
+		"f:5:30: identity.expect: expected a text with no placeholders but {slot} {port} "
+		"{host}, found '{port.m}'");
+	REFUSED(SLOTS("x: {port: 1, m: 2}, y: {port: 3, m: 4}") "deploy: {hooks: {before_switch: "
+								"[{run: [./a, '{port.n}'], on: "
+								"each "
+								"instance}]}}\n",
+		"f:5:46: deploy.hooks.before_switch: no port 'n' in run.slots (did you mean 'm'?)");
 	REFUSED("service: a\nrun:\n  command: x {port.mgmt}\n  slots: {x: 1, y: 2}\n",
 		"f:3:12: run.command: no port 'mgmt' in run.slots, which names none: expected for "
 		"example {blue: {port: 8081, management: 9081}, …}");
