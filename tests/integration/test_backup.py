@@ -162,6 +162,7 @@ def test_an_old_backup_and_a_server_that_is_not_told(lab):
         os.rename(lab.dir / "abandoned", lab.dir / "server")
         lab.server()
         poll("the agent is back", lambda: lab.connected("local"))
+        lab.api("POST", f"/v1/deployments/{stale}/promote", {})
         poll("it is refused", lambda: "stale: local has seen a token above" in lab.log("server"))
         assert lab.ask() == "v5"
     assert load.failed == 0, load.summary()
