@@ -13,6 +13,7 @@
 	X(DRAIN_BINDS_BACK, "a rollback fails when its own drain runs out")                        \
 	X(UNDO_FORWARD, "undoes a lane in the order it was done")                                  \
 	X(GENERATION_REUSED, "a Switch takes the highest generation again")                        \
+	X(OTHERS_KEPT, "when one balancer fails, the one before it keeps the new pool")            \
 	X(ONE_MOVES_AGAIN, "routes to one move again and again")                                   \
 	X(INTENT_KEPT, "a failed Switch stays in the intent")                                      \
 	X(ROLLBACK_RELEASE, "asks for a rollback plan to the new release")                         \

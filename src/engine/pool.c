@@ -89,13 +89,14 @@ static bool includes(const uint8_t *map, const struct bt_task_run *t)
 void bt_pool_begin(struct bt_state *s)
 {
 	const struct bt_plan *p = s->plan, *old = s->before ? s->before->plan : NULL;
-	uint8_t *map = bt_arena_alloc(s->arena, p->n_instances);
-	size_t n = 0;
-	for (size_t i = 0; i < p->n_instances; i++)
-		n += map[i] = p->instances[i].expect_in;
 	for (size_t b = 0; b < p->n_balancers; b++) {
 		struct bt_balancer_run *run = &s->balancers[b];
 		const struct bt_plan_balancer *pb = &p->balancers[b];
+		uint8_t *map = bt_arena_alloc(s->arena, p->n_instances);
+		size_t n = 0;
+		for (size_t i = 0; i < p->n_instances; i++)
+			n += map[i] = p->instances[i].expect_in &&
+				      !bt_state_in(pb->lacks, pb->n_lacks, (uint16_t)i);
 		run->highest = run->confirmed = pb->expect_generation;
 		run->one = pb->expect_one;
 		run->map = map;

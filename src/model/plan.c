@@ -175,6 +175,9 @@ static json_t *tables_to_json(const struct bt_plan *p, json_t *o)
 		put_int(j, "host", p->balancers[i].host);
 		put_str(j, "name", p->balancers[i].name);
 		put_int(j, "expect_generation", (int64_t)p->balancers[i].expect_generation);
+		if (p->balancers[i].n_lacks)
+			json_object_set_new(j, "lacks",
+				indexes(p->balancers[i].lacks, p->balancers[i].n_lacks));
 		if (p->balancers[i].routes_one)
 			json_object_set_new(j, "routes_one", json_true());
 		if (p->balancers[i].expect_one != BT_NONE)
@@ -392,6 +395,8 @@ static int read_balancers(const json_t *o, struct bt_plan *p, struct bt_err *err
 			(r = get_str(j, "name", p->arena, &out[i].name, err)) < 0 ||
 			(r = bt_json_int(j, "expect_generation", 0, INT64_MAX, &generation, err)) <
 				0 ||
+			(r = get_indexes(j, "lacks", p->n_instances, p->arena, &out[i].lacks,
+				 &out[i].n_lacks, err)) < 0 ||
 			(r = bt_json_bool_opt(j, "routes_one", &out[i].routes_one, err)) < 0 ||
 			(r = get_index(j, "expect_one", p->n_instances, true, &out[i].expect_one,
 				 err)) < 0)

@@ -35,7 +35,9 @@ struct bt_plan_balancer {
 	uint16_t host;
 	const char *name;	    /* "nginx" + "/" + service, unique at its host */
 	uint64_t expect_generation; /* last confirmed generation it was made from */
-	bool routes_one;	    /* some of its routes go to one instance of those in rotation */
+	const uint16_t *lacks;	    /* instances that another balancer sends to, and this one not */
+	size_t n_lacks;
+	bool routes_one;     /* some of its routes go to one instance of those in rotation */
 	uint16_t expect_one; /* … which is this one now; BT_NONE: none, or it is not known */
 };
 

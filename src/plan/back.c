@@ -88,7 +88,7 @@ static void take_over(struct bt_build *b, struct bt_list to, struct bt_list abse
 	for (uint16_t i = 0; i < b->scene.n_places; i++) {
 		const struct bt_place *p = &b->scene.places[i];
 		bool wanted = bt_list_has(to, i);
-		if (wanted && (!p->in || bt_list_has(absent, i)))
+		if (wanted && (!p->in_all || bt_list_has(absent, i)))
 			bt_list_add(&in, i);
 		if (!wanted && p->in)
 			bt_list_add(&out, i);
@@ -186,11 +186,18 @@ struct sorted {
 static struct sorted sort(struct bt_build *b)
 {
 	struct sorted s = {bt_list_new(b), bt_list_new(b), bt_list_new(b), bt_list_new(b)};
-	for (uint16_t i = 0; i < b->scene.n_places; i++) {
-		const struct bt_place *p = &b->scene.places[i];
+	/* Who is missed by one of several balancers comes first: there it takes nothing away. */
+	for (uint16_t i = 0; i < 2 * b->scene.n_places; i++) {
+		uint16_t place = (uint16_t)(i % b->scene.n_places);
+		const struct bt_place *p = &b->scene.places[place];
+		bool missed = b->balancer != BT_NONE && !p->in_all;
+		if (missed != (i < b->scene.n_places))
+			continue;
 		bool runs = bt_place_runs(p, b->plan->release);
 		bool in = p->in || (b->balancer == BT_NONE && bt_place_ours(p));
-		bt_list_add(runs ? (in ? &s.good : &s.ready) : (in ? &s.wrong : &s.missing), i);
+		bt_list_add(
+			runs ? (in && !missed ? &s.good : &s.ready) : (in ? &s.wrong : &s.missing),
+			place);
 	}
 	bt_list_one_last(b, &s.wrong);
 	return s;

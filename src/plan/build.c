@@ -150,9 +150,14 @@ static void add_balancers(struct bt_build *b)
 		list[i].name = bt_arena_printf(b->arena, "nginx/%s", b->service->name);
 		list[i].expect_generation = seen ? seen->generation : 0;
 		list[i].routes_one = routes_one(b->service->nginx);
+		uint16_t *lacks = BT_ARENA_ARRAY(b->arena, uint16_t, s->n_places);
+		for (size_t k = 0; k < s->n_places; k++)
+			if (s->places[k].in && !(s->places[k].in_at >> i & 1))
+				lacks[list[i].n_lacks++] = (uint16_t)k;
+		list[i].lacks = lacks;
 		list[i].expect_one = BT_NONE;
 		for (size_t k = s->n_places; list[i].routes_one && k-- > 0;)
-			if (s->places[k].one)
+			if (s->places[k].one_at >> i & 1)
 				list[i].expect_one = (uint16_t)k;
 		if (seen && seen->trouble)
 			bt_build_note(b, "nginx on %s: %s", s->balancers[i].on, seen->trouble);
@@ -517,17 +522,24 @@ bool bt_list_has(struct bt_list l, uint16_t place)
 	return false;
 }
 
-void bt_list_one_last(const struct bt_build *b, struct bt_list *l)
+static void move_last(struct bt_list *l, uint16_t place)
 {
-	if (b->balancer == BT_NONE)
-		return;
-	uint16_t one = b->plan->balancers[b->balancer].expect_one;
 	for (size_t i = 0; i + 1 < l->n; i++)
-		if (l->v[i] == one) {
+		if (l->v[i] == place) {
 			memmove(l->v + i, l->v + i + 1, (l->n - 1 - i) * sizeof *l->v);
-			l->v[l->n - 1] = one;
+			l->v[l->n - 1] = place;
 			return;
 		}
+}
+
+/* Balancers that differ may each have another one; the first one's comes last of all. */
+void bt_list_one_last(const struct bt_build *b, struct bt_list *l)
+{
+	for (size_t i = b->plan->n_balancers; i-- > 0;) {
+		uint16_t one = b->plan->balancers[i].expect_one;
+		if (one != BT_NONE && b->scene.places[one].state == BT_RUN_RUNNING)
+			move_last(l, one);
+	}
 }
 
 const char *bt_build_version(struct bt_build *b, uint32_t release)

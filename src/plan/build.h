@@ -61,7 +61,8 @@ struct bt_list bt_list_new(struct bt_build *b); /* room for every place */
 struct bt_list bt_list_one(struct bt_build *b, uint16_t place);
 void bt_list_add(struct bt_list *l, uint16_t place);
 bool bt_list_has(struct bt_list l, uint16_t place);
-/* Who serves the routes to one instance goes to the end: so they move once, to one that stays. */
+/* Who serves the routes to one instance, and runs, goes to the end: so they move once, to one that
+ * stays. */
 void bt_list_one_last(const struct bt_build *b, struct bt_list *l);
 
 const char *bt_build_version(struct bt_build *b, uint32_t release);

@@ -108,13 +108,14 @@ static void batches(struct bt_build *b, struct bt_list todo, size_t k)
 	}
 }
 
-/* 0: out of rotation, 1: in rotation but down, 2: serves. Without a balancer only running counts.
- */
+/* 0: out of rotation, 1: in rotation but down, or not at every balancer, 2: serves. Without a
+ * balancer only running counts. */
 static int rank(const struct bt_build *b, const struct bt_place *p)
 {
 	if (b->balancer != BT_NONE && !p->in)
 		return 0;
-	return p->state == BT_RUN_RUNNING ? 2 : 1;
+	bool missed = b->balancer != BT_NONE && !p->in_all;
+	return p->state == BT_RUN_RUNNING && !missed ? 2 : 1;
 }
 
 static bool done(const struct bt_build *b, const struct bt_place *p)
@@ -137,9 +138,7 @@ static struct bt_list order(struct bt_build *b, size_t *ret_done)
 			if (rank(b, p) == pass && (again || !done(b, p)))
 				bt_list_add(&todo, i);
 		}
-	uint16_t one = b->balancer == BT_NONE ? BT_NONE : b->plan->balancers[0].expect_one;
-	if (one != BT_NONE && rank(b, &b->scene.places[one]) == 2) /* the last ones are such */
-		bt_list_one_last(b, &todo);
+	bt_list_one_last(b, &todo);
 	*ret_done = again ? 0 : n_done;
 	return todo;
 }

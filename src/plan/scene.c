@@ -107,6 +107,7 @@ static void match_members(struct bt_scene *s, size_t at)
 			if (!member->in)
 				continue;
 			p->one = p->one || member->one;
+			p->one_at |= (uint32_t)member->one << at;
 			p->in_at |= (uint32_t)1 << at;
 			s->n_in += !p->in;
 			p->in = true;
@@ -186,6 +187,9 @@ int bt_scene_look(const struct bt_service *service, const struct bt_world *w, st
 	}
 	for (size_t i = 0; i < s.n_balancers; i++)
 		match_members(&s, i);
+	uint32_t all = (uint32_t)(((uint64_t)1 << s.n_balancers) - 1);
+	for (size_t i = 0; i < s.n_places; i++)
+		s.places[i].in_all = s.places[i].in && s.places[i].in_at == all;
 	*ret = s;
 	return 0;
 }

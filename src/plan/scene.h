@@ -21,10 +21,11 @@ struct bt_place {
 	int pid;
 	const char *identity; /* what the instance itself says; NULL */
 	int64_t since_wall_ms;
-	uint32_t connections; /* open to its port */
-	bool in;	      /* a balancer sends to it */
-	bool one;	      /* … routes `to: one` too */
-	uint32_t in_at;	      /* which ones do, a bit for each of scene.balancers */
+	uint32_t connections;	/* open to its port */
+	bool in;		/* a balancer sends to it: it may hold requests */
+	bool in_all;		/* every balancer does: nothing is missing */
+	bool one;		/* … routes `to: one` too */
+	uint32_t in_at, one_at; /* which ones do, a bit for each of scene.balancers */
 };
 
 struct bt_scene_balancer { /* one nginx of the service */

@@ -33,9 +33,9 @@ static int64_t smallest(int64_t a, int64_t b, int64_t c)
 
 /* Never fewer in rotation than the minimum; where there were fewer before, never fewer still; and
  * an undo may go back to what was there when the plan was made. */
-void check_pool_change(struct sim *s, const bool *was)
+void check_pool_change(struct sim *s, uint16_t balancer, const bool *was)
 {
-	int64_t before = count(s, was), after = count(s, s->balancer.in);
+	int64_t before = count(s, was), after = count(s, s->balancers[balancer].in);
 	if (s->purpose == BT_PLAN_ADOPT)
 		violated(s, "an adoption changes what is in rotation");
 	int64_t min = smallest(s->min_in_rotation, before, s->n_in_at_plan);
@@ -47,27 +47,30 @@ void check_pool_change(struct sim *s, const bool *was)
 /* Routes to one instance always have one that is in rotation. A run that goes forward moves them
  * once, however many instances it replaces; one that was not healthy to begin with goes first, and
  * the way back of a blue-green that was half done may have to begin with it. */
-void check_one(struct sim *s, uint16_t was)
+void check_one(struct sim *s, uint16_t balancer, uint16_t was)
 {
-	uint16_t one = s->balancer.one;
-	bool any = count(s, s->balancer.in) > 0;
+	struct balancer *b = &s->balancers[balancer];
+	uint16_t one = b->one;
+	bool any = count(s, b->in) > 0;
 	if (s->nginx.n_routes == 0)
 		return;
-	if (any != (one != BT_NONE) || (any && !s->balancer.in[one]))
+	if (any != (one != BT_NONE) || (any && !b->in[one]))
 		violated(s, "routes to one instance go to %s",
 			one == BT_NONE ? "nobody" : world_name(s, one));
 	if (one == BT_NONE || one == was)
 		return;
-	if (s->one_served != BT_NONE && s->one_served != one)
-		s->one_moves++;
-	s->one_served = one;
-	uint16_t first = s->balancer_at_start.one;
+	if (b->one_served != BT_NONE && b->one_served != one)
+		b->one_moves++;
+	b->one_served = one;
+	uint16_t first = s->balancers_at_start[balancer].one;
 	bool healthy = first != BT_NONE && s->at_start[first].app == APP_HEALTHY;
+	for (uint16_t k = 0; k < s->n_balancers; k++) /* one of them cannot come last as well */
+		healthy = healthy && s->balancers_at_start[k].one == first;
 	bool forward =
 		s->purpose == BT_PLAN_DEPLOY || s->service.deploy.strategy == BT_STRATEGY_ROLLING;
-	if (s->one_moves > 1 && healthy && forward && !s->one_excused && !s->n_plans &&
+	if (b->one_moves > 1 && healthy && forward && !s->one_excused && !s->n_plans &&
 		!s->merged && !s->bad_plan && !s->outsider)
-		violated(s, "routes to one instance moved %u times, now to %s", s->one_moves,
+		violated(s, "routes to one instance moved %u times, now to %s", b->one_moves,
 			world_name(s, one));
 }
 
@@ -76,11 +79,12 @@ void check_stop(struct sim *s, uint16_t i)
 	const struct inst *in = &s->inst[i];
 	if (in->app != APP_HEALTHY)
 		return;
-	if (s->balancer.exists && s->balancer.in[i])
+	if (world_in(s, i))
 		violated(s, "%s is stopped in rotation", world_name(s, i));
-	else if (in->busy_until_ms > s->now_ms && !in->cut_allowed)
-		violated(s, "%s is stopped with requests that last %lld ms more", world_name(s, i),
-			(long long)(in->busy_until_ms - s->now_ms));
+	for (uint16_t b = 0; b < s->n_balancers; b++)
+		if (in->busy_until_ms[b] > s->now_ms && !in->cut_allowed[b])
+			violated(s, "%s is stopped with requests that last %lld ms more",
+				world_name(s, i), (long long)(in->busy_until_ms[b] - s->now_ms));
 }
 
 /* An adoption records what serves, whatever goes wrong with it: nothing else. */
@@ -212,10 +216,20 @@ void check_server(struct sim *s)
 
 static void check_rotation(struct sim *s)
 {
-	for (uint16_t i = 0; s->balancer.exists && i < s->n_inst; i++)
-		if (bt_engine_in_rotation(s->server.engine, i) != s->balancer.in[i])
+	for (uint16_t i = 0; s->n_balancers && i < s->n_inst; i++)
+		if (bt_engine_in_rotation(s->server.engine, i) != world_in(s, i))
 			violated(s, "the engine takes %s to be %s rotation, and it is not",
-				world_name(s, i), s->balancer.in[i] ? "out of" : "in");
+				world_name(s, i), world_in(s, i) ? "out of" : "in");
+}
+
+/* Whoever asks through whichever balancer reaches the same instances. */
+static void check_alike(struct sim *s)
+{
+	const struct balancer *was = s->balancers_at_start, *now = s->balancers;
+	for (uint16_t b = 1; b < s->n_balancers; b++)
+		if (memcmp(now[b].in, now[0].in, sizeof now->in) != 0 &&
+			(memcmp(was[b].in, was[0].in, sizeof was->in) == 0 || s->n_plans))
+			violated(s, "%s and %s do not send to the same", s->on[0], s->on[b]);
 }
 
 static bool lives(const struct inst *i)
@@ -233,19 +247,19 @@ static void check_done(struct sim *s, bool behind)
 		if (s->purpose == BT_PLAN_ADOPT && !s->outsider && in->app != APP_ABSENT &&
 			!in->adopted)
 			violated(s, "done, and %s is not adopted", world_name(s, i));
-		if (s->balancer.exists && s->balancer.in[i]) {
+		if (world_in(s, i)) {
 			serving++;
 			if (!lives(in) || in->release != s->release)
 				violated(s, "done, and %s in rotation runs release %u (%d)",
 					world_name(s, i), in->release, (int)in->app);
-		} else if (s->balancer.exists && in->app != APP_ABSENT && !in->foreign &&
+		} else if (s->n_balancers && in->app != APP_ABSENT && !in->foreign &&
 			   s->service.deploy.keep_warm_ms == 0 && s->purpose == BT_PLAN_DEPLOY &&
-			   s->at_start[i].app != APP_ABSENT && s->balancer_at_start.in[i]) {
+			   s->at_start[i].app != APP_ABSENT && s->balancers_at_start[0].in[i]) {
 			violated(s, "done, and %s still runs release %u", world_name(s, i),
 				in->release);
 		}
 	}
-	if (s->balancer.exists && !serving)
+	if (s->n_balancers && !serving)
 		violated(s, "done, and nothing is in rotation");
 }
 
@@ -254,9 +268,10 @@ static void check_as_before(struct sim *s)
 {
 	for (uint16_t i = 0; i < s->n_inst; i++) {
 		const struct inst *now = &s->inst[i], *was = &s->at_start[i];
-		if (s->balancer.in[i] != s->balancer_at_start.in[i])
-			violated(s, "undone, and %s is %s rotation", world_name(s, i),
-				s->balancer.in[i] ? "in" : "out of");
+		for (uint16_t b = 0; b < s->n_balancers; b++)
+			if (s->balancers[b].in[i] != s->balancers_at_start[b].in[i])
+				violated(s, "undone, and %s is %s rotation at %s", world_name(s, i),
+					s->balancers[b].in[i] ? "in" : "out of", s->on[b]);
 		if ((now->app == APP_ABSENT) != (was->app == APP_ABSENT) ||
 			now->release != was->release)
 			violated(s, "undone, and %s runs release %u instead of %u",
@@ -269,21 +284,22 @@ static void check_rolled_back(struct sim *s)
 	int64_t now = 0, was = 0;
 	for (uint16_t i = 0; i < s->n_inst; i++) {
 		const struct inst *in = &s->inst[i];
-		was += s->balancer_at_start.in[i];
-		now += s->balancer.in[i];
+		bool in_now = world_in(s, i);
+		was += s->balancers_at_start[0].in[i];
+		now += in_now;
 		bool own = in->release == s->at_start[i].release && s->at_start[i].app;
-		if (s->balancer.in[i] && in->release != s->target && !own)
+		if (in_now && in->release != s->target && !own)
 			violated(s, "rolled back, and %s in rotation runs release %u",
 				world_name(s, i), in->release);
-		if (s->balancer.in[i] && !lives(in))
+		if (in_now && !lives(in))
 			violated(s, "rolled back, and %s in rotation does not serve",
 				world_name(s, i));
-		if (s->balancer.exists && !s->balancer.in[i] && in->app != APP_ABSENT && !own &&
+		if (s->n_balancers && !in_now && in->app != APP_ABSENT && !own &&
 			in->release == s->release && s->purpose == BT_PLAN_DEPLOY)
 			violated(s, "rolled back, and %s still runs release %u", world_name(s, i),
 				in->release);
 	}
-	if (s->balancer.exists && now < was && s->target)
+	if (s->n_balancers && now < was && s->target)
 		violated(s, "rolled back, and %lld are in rotation instead of %lld", (long long)now,
 			(long long)was);
 }
@@ -299,11 +315,13 @@ void check_end(struct sim *s)
 	case BT_END_DONE:
 		counters[behind ? C_END_DONE_BEHIND : C_END_DONE]++;
 		check_rotation(s);
+		check_alike(s);
 		check_done(s, behind);
 		break;
 	case BT_END_ROLLED_BACK:
 		counters[s->n_plans ? C_END_ROLLED_BACK_PLAN : C_END_ROLLED_BACK_UNDO]++;
 		check_rotation(s);
+		check_alike(s);
 		if (s->n_plans)
 			check_rolled_back(s);
 		else

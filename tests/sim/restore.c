@@ -49,7 +49,7 @@ static uint32_t serving(const struct sim *s)
 	uint32_t found = 0;
 	for (uint16_t i = 0; i < s->n_inst; i++) {
 		const struct inst *in = &s->inst[i];
-		bool serves = s->balancer.exists ? s->balancer.in[i] : in->app == APP_HEALTHY;
+		bool serves = s->n_balancers ? world_in(s, i) : in->app == APP_HEALTHY;
 		if (!serves || in->app == APP_ABSENT)
 			continue;
 		if (found && found != in->release)

@@ -68,7 +68,7 @@ static void pick_deploy(struct sim *s)
 
 static void pick_service(struct sim *s)
 {
-	static const char *const hosts[] = {"was1", "was2", "was3", "web1"};
+	static const char *const hosts[] = {"was1", "was2", "was3", "web1", "web2"};
 	static const char *const slots[] = {"s1", "s2", "s3", "s4", "s5"};
 	static const struct bt_stop_step stop = {15, 10000};
 	struct bt_service *v = &s->service;
@@ -93,19 +93,27 @@ static void pick_service(struct sim *s)
 	v->run.n_stop = 1;
 	v->health = (struct bt_health){
 		.every_ms = 100, .timeout_ms = 1000, .within_ms = 20000, .passes = 1, .fails = 3};
-	s->balancer.exists = !chance(s, 80);
-	if (!s->balancer.exists) {
+	s->n_balancers = chance(s, 80) ? 0 : chance(s, 300) ? 2 : 1;
+	if (!s->n_balancers) {
 		counters[C_RUN_NO_BALANCER]++;
 		return;
 	}
 	if (chance(s, 400)) {
-		s->balancer.host = 0;
+		s->balancers[0].host = 0;
 	} else {
-		s->balancer.host = s->n_hosts;
+		s->balancers[0].host = s->n_hosts;
 		s->host_names[s->n_hosts++] = hosts[3];
 	}
-	s->nginx = (struct bt_nginx){
-		.on = &s->host_names[s->balancer.host], .n_on = 1, .mode = BT_NGINX_ADOPT};
+	if (s->n_balancers > 1) {
+		counters[C_RUN_TWO_BALANCERS]++;
+		s->balancers[1].host = s->n_hosts;
+		s->host_names[s->n_hosts++] = hosts[4];
+	}
+	for (uint16_t b = 0; b < s->n_balancers; b++) {
+		s->balancers[b].exists = true;
+		s->on[b] = s->host_names[s->balancers[b].host];
+	}
+	s->nginx = (struct bt_nginx){.on = s->on, .n_on = s->n_balancers, .mode = BT_NGINX_ADOPT};
 	if (chance(s, 500)) {
 		s->routes[0] = (struct bt_route){.path = "/", .to = BT_ROUTE_ONE};
 		s->routes[1] = (struct bt_route){.path = "/api", .to = BT_ROUTE_ALL};
@@ -123,14 +131,16 @@ void place(struct sim *s, uint16_t i, uint32_t release, bool in)
 		.since_ms = -100000 * (int64_t)release,
 		.healthy_ms = -1,
 		.dies_ms = INT64_MAX};
-	s->balancer.in[i] = in && s->balancer.exists;
+	for (uint16_t b = 0; b < s->n_balancers; b++)
+		s->balancers[b].in[i] = in;
 	s->disk[i / s->n_slots] |= 1u << release;
 }
 
 static void pick_world(struct sim *s)
 {
 	bool bg = s->service.deploy.strategy == BT_STRATEGY_BLUE_GREEN;
-	s->balancer.generation = (uint64_t)between(s, 0, 5);
+	for (uint16_t b = 0; b < s->n_balancers; b++)
+		s->balancers[b].generation = (uint64_t)between(s, 0, 5);
 	uint16_t live = (uint16_t)between(s, 0, s->n_slots - 1);
 	if (s->purpose == BT_PLAN_DEPLOY && chance(s, 80)) {
 		counters[C_RUN_FIRST]++;
@@ -149,7 +159,7 @@ static void pick_world(struct sim *s)
 		return;
 	if (s->purpose == BT_PLAN_DEPLOY &&
 		chance(s, 5)) /* nobody can say which slot is live: the plan layer refuses */
-		s->balancer.in[(live + 1) % s->n_slots] = s->balancer.exists;
+		s->balancers[0].in[(live + 1) % s->n_slots] = s->n_balancers > 0;
 	bool warm = s->purpose != BT_PLAN_DEPLOY || chance(s, 300);
 	uint32_t other = s->purpose == BT_PLAN_ROLLBACK ? OLD : OLDER;
 	for (uint16_t i = 0; i < s->n_inst && warm; i++)
@@ -223,11 +233,13 @@ static void remember(struct sim *s, const struct bt_plan *plan)
 	s->min_in_rotation = plan->min_in_rotation;
 	s->n_in_at_plan = 0;
 	for (uint16_t i = 0; i < s->n_inst; i++)
-		s->n_in_at_plan += s->balancer.in[i];
+		s->n_in_at_plan += world_in(s, i);
 	memcpy(s->at_start, s->inst, sizeof s->inst);
-	s->balancer_at_start = s->balancer;
-	s->one_served = s->balancer.one;
-	s->one_moves = 0;
+	for (uint16_t b = 0; b < s->n_balancers; b++) {
+		s->balancers[b].one_served = s->balancers[b].one;
+		s->balancers[b].one_moves = 0;
+	}
+	memcpy(s->balancers_at_start, s->balancers, sizeof s->balancers);
 	s->one_excused = false;
 	s->horizon_ms = s->now_ms + HORIZON_MS;
 }
@@ -235,11 +247,12 @@ static void remember(struct sim *s, const struct bt_plan *plan)
 /* Before the first plan: somebody of those in rotation serves them. */
 static void pick_one(struct sim *s)
 {
-	uint16_t from = (uint16_t)between(s, 0, s->n_inst - 1);
-	s->balancer.one = BT_NONE;
+	uint16_t from = (uint16_t)between(s, 0, s->n_inst - 1), one = BT_NONE;
 	for (uint16_t i = 0; s->nginx.n_routes && i < s->n_inst; i++)
-		if (s->balancer.in[(from + i) % s->n_inst])
-			s->balancer.one = (uint16_t)((from + i) % s->n_inst);
+		if (world_in(s, (uint16_t)((from + i) % s->n_inst)))
+			one = (uint16_t)((from + i) % s->n_inst);
+	for (uint16_t b = 0; b < s->n_balancers; b++)
+		s->balancers[b].one = one;
 }
 
 /* NULL: there is no plan for this. */

@@ -8,7 +8,7 @@
  *     tasks.c     what tasks do to the world
  *     restore.c   a server that comes back from a backup
  *     hooks.c     programs and approvals that a service adds to its plans
- *     world.c     hosts, apps, a balancer, requests: what tasks change and requests meet
+ *     world.c     hosts, apps, balancers, requests: what tasks change and requests meet
  *     net.c       events in time; messages that are lost, repeated, late
  *     check.c     what must hold, after every event and at the end
  *     scale.c     a run over many hosts, for the engine's own time
@@ -28,7 +28,8 @@
 
 /* After the storm every limit has passed a few times by then. */
 #define HORIZON_MS ((int64_t)8 * 3600 * 1000)
-enum { MAX_SLOTS = 5, MAX_SERVICE_HOSTS = 3, MAX_HOSTS = 4, MAX_INST = 15 };
+enum { MAX_SLOTS = 5, MAX_SERVICE_HOSTS = 3, MAX_HOSTS = 5, MAX_INST = 15 };
+enum { MAX_BALANCERS = 2 };
 #define DRAIN_RAN_OUT "connections are left"
 enum { MAX_HOOKS = 3 };
 enum { MAX_TASKS = 2048 }; /* ids of a run that are followed */
@@ -113,6 +114,7 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(RUN_OVER_ADOPTED, "run: deployment over what was adopted")                               \
 	X(RUN_WARM, "run: old slot kept warm")                                                     \
 	X(RUN_NO_BALANCER, "run: without a balancer")                                              \
+	X(RUN_TWO_BALANCERS, "run: two balancers")                                                 \
 	X(POLICY_ROLLBACK, "policy: rollback")                                                     \
 	X(POLICY_HALT, "policy: halt")                                                             \
 	X(POLICY_CONTINUE, "policy: continue")                                                     \
@@ -176,18 +178,22 @@ struct inst {
 	enum app app;
 	uint32_t release, life; /* life: counts starts */
 	int64_t since_ms, healthy_ms, dies_ms;
-	int64_t busy_until_ms; /* the last request that it holds ends */
-	bool cut_allowed;      /* its drain deadline passed since it was last in rotation */
-	bool died;	       /* by itself: what follows is the app's fault */
-	bool foreign;	       /* others started it, and baton knows nothing of it */
-	bool adopted;	       /* others started it, and it was recorded */
+	/* by balancer: */
+	int64_t busy_until_ms[MAX_BALANCERS]; /* the last request that it holds from there ends */
+	bool cut_allowed[MAX_BALANCERS]; /* its drain deadline passed since it was last in rotation
+					  */
+	bool died;			 /* by itself: what follows is the app's fault */
+	bool foreign;			 /* others started it, and baton knows nothing of it */
+	bool adopted;			 /* others started it, and it was recorded */
 };
 struct balancer {
-	bool exists;
+	bool exists; /* in a snapshot: there is one on that host */
 	uint16_t host;
 	uint64_t generation;
 	bool in[MAX_INST];
-	uint16_t one; /* who serves routes to one */
+	uint16_t one;	     /* who serves routes to one */
+	uint16_t one_served; /* the last that did */
+	uint32_t one_moves;  /* in this run */
 };
 struct snapshot { /* what Observe saw on a host */
 	bool there;
@@ -332,12 +338,12 @@ struct sim {
 	uint32_t release; /* what the run is to bring */
 	bool bad_plan, outsider, merged;
 	struct bt_route routes[2];
-	uint16_t one_served; /* the last that did */
-	uint32_t one_moves;  /* in this run */
-	bool one_excused;    /* a lane failed: what it did is taken back */
+	bool one_excused; /* a lane failed: what it did is taken back */
 
 	struct inst inst[MAX_INST], at_start[MAX_INST];
-	struct balancer balancer, balancer_at_start;
+	struct balancer balancers[MAX_BALANCERS], balancers_at_start[MAX_BALANCERS];
+	const char *on[MAX_BALANCERS];
+	uint16_t n_balancers;
 	uint32_t disk[MAX_HOSTS]; /* releases, a bit each */
 	int64_t min_in_rotation, n_in_at_plan;
 	uint32_t allowed; /* releases that may serve */
@@ -379,8 +385,8 @@ void trace(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2,
 
 /* check.c */
 void violated(struct sim *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void check_pool_change(struct sim *s, const bool *was);
-void check_one(struct sim *s, uint16_t was);
+void check_pool_change(struct sim *s, uint16_t balancer, const bool *was);
+void check_one(struct sim *s, uint16_t balancer, uint16_t was);
 void check_stop(struct sim *s, uint16_t inst);
 void check_leaves_alone(struct sim *s, const char *what, uint16_t inst);
 void check_agent_start(struct sim *s, uint16_t host);
@@ -394,7 +400,9 @@ void world_requests(struct sim *s); /* those that begin now, a moment before som
 void world_start(struct sim *s, uint16_t i, uint32_t release);
 void world_stop(struct sim *s, uint16_t i);
 void world_app(struct sim *s, uint16_t i, uint32_t life);
-void world_pool(struct sim *s, const bool *in, uint16_t one, uint64_t generation);
+void world_pool(
+	struct sim *s, uint16_t balancer, const bool *in, uint16_t one, uint64_t generation);
+bool world_in(const struct sim *s, uint16_t inst); /* some balancer sends there */
 void world_snapshot(const struct sim *s, uint16_t host, struct snapshot *ret);
 struct bt_world *world_build(struct sim *s, const struct snapshot *seen);
 const char *world_name(struct sim *s, uint16_t inst);

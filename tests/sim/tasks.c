@@ -13,7 +13,7 @@ struct bt_prior task_observe(struct sim *s, const struct bt_command *c)
 		p.release = p.running ? i->release : 0;
 	}
 	p.present = s->disk[c->host] & 1u << c->release;
-	p.generation = s->balancer.generation;
+	p.generation = s->balancers[c->balancer == BT_NONE ? 0 : c->balancer].generation;
 	return p;
 }
 
@@ -205,8 +205,9 @@ static void switch_pool(struct sim *s, uint16_t h, struct task *t)
 	bool in[MAX_INST] = {0};
 	for (size_t i = 0; i < c->n_pool; i++)
 		in[c->pool[i]] = true;
-	if (c->generation <= s->balancer.generation) {
-		bool same = !memcmp(in, s->balancer.in, sizeof in);
+	const struct balancer *b = &s->balancers[c->balancer];
+	if (c->generation <= b->generation) {
+		bool same = !memcmp(in, b->in, sizeof in);
 		task_done(s, h, t, same ? BT_OUTCOME_DONE : BT_OUTCOME_REFUSED,
 			same ? NULL : "a newer generation is there");
 		return;
@@ -215,7 +216,7 @@ static void switch_pool(struct sim *s, uint16_t h, struct task *t)
 		task_done(s, h, t, BT_OUTCOME_FAILED, "configuration test failed");
 		return;
 	}
-	world_pool(s, in, c->one, c->generation);
+	world_pool(s, c->balancer, in, c->one, c->generation);
 	task_effect(s, h);
 	task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 }
@@ -225,8 +226,9 @@ static void drain(struct sim *s, uint16_t h, struct task *t)
 	int64_t free_ms = s->now_ms, deadline = t->started_ms + t->c->wait_ms;
 	for (size_t i = 0; i < t->c->n_out; i++) {
 		const struct inst *in = &s->inst[t->c->out[i]];
-		if (in->app == APP_HEALTHY && in->busy_until_ms > free_ms)
-			free_ms = in->busy_until_ms;
+		int64_t busy_ms = in->busy_until_ms[t->c->balancer];
+		if (in->app == APP_HEALTHY && busy_ms > free_ms)
+			free_ms = busy_ms;
 	}
 	if (free_ms <= s->now_ms) {
 		t->result.drained = true;
@@ -235,7 +237,8 @@ static void drain(struct sim *s, uint16_t h, struct task *t)
 		counters[C_FAULT_DRAIN_LATE]++;
 		s->faulted = true;
 		for (size_t i = 0; i < t->c->n_out; i++)
-			s->inst[t->c->out[i]].cut_allowed = !s->balancer.in[t->c->out[i]];
+			s->inst[t->c->out[i]].cut_allowed[t->c->balancer] =
+				!s->balancers[t->c->balancer].in[t->c->out[i]];
 		task_done(s, h, t, BT_OUTCOME_DONE, DRAIN_RAN_OUT);
 	} else {
 		task_again(s, h, t, free_ms < deadline ? free_ms : deadline);

@@ -99,11 +99,12 @@ static void join_bake(struct bt_plan *p)
 					       .lanes[stages[i + 1].n_lanes - 1];
 		if (bake->tasks[0].balancer == BT_NONE)
 			return;
-		struct bt_task *t = BT_ARENA_ARRAY(p->arena, struct bt_task, 2);
-		t[0] = cut->tasks[0];
-		t[1] = bake->tasks[0];
+		size_t n = cut->n_tasks;
+		struct bt_task *t = BT_ARENA_ARRAY(p->arena, struct bt_task, n + 1);
+		memcpy(t, cut->tasks, n * sizeof *t);
+		t[n] = bake->tasks[0];
 		cut->tasks = t;
-		cut->n_tasks = 2;
+		cut->n_tasks = n + 1;
 		bake->n_tasks = 0;
 		drop_empty(p);
 		counters[C_PLAN_JOINED]++;
@@ -126,7 +127,7 @@ static void widen(struct sim *s, struct bt_plan *p)
 				uint16_t *out = BT_ARENA_ARRAY(p->arena, uint16_t, MAX_INST);
 				memcpy(out, t->out, t->n_out * sizeof *out);
 				for (uint16_t x = 0; x < s->n_inst; x++)
-					if (s->inst[x].app == APP_ABSENT && !s->balancer.in[x] &&
+					if (s->inst[x].app == APP_ABSENT && !world_in(s, x) &&
 						!in_plan(p, x)) {
 						out[t->n_out++] = x;
 						counters[C_PLAN_WIDENED]++;
@@ -143,10 +144,12 @@ void twist(struct sim *s, struct bt_plan *p)
 		widen(s, p);
 	if (chance(s, 300))
 		join_bake(p);
+	/* Behind two balancers a lane may have taken at one what another needs for its undo there:
+	 * batches are what keeps them apart. */
 	if (s->service.deploy.strategy == BT_STRATEGY_ROLLING && !s->service.deploy.bake_ms &&
-		chance(s, 400))
+		s->n_balancers < 2 && chance(s, 400))
 		merge_batches(s, p);
-	if (s->opt.crash_after >= 0 || !s->balancer.exists || !chance(s, 30))
+	if (s->opt.crash_after >= 0 || !s->n_balancers || !chance(s, 30))
 		return;
 	s->bad_plan = true;
 	counters[C_FAULT_BAD_PLAN]++;
@@ -175,12 +178,12 @@ void meddle(struct sim *s)
 	counters[C_FAULT_OUTSIDER]++;
 	s->outsider = true;
 	uint16_t i = (uint16_t)between(s, 0, s->n_inst - 1);
-	if (s->balancer.exists && chance(s, 400)) {
+	if (s->n_balancers && chance(s, 400)) {
 		trace(s, "an outsider makes a new generation");
-		s->balancer.generation += 3;
+		s->balancers[between(s, 0, s->n_balancers - 1)].generation += 3;
 	} else {
 		trace(s, "an outsider runs release 9 in %s", world_name(s, i));
-		bool in = s->balancer.in[i];
+		bool in = world_in(s, i);
 		place(s, i, FOREIGN, in);
 	}
 	s->allowed |= 1u << FOREIGN;

@@ -24,13 +24,19 @@ static bool serves(const struct inst *i)
 	return i->app == APP_HEALTHY;
 }
 
-void world_requests(struct sim *s)
+bool world_in(const struct sim *s, uint16_t inst)
 {
-	if (!s->balancer.exists)
-		return;
+	for (uint16_t b = 0; b < s->n_balancers; b++)
+		if (s->balancers[b].in[inst])
+			return true;
+	return false;
+}
+
+static void requests_through(struct sim *s, uint16_t b)
+{
 	for (uint16_t i = 0; i < s->n_inst; i++) {
 		struct inst *in = &s->inst[i];
-		if (!s->balancer.in[i])
+		if (!s->balancers[b].in[i])
 			continue;
 		requests++;
 		if (!serves(in)) {
@@ -45,9 +51,15 @@ void world_requests(struct sim *s)
 		int64_t lasts = chance(s, 900) ? between(s, 5, 400) : between(s, 400, 4000);
 		if (chance(s, s->odds.drain_slow))
 			lasts = between(s, 4000, 60000);
-		if (s->now_ms + lasts > in->busy_until_ms)
-			in->busy_until_ms = s->now_ms + lasts;
+		if (s->now_ms + lasts > in->busy_until_ms[b])
+			in->busy_until_ms[b] = s->now_ms + lasts;
 	}
+}
+
+void world_requests(struct sim *s)
+{
+	for (uint16_t b = 0; b < s->n_balancers; b++)
+		requests_through(s, b);
 }
 
 static bool may_fail(const struct sim *s, uint32_t release)
@@ -93,7 +105,7 @@ void world_app(struct sim *s, uint16_t i, uint32_t life)
 		trace(s, "world: %s dies", world_name(s, i));
 		in->app = APP_DEAD;
 		in->died = true;
-		in->busy_until_ms = 0;
+		memset(in->busy_until_ms, 0, sizeof in->busy_until_ms);
 		in->dies_ms = INT64_MAX;
 		if (fault(s, s->odds.app_revives, C_FAULT_APP_REVIVES)) {
 			in->healthy_ms = s->now_ms + between(s, 1000, 10000);
@@ -118,30 +130,31 @@ void world_stop(struct sim *s, uint16_t i)
 	in->app = APP_ABSENT;
 	in->release = 0;
 	in->life++;
-	in->busy_until_ms = 0;
+	memset(in->busy_until_ms, 0, sizeof in->busy_until_ms);
 }
 
-void world_pool(struct sim *s, const bool *in, uint16_t one, uint64_t generation)
+void world_pool(struct sim *s, uint16_t balancer, const bool *in, uint16_t one, uint64_t generation)
 {
 	bool was[MAX_INST];
-	uint16_t was_one = s->balancer.one;
+	struct balancer *b = &s->balancers[balancer];
+	uint16_t was_one = b->one;
 	world_requests(s);
-	memcpy(was, s->balancer.in, sizeof was);
-	memcpy(s->balancer.in, in, sizeof was);
-	s->balancer.generation = generation;
-	s->balancer.one = one;
+	memcpy(was, b->in, sizeof was);
+	memcpy(b->in, in, sizeof was);
+	b->generation = generation;
+	b->one = one;
 	if (s->opt.verbose) {
 		char text[MAX_INST + 1] = {0};
 		for (uint16_t i = 0; i < s->n_inst; i++)
 			text[i] = in[i] ? '1' : '.';
-		trace(s, "world: pool %s, one %d, generation %llu", text, one == BT_NONE ? -1 : one,
-			(unsigned long long)generation);
+		trace(s, "world: pool of %s %s, one %d, generation %llu", s->on[balancer], text,
+			one == BT_NONE ? -1 : one, (unsigned long long)generation);
 	}
 	for (uint16_t i = 0; i < s->n_inst; i++)
 		if (in[i])
-			s->inst[i].cut_allowed = false;
-	check_pool_change(s, was);
-	check_one(s, was_one);
+			s->inst[i].cut_allowed[balancer] = false;
+	check_pool_change(s, balancer, was);
+	check_one(s, balancer, was_one);
 	world_requests(s);
 }
 
@@ -150,14 +163,15 @@ void world_snapshot(const struct sim *s, uint16_t host, struct snapshot *ret)
 	*ret = (struct snapshot){.there = true, .releases = s->disk[host]};
 	for (uint16_t k = 0; host < s->n_service_hosts && k < s->n_slots; k++)
 		ret->inst[k] = s->inst[host * s->n_slots + k];
-	if (s->balancer.exists && s->balancer.host == host)
-		ret->balancer = s->balancer;
+	for (uint16_t b = 0; b < s->n_balancers; b++)
+		if (s->balancers[b].host == host)
+			ret->balancer = s->balancers[b];
 }
 
 static const char *address(struct sim *s, uint16_t host)
 {
 	static const char *const addresses[MAX_HOSTS] = {
-		"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"};
+		"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"};
 	(void)s;
 	return addresses[host];
 }
