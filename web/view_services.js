@@ -30,7 +30,7 @@ export function services({root, title, app}) {
         h("dl", {class: "facts"},
           h("dt", {}, t("service.slot")), h("dd", {}, few((s.slots || []).filter((x) => x.in).map((x) =>
             hosts.length > 1 ? `${x.host}/${x.slot}` : x.slot))),
-          h("dt", {}, t("service.hosts")), h("dd", {}, few(hosts)),
+          h("dt", {}, t("service.hosts")), h("dd", {}, few(hosts.length ? hosts : s.hosts || [])),
           h("dt", {}, t("service.strategy")), h("dd", {}, s.strategy || "–")),
         h("div", {class: "last"}, h("span", {class: "label"}, t("service.last")), runMarks(runs.get(s.name) || []))),
       h("div", {class: "picture"}, s.trouble ? h("p", {class: "trouble"}, s.trouble) : traffic(s)));

@@ -134,6 +134,18 @@ int bt_token_usable(const json_t *row, struct bt_err *err)
 	return 0;
 }
 
+bool bt_auth_holds(struct bt_server *s, const char *token_hash, const char *session_hash)
+{
+	BT_JSON json_t *tokens = NULL;
+	BT_JSON json_t *sessions = NULL;
+	if (bt_store_select(s->store, &tokens, NULL, BT_SQL_TOKEN_GET, token_hash) < 0 ||
+		(*session_hash && bt_store_select(s->store, &sessions, NULL, BT_SQL_SESSION_GET,
+					  session_hash, bt_clock_wall_ms()) < 0))
+		return true;
+	return bt_token_usable(json_array_get(tokens, 0), NULL) == 0 &&
+	       (!*session_hash || json_array_size(sessions) > 0);
+}
+
 static struct bt_who *who_new(struct bt_http_exchange *x, const char *name, int role)
 {
 	struct bt_who *w = bt_calloc(1, sizeof *w);

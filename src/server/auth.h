@@ -25,6 +25,9 @@ void bt_auth_token_hash(
 	struct bt_server *s, const struct bt_http_exchange *x, char hash[static 65]);
 void bt_auth_session_hash(
 	struct bt_server *s, const struct bt_http_exchange *x, char hash[static 65]);
+/* Do they still let in? session: of a cookie; "" for a bearer. Where the store says nothing: yes.
+ */
+bool bt_auth_holds(struct bt_server *s, const char *token_hash, const char *session_hash);
 /* Of this server alone: browsers share cookies among all ports of a machine. */
 #define BT_COOKIE_NAME 64
 void bt_auth_cookie_name(struct bt_server *s, char name[static BT_COOKIE_NAME]);

@@ -69,6 +69,8 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	bt_gate_tick(s);
 	retire_warm(s);
 	bt_restored_tick(s);
+	if (s->n_ticks % 2 == 0)
+		bt_streams_check(s);
 	if (s->n_ticks % 15 == 0) {
 		bt_stream_ping(s);
 		store_contacts(s);

@@ -81,4 +81,6 @@ void bt_stream_progress(struct bt_server *s, uint64_t deployment, const json_t *
 /* tails: instance → lines; NULL: what was kept */
 void bt_stream_end_event(struct bt_server *s, uint64_t deployment, json_t *tails);
 void bt_stream_ping(struct bt_server *s);
+/* Ends those whose token was revoked or has expired, or whose session is over. */
+void bt_streams_check(struct bt_server *s);
 void bt_streams_free(struct bt_server *s);

@@ -17,7 +17,8 @@ struct bt_sub {
 	struct bt_http_exchange *x;
 	uint64_t deployment; /* 0: all */
 	int64_t cursor;
-	json_t *scope; /* of its token */
+	json_t *scope;		     /* of its token */
+	char token[65], session[65]; /* hashes of what let it in; no session: a bearer */
 	bool closed, busy;
 };
 
@@ -171,6 +172,9 @@ void bt_stream_open(
 	sub->deployment = deployment;
 	sub->cursor = after;
 	sub->scope = deployment || !who ? NULL : json_incref(who->services);
+	bt_auth_token_hash(s, x, sub->token);
+	if (!bt_http_request_header(x, "Authorization"))
+		bt_auth_session_hash(s, x, sub->session);
 	sub->next = s->subs;
 	s->subs = sub;
 	bt_http_on_close(x, on_close, sub);
@@ -244,6 +248,16 @@ void bt_stream_ping(struct bt_server *s)
 	for (struct bt_sub *sub = s->subs; sub; sub = sub->next)
 		if (sub->x)
 			(void)send_text(sub, &text);
+	sweep(s);
+}
+
+void bt_streams_check(struct bt_server *s)
+{
+	for (struct bt_sub *sub = s->subs; sub; sub = sub->next)
+		if (sub->x && !bt_auth_holds(s, sub->token, sub->session)) {
+			bt_http_stream_end(sub->x);
+			sub->x = NULL;
+		}
 	sweep(s);
 }
 

@@ -131,6 +131,15 @@ def test_events_from_now_begin_with_the_cursor_they_go_on_from(house):
     assert first(5) == (5, "event: begin", 5)
 
 
+def test_a_stream_ends_with_the_token_that_opened_it(house):
+    token = house.api("POST", "/v1/tokens", {"name": "listener", "role": "viewer"})[1]["token"]
+    request = urllib.request.Request(f"{house.url}/v1/events?after=now", headers={"Authorization": f"Bearer {token}"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        assert answer.readline().startswith(b"id: ")
+        house.api("DELETE", "/v1/tokens/listener")
+        answer.read()                        # to its end, which would not come before
+
+
 # ---- who comes in
 
 
