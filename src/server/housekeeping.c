@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define DAY_MS ((int64_t)86400000)
 #define RENEW_BEFORE_MS (30 * DAY_MS)
@@ -58,6 +59,42 @@ static void renew_own(struct bt_server *s)
 		bt_log(NULL, BT_LOG_INFO, "renewed the server's certificate");
 }
 
+static bool mark(const char *path, struct bt_file_mark *ret)
+{
+	struct stat st;
+	*ret = (struct bt_file_mark){0};
+	if (stat(path, &st) < 0)
+		return false;
+	ret->dev = st.st_dev;
+	ret->ino = st.st_ino;
+	ret->changed = st.st_ctim;
+	return true;
+}
+
+static bool same(const struct bt_file_mark *a, const struct bt_file_mark *b)
+{
+	return a->dev == b->dev && a->ino == b->ino && a->changed.tv_sec == b->changed.tv_sec &&
+	       a->changed.tv_nsec == b->changed.tv_nsec;
+}
+
+/* Whoever renews the people's certificate puts two files there, one after the other: a pair that
+ * does not fit is said once, and the old one serves until the next change. */
+static void follow_people_tls(struct bt_server *s)
+{
+	struct bt_file_mark now[2];
+	struct bt_err err = {0};
+	if (s->plain || !mark(s->tls_files[0], &now[0]) || !mark(s->tls_files[1], &now[1]))
+		return;
+	if (same(&now[0], &s->tls_marks[0]) && same(&now[1], &s->tls_marks[1]))
+		return;
+	bool first = !s->tls_marks[0].ino;
+	memcpy(s->tls_marks, now, sizeof now);
+	if (bt_http_server_reload_tls(s->people, &err) < 0)
+		bt_log(NULL, BT_LOG_ERROR, "the new %s is not used: %s", s->tls_files[0], err.text);
+	else if (!first)
+		bt_log(NULL, BT_LOG_INFO, "%s is new and in use", s->tls_files[0]);
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *arg)
 {
 	struct bt_server *s = arg;
@@ -68,6 +105,7 @@ static void on_tick(evutil_socket_t fd, short what, void *arg)
 	bt_runs_tick(s);
 	bt_gate_tick(s);
 	retire_warm(s);
+	follow_people_tls(s);
 	bt_restored_tick(s);
 	if (s->n_ticks % 2 == 0)
 		bt_streams_check(s);

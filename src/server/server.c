@@ -313,6 +313,8 @@ static int listen_people(struct bt_server *s, const struct bt_server_spec *spec,
 {
 	const char *listen = spec->listen ? spec->listen : DEFAULT_LISTEN;
 	s->plain = !spec->tls_cert;
+	s->tls_files[0] = spec->tls_cert ? bt_strdup(spec->tls_cert) : NULL;
+	s->tls_files[1] = spec->tls_key ? bt_strdup(spec->tls_key) : NULL;
 	if (s->plain && !is_loopback(listen))
 		return bt_err_set(err, BT_E_REFUSED,
 			"listen %s: without TLS only loopback is allowed: give a certificate and "
@@ -439,6 +441,8 @@ struct bt_server *bt_server_free(struct bt_server *s)
 	bt_upgrades_free(s);
 	bt_http_server_free(s->agents); /* the others hear the line go dead */
 	bt_http_server_free(s->people);
+	free(s->tls_files[0]);
+	free(s->tls_files[1]);
 	bt_api_logs_free(s);
 	bt_api_uploads_free(s);
 	bt_logins_free(s);

@@ -33,14 +33,23 @@ struct bt_svc { /* a service that was deployed at least once */
 	char *locked_by;   /* the admin who locked its stored config; NULL: nobody did */
 };
 
+/* Which file a name named. */
+struct bt_file_mark {
+	dev_t dev;
+	ino_t ino;
+	struct timespec changed;
+};
+
 struct bt_server {
 	struct event_base *base;
 	char *state_dir, *url, *agents_url;
 	char **names; /* DNS names and IPs of this server */
 	size_t n_names;
 	int lock_fd;
-	bool stopping; /* nothing new begins */
-	bool plain;    /* people's listener has no TLS */
+	bool stopping;	    /* nothing new begins */
+	bool plain;	    /* people's listener has no TLS */
+	char *tls_files[2]; /* else its certificate and key, and when they were last read */
+	struct bt_file_mark tls_marks[2];
 	struct bt_store *store;
 	struct bt_work *work;
 	struct bt_http_server *people, *agents;

@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import ssl
+import subprocess
 import threading
 
 import pytest
@@ -94,6 +95,39 @@ def test_plain_http_on_the_agents_port_and_tls_on_the_people_port(lab):
         with pytest.raises((ssl.SSLError, ConnectionError)):
             any_certificate().wrap_socket(s)
     assert lab.healthy()
+
+
+def renew(lab, name):
+    """A new certificate and its key, put in place one after the other as renewal tools do."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+                    "-keyout", "new.key", "-out", "new.pem", "-days", "30", "-subj", f"/CN={name}", "-addext",
+                    "subjectAltName=IP:127.0.0.1"], cwd=lab.dir, check=True, capture_output=True)
+    for end in ("pem", "key"):
+        (lab.dir / f"new.{end}").rename(lab.dir / f"people.{end}")
+    return (lab.dir / "people.pem").read_text()
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(lab):
+    first = renew(lab, "first")
+    done = lab.baton("server", "init", "--dir", lab.dir / "server", "--name", "localhost")
+    assert done.returncode == 0, done.stderr
+    address = ("127.0.0.1", lab.port("api"))
+    lab.start("server", "server", "run", "--dir", lab.dir / "server", "--listen", "%s:%d" % address, "--agent-listen",
+              f"127.0.0.1:{lab.port('agents')}", "--cert", lab.dir / "people.pem", "--key", lab.dir / "people.key")
+
+    def shown():
+        try:
+            return ssl.get_server_certificate(address)
+        except OSError:
+            return None
+    poll("the first certificate", lambda: lab.alive("server") and shown() == first)
+    second = renew(lab, "second")
+    poll("the second certificate", lambda: lab.alive("server") and shown() == second)
+    (lab.dir / "people.key").write_text("no key")
+    poll("it is said", lambda: "is not used: " in lab.log("server"))
+    assert shown() == second
+    third = renew(lab, "third")
+    poll("the third certificate", lambda: lab.alive("server") and shown() == third)
 
 
 def test_half_requests_hold_up_nobody(lab):

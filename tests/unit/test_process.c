@@ -775,6 +775,7 @@ static void test_shim_dies_unheard(void **state)
 	(void)state;
 	instead_of_shim("$shim \"$1\"\n"
 			"kill -9 $(tr '\\0' '\\n' <\"$1/status\" | sed -n 's/^shim_pid=//p')\n"
+			"flock \"$1/lock\" true\n" /* it has ended */
 			"echo not a word; exit 3\n");
 	assert_true(start_release(7) < 0);
 	has(answer.err.text, "start shop/blue: not a word");
