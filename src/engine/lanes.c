@@ -178,8 +178,10 @@ static bool unstick(struct bt_step *st)
 		if (bt_state_lane_over(s, i))
 			continue;
 		struct bt_task_run *t = &s->tasks[s->lanes[i].at];
-		if (rolling_back(st) || s->lanes[i].failed)
+		if (rolling_back(st))
 			bt_step_phase(st, BT_PHASE_PARKED, bt_step_task_words(st, t, why));
+		else if (s->lanes[i].failed)
+			bt_step_phase(st, BT_PHASE_UNDOING, s->reason);
 		else
 			bt_step_lane_failed(st, i, true, bt_step_task_words(st, t, why));
 		return true;

@@ -141,9 +141,11 @@ bool bt_undo_run(struct bt_step *st)
 		all_undone(st);
 		return true;
 	}
+	/* To undo this lane would leave too few in rotation, since another one stopped half-way and
+	 * nobody is coming back. What is left is for a plan that is made from what is there: it
+	 * knows both lanes. */
 	if (!progress && bt_lanes_stuck(st)) {
-		bt_step_phase(st, BT_PHASE_PARKED,
-			"undoing would leave fewer in rotation than min_in_rotation allows");
+		all_undone(st);
 		return true;
 	}
 	return progress;
