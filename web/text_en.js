@@ -63,6 +63,8 @@ export const en = {
   "slot.running": "running",
   "slot.crashing": "crashing",
   "slot.stopping": "stopping",
+  "slot.healthy": "healthy",
+  "slot.unhealthy": "unhealthy",
   "slot.stranger": "held by {who}",
 
   "traffic.clients": "Requests",

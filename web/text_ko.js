@@ -63,6 +63,8 @@ export const ko = {
   "slot.running": "실행 중",
   "slot.crashing": "죽고 있음",
   "slot.stopping": "종료 중",
+  "slot.healthy": "정상",
+  "slot.unhealthy": "비정상",
   "slot.stranger": "{who}이(가) 점유",
 
   "traffic.clients": "요청",

@@ -49,7 +49,7 @@ function picture(service, x) {
     shown.map((s, i) => box(x.slot, at(i, shown.length) - ROW / 2 + 5, x.slotWidth,
       s.in ? "in" : s.state === "absent" && !s.stranger ? "empty" : "out", [
         `${s.in ? "● " : "○ "}${cut(several ? `${s.host}/${s.slot}` : s.slot, x.letters)} :${s.port}`,
-        s.version ? cut(`${s.version} · ${t(`slot.${s.state}`)}`, x.letters + 12) : s.stranger ? cut(s.stranger, x.letters + 12) : t(`slot.${s.state}`),
+        s.version ? cut(`${s.version} · ${t(`slot.${s.healthy === false ? "unhealthy" : s.state}`)}`, x.letters + 12) : s.stranger ? cut(s.stranger, x.letters + 12) : t(`slot.${s.state}`),
       ], `${s.host}/${s.slot}: ${s.in ? t("slot.in") : t("slot.out")}`)),
     shown.length < slots.length && h("text", {x: x.slot, y: height - 6}, t("more.slots", {n: slots.length - shown.length})));
 }

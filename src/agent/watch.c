@@ -2,6 +2,7 @@
  * second apart. Instances are compared every second by a number that costs no I/O; balancers are
  * tended in the same breath. */
 #include "agent/link_priv.h"
+#include "agent/vitals.h"
 
 #include "base/clock.h"
 #include "base/fs.h"
@@ -29,6 +30,7 @@ struct bt_watch {
 	bool again; /* a wish came while looking or posting */
 	json_t *services;
 	struct bt_link_call *post;
+	struct bt_vitals *vitals;
 	int64_t begun_ms; /* the last round */
 	int64_t produced; /* results whose effects it saw */
 	uint64_t last_pulse;
@@ -108,6 +110,7 @@ static void round_done(struct bt_watch *w)
 static void on_seen(void *arg, json_t *seen)
 {
 	struct one *o = arg;
+	bt_vitals_add(o->w->vitals, o->name, seen);
 	json_object_set(o->w->services, o->name, seen);
 	o->observing = NULL;
 	if (--o->w->left == 0)
@@ -168,8 +171,14 @@ static void on_pulse(evutil_socket_t fd, short what, void *arg)
 	if (now != w->last_pulse)
 		bt_watch_now(w);
 	w->last_pulse = now;
+	bt_vitals_tick(w->vitals);
 	if (w->pulses++ % TEND_EVERY == 0)
 		tend();
+}
+
+static void on_vitals(void *arg)
+{
+	bt_watch_now(arg);
 }
 
 struct bt_watch *bt_watch_new(struct bt_link *l)
@@ -181,6 +190,7 @@ struct bt_watch *bt_watch_new(struct bt_link *l)
 	w->soon = evtimer_new(base, on_soon, w);
 	w->pulse = event_new(base, -1, EV_PERSIST, on_pulse, w);
 	event_add(w->pulse, &tv);
+	w->vitals = bt_vitals_new(l->env.exec, on_vitals, w);
 	return w;
 }
 
@@ -189,6 +199,7 @@ struct bt_watch *bt_watch_free(struct bt_watch *w)
 	if (!w)
 		return NULL;
 	forget_round(w);
+	bt_vitals_free(w->vitals);
 	bt_link_call_cancel(w->post);
 	event_free(w->soon);
 	event_free(w->pulse);

@@ -29,17 +29,28 @@ static void state_of(const json_t *instance, struct bt_str *out)
 {
 	const char *holder = bt_answer_text(instance, "holder");
 	bt_str_add(out, bt_answer_text(instance, "state"));
+	const json_t *healthy = json_object_get(instance, "healthy");
+	if (healthy)
+		bt_str_add(out, json_is_true(healthy) ? ", healthy" : ", unhealthy");
 	if (json_is_true(json_object_get(instance, "adopted")))
 		bt_str_add(out, ", adopted");
 	if (*holder)
 		bt_str_addf(out, ", port held by %s", holder);
 }
 
-/* What does not hold at a balancer: changed by somebody else, a certificate that is no good. */
+/* What does not hold: an instance that runs and is not healthy; at a balancer, what somebody else
+ * changed, or a certificate that is no good. */
 static void print_troubles(const json_t *hosts)
 {
 	size_t i, k;
-	json_t *host, *balancer;
+	json_t *host, *balancer, *instance;
+	json_array_foreach (hosts, i, host)
+		json_array_foreach (json_object_get(host, "instances"), k, instance) {
+			const char *why = bt_answer_text(instance, "unhealthy_why");
+			if (*why)
+				printf("attention: %s/%s is %s\n", bt_answer_text(host, "host"),
+					bt_answer_text(instance, "slot"), why);
+		}
 	json_array_foreach (hosts, i, host)
 		json_array_foreach (json_object_get(host, "balancers"), k, balancer) {
 			const char *trouble = bt_answer_text(balancer, "trouble");

@@ -180,6 +180,10 @@ static void slot_row(struct grid *g, const struct bt_top_facts *f, const json_t 
 		   *holder = bt_answer_text(slot, "stranger");
 	int64_t since = bt_clock_parse(bt_answer_text(slot, "since"));
 	bool runs = bt_streq(state, "running"), in = json_is_true(json_object_get(slot, "in"));
+	if (json_is_false(json_object_get(slot, "healthy"))) {
+		state = "unhealthy";
+		runs = false;
+	}
 	bt_answer_number(slot, "port", port);
 	if (since > 0)
 		age(f->now_ms - since, up);

@@ -142,6 +142,11 @@ const struct bt_key bt_keys[] = {
 		.doc = "Good checks in a row that make it healthy.", .example = "2"},
 	{"health.fails", &bt_type_number, AT(health.fails), .def = "3", .min = 1, .max = 1000,
 		.doc = "Bad checks in a row that make it unhealthy during a bake.", .example = "5"},
+	{"health.watch", &bt_type_duration, AT(health.watch_ms), .def = "10s", .max = DAY,
+		.doc = "Between two checks while no deployment looks: what `baton status` and the "
+		       "page "
+		       "show; not for `exec`. 0s: none.",
+		.example = "1m"},
 	{"health.headers", &bt_type_map, .when = BT_KEY_HTTP, AT(health.headers),
 		WITH(health.n_headers), .doc = "Request headers.",
 		.example = "{Host: shop.example.com}"},

@@ -95,9 +95,10 @@ struct bt_health {
 	const struct bt_kv *json; /* dotted path → expected text of the scalar */
 	size_t n_json;
 	int64_t every_ms, timeout_ms, within_ms;
-	int passes;  /* in a row */
-	int fails;   /* in a row, before a bake calls it unhealthy */
-	bool verify; /* https: check the certificate (default false: it is the local app) */
+	int64_t watch_ms; /* between two checks outside of deployments; 0: none */
+	int passes;	  /* in a row */
+	int fails;	  /* in a row, before a bake calls it unhealthy */
+	bool verify;	  /* https: check the certificate (default false: it is the local app) */
 };
 
 struct bt_identity { /* who answers? such as /profile; NULL path: not asked */

@@ -60,6 +60,9 @@ static json_t *instance_to_json(const struct bt_seen_instance *i)
 	json_object_set_new(o, "restarts", json_integer(i->restarts));
 	if (i->connections)
 		json_object_set_new(o, "connections", json_integer(i->connections));
+	if (i->health != BT_VITAL_UNKNOWN)
+		json_object_set_new(o, "healthy", json_boolean(i->health == BT_VITAL_HEALTHY));
+	put_str(o, "unhealthy_why", i->unhealthy_why);
 	if (i->adopted)
 		json_object_set_new(o, "adopted", json_true());
 	if (i->foreign)
@@ -172,6 +175,7 @@ static int read_instance(
 	const char *state = "";
 	int64_t port = 0, release = 0, pid = 0, since = 0, restarts = 0, open = 0;
 	int value = 0, r;
+	bool healthy = false;
 	if ((r = get_text(j, "slot", true, a, &i->slot, err)) < 0 ||
 		(r = bt_json_int(j, "port", 0, UINT16_MAX, &port, err)) < 0 ||
 		(r = bt_json_str(j, "state", &state, err)) < 0 ||
@@ -184,6 +188,8 @@ static int read_instance(
 		(r = bt_json_int_opt(j, "restarts", 0, INT32_MAX, &restarts, err)) < 0 ||
 		(r = bt_json_int_opt(j, "connections", 0, UINT32_MAX, &open, err)) < 0 ||
 		(r = bt_json_bool_opt(j, "adopted", &i->adopted, err)) < 0 ||
+		(r = bt_json_bool_opt(j, "healthy", &healthy, err)) < 0 ||
+		(r = get_text(j, "unhealthy_why", false, a, &i->unhealthy_why, err)) < 0 ||
 		(r = read_foreign(j, a, i, err)) < 0)
 		return r;
 	if (bt_enum_parse(&run_states, state, &value, NULL) < 0)
@@ -195,6 +201,8 @@ static int read_instance(
 	i->since_wall_ms = since;
 	i->restarts = (int)restarts;
 	i->connections = (uint32_t)open;
+	if (json_object_get(j, "healthy"))
+		i->health = healthy ? BT_VITAL_HEALTHY : BT_VITAL_UNHEALTHY;
 	return 0;
 }
 

@@ -29,6 +29,8 @@ struct bt_seen_foreign {
 	const char *trouble;	 /* why it cannot be adopted; NULL: it can */
 };
 
+enum bt_vital { BT_VITAL_UNKNOWN, BT_VITAL_HEALTHY, BT_VITAL_UNHEALTHY };
+
 struct bt_seen_instance {
 	const char *slot;
 	uint16_t port;
@@ -42,6 +44,8 @@ struct bt_seen_instance {
 	int64_t since_wall_ms; /* running since; 0 unknown */
 	int restarts;
 	uint32_t connections;		       /* open to its port, as its host sees them */
+	enum bt_vital health;		       /* as its host asked last, between deployments */
+	const char *unhealthy_why;	       /* NULL unless unhealthy */
 	bool adopted;			       /* others started it, and it runs under no shim */
 	const struct bt_seen_foreign *foreign; /* of the holder, where it was asked for; NULL */
 };

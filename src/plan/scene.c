@@ -155,6 +155,8 @@ static int fill_place(struct bt_scene *s, struct bt_place *p, struct bt_err *err
 	p->identity = seen->identity;
 	p->since_wall_ms = seen->since_wall_ms;
 	p->connections = seen->connections;
+	p->health = seen->health;
+	p->unhealthy_why = seen->unhealthy_why;
 	return 0;
 }
 

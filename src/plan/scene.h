@@ -21,7 +21,9 @@ struct bt_place {
 	int pid;
 	const char *identity; /* what the instance itself says; NULL */
 	int64_t since_wall_ms;
-	uint32_t connections;	/* open to its port */
+	uint32_t connections; /* open to its port */
+	enum bt_vital health;
+	const char *unhealthy_why;
 	bool in;		/* a balancer sends to it: it may hold requests */
 	bool in_all;		/* every balancer does: nothing is missing */
 	bool one;		/* … routes `to: one` too */

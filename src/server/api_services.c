@@ -53,6 +53,10 @@ static json_t *slot_json(const struct bt_scene *s, const struct bt_place *p)
 		"state", bt_run_state_name(p->state), "release", (json_int_t)p->release, "version",
 		p->version, "stranger", p->stranger, "identity", p->identity, "in", (int)p->in,
 		"one", (int)p->one, "in_at", in_at, "connections", (json_int_t)p->connections);
+	if (p->health != BT_VITAL_UNKNOWN)
+		json_object_set_new(o, "healthy", json_boolean(p->health == BT_VITAL_HEALTHY));
+	if (p->unhealthy_why)
+		json_object_set_new(o, "unhealthy_why", json_string(p->unhealthy_why));
 	bt_api_set_time(o, "since", p->since_wall_ms);
 	return o;
 }

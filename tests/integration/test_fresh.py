@@ -28,6 +28,28 @@ def test_status_agrees_with_the_end_of_every_run(lab):
     agreed(lab, "v3")
 
 
+def test_what_turns_unhealthy_after_its_deployment_is_shown(lab):
+    """Nothing is done about it, and nothing is hidden: status, top and the API say which and why."""
+    lab.nginx()
+    lab.config(deploy={"bake": "0s"}, health={"watch": "200ms", "fails": 1})
+    lab.up()
+    assert lab.deploy("v1", health_fails_after=8).returncode == 0
+
+    def slot():
+        service = lab.service()
+        return next(s for s in service["slots"] if s["slot"] == service["live_slot"])
+
+    poll("seen healthy", lambda: slot().get("healthy") is True)
+    poll("seen unhealthy", lambda: slot().get("healthy") is False)
+    assert "503" in slot()["unhealthy_why"] and slot()["in"], slot()
+    said = lab.baton("status", "shop").stdout
+    assert "running, unhealthy" in said and "attention: local/" in said and "503" in said, said
+    assert "unhealthy" in lab.baton("top", "--once").stdout
+    assert lab.deploy("v2").returncode == 0
+    assert slot().get("healthy") is not False, "an answer belongs to the process that gave it"
+    poll("the next one is seen healthy", lambda: slot().get("healthy") is True)
+
+
 def test_a_switch_is_not_taken_for_somebody_elses_hand(lab):
     """Whoever looks in the middle of a switch sees the file of the next generation."""
     lab.nginx()
