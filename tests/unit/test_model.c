@@ -36,7 +36,8 @@ static const char world_text[] =
 	"{'version':1,'hosts':[{'host':'was1','address':'10.0.0.1','agent_version':'0.1.0',"
 	"'free_bytes':5,'can_bind_low':true,'instances':[{'slot':'blue','port':8081,"
 	"'state':'running','release':1,'version':'v1','pid':12,'holder':'java (pid 812)',"
-	"'identity':'blue','since_wall_ms':99,'restarts':2,'connections':3,'healthy':false,'unhealthy_why':'503'}],'balancers':[{'name':'"
+	"'identity':'blue','since_wall_ms':99,'restarts':2,'connections':3,'healthy':false,'"
+	"unhealthy_why':'503'}],'balancers':[{'name':'"
 	"nginx/shop',"
 	"'generation':7,'running':true,'members':[{'address':'10.0.0.1','port':8081,'in':true}],"
 	"'identity':'blue','old_workers':1,'trouble':'t'}],'releases':[1,2]}]}";
