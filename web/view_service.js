@@ -75,7 +75,7 @@ export function service({root, title, app, args: [name]}) {
           h("td", {"data-label": t("slots.slot")}, x.slot),
           h("td", {"data-label": t("slots.port"), class: "number"}, String(x.port)),
           h("td", {"data-label": t("slots.release")}, x.version || (x.release ? `#${x.release}` : "–")),
-          h("td", {"data-label": t("slots.health")}, x.stranger ? t("slot.stranger", {who: x.stranger}) : known(`slot.${x.state}`, x.state), health(x)),
+          h("td", {"data-label": t("slots.health")}, x.stranger ? t("slot.stranger", {who: x.stranger}) : known(`slot.${x.state}`, x.state), " ", health(x)),
           h("td", {"data-label": t("slots.rotation")}, h("span", {class: `badge ${x.in ? "good" : "idle"}`},
             h("span", {class: "sign", "aria-hidden": "true"}, x.in ? "●" : "○"), x.in ? t("slot.in") : t("slot.out")),
             x.connections > 0 && h("span", {class: "muted"}, ` ${t("slot.open", {n: x.connections})}`)),

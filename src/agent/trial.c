@@ -65,8 +65,15 @@ static char **own_args(void)
 
 static pid_t start_trial(const char *program, char **argv, int fd)
 {
-	char number[16];
-	snprintf(number, sizeof number, "%d", fd);
+	/* Made before the fork: after it nothing may allocate, since another thread may hold the
+	 * allocator. */
+	size_t n = 0;
+	while (environ[n])
+		n++;
+	BT_FREE char *trial = bt_asprintf("%s=%d", TRIAL_ENV, fd);
+	BT_FREE char **env = bt_calloc(n + 2, sizeof *env);
+	memcpy(env, environ, n * sizeof *env);
+	env[n] = trial;
 	pid_t parent = getpid(), pid = fork();
 	if (pid != 0)
 		return pid;
@@ -74,8 +81,7 @@ static pid_t start_trial(const char *program, char **argv, int fd)
 	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
 		_exit(1);
-	setenv(TRIAL_ENV, number, 1);
-	execv(program, argv);
+	execve(program, argv, env);
 	_exit(127);
 }
 

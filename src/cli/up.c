@@ -86,6 +86,7 @@ static void ask_hosts(struct up *u)
 
 /* ---- the agent's process ---- */
 
+/* Nothing between fork and exec may allocate: a thread of the server may hold the allocator. */
 static pid_t spawn(char *const argv[], struct bt_err *err)
 {
 	pid_t parent = getpid();
@@ -105,7 +106,6 @@ static pid_t spawn(char *const argv[], struct bt_err *err)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
-	setenv("BATON_UP", "1", 1); /* it is ours to replace */
 	execv("/proc/self/exe", argv);
 	_exit(127);
 }
@@ -326,6 +326,8 @@ int bt_cmd_up(struct bt_cli *cli, struct bt_err *err)
 {
 	BT_FREE char *given = bt_cli_state_dir(cli);
 	BT_CLOSE int lock = -1;
+	/* Tells the agent that it is ours to replace; here, while there are no other threads. */
+	setenv("BATON_UP", "1", 1);
 	int r = bt_fs_mkdirs(given, 0700, err);
 	if (r < 0)
 		return r;
