@@ -370,7 +370,8 @@ http {{
         except OSError:
             return False
         place = str(self.dir)
-        return place + "/" in words + "/" or where == place or where.startswith(place + "/")
+        named = re.search(re.escape(place) + r"(?!\w)", words)  # also in nginx's "-p DIR -c …"
+        return bool(named) or where == place or where.startswith(place + "/")
 
     def processes(self):
         return [int(p) for p in os.listdir("/proc") if p.isdigit() and int(p) != os.getpid() and self.belongs(p)]
