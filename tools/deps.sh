@@ -3,11 +3,12 @@
 # Groups: build (compile baton), demo (what `make demo` runs), test (what `make test` runs).
 set -eu
 build="build-essential meson ninja-build pkg-config libevent-dev libcurl4-openssl-dev libssl-dev
-	libjansson-dev libyaml-dev libsqlite3-dev libarchive-dev libzstd-dev libncurses-dev"
+	libjansson-dev libyaml-dev libsqlite3-dev libarchive-dev libzstd-dev libncurses-dev libmnl-dev"
 demo="nginx openjdk-17-jdk-headless libtomcat10-embed-java libtomcat10-java python3"
 test="$build $demo libcmocka-dev clang clang-format binutils python3-pytest python3-pytest-xdist
 	python3-yaml python3-pyte cppcheck curl openssl procps iproute2 strace zstd zip
-	python3-selenium chromium chromium-driver fonts-noto-cjk man-db groff prometheus systemd-container systemd-sysv dbus"
+	python3-selenium chromium chromium-driver fonts-noto-cjk man-db groff prometheus systemd-container systemd-sysv dbus
+	haproxy nftables conntrack tomcat10 tomcat10-examples user-mode-linux kmod ipvsadm"
 bench="wrk hey lsof curl procps"
 
 wanted=

@@ -185,6 +185,8 @@ static void on_balancer(
 		for (size_t i = 0; i < seen->n_members; i++) {
 			m[i] = seen->members[i];
 			m[i].address = bt_arena_strdup(o->arena, m[i].address);
+			m[i].host = bt_arena_strdup(o->arena, m[i].host);
+			m[i].slot = bt_arena_strdup(o->arena, m[i].slot);
 		}
 		b->members = m;
 	}
@@ -197,10 +199,12 @@ static void see_balancer(struct bt_observing *o)
 {
 	const struct bt_service *s = o->service;
 	const struct bt_balancer_ops *ops = o->env->drivers->balancer(s);
-	if (!ops || !s->nginx || !bt_nginx_is_on(s->nginx, o->env->driver->host))
+	struct bt_balancer_facts facts;
+	bt_service_balancer(s, &facts);
+	if (!ops || !bt_service_balances_on(s, o->env->driver->host))
 		return;
 	o->balancer = BT_ARENA_NEW(o->arena, struct bt_seen_balancer);
-	o->balancer->name = bt_arena_printf(o->arena, "nginx/%s", s->name);
+	o->balancer->name = bt_arena_printf(o->arena, "%s/%s", facts.family, s->name);
 	/* What the host's owner does not allow is not even looked at. */
 	struct bt_err err = {0};
 	if (bt_policy_balancer(o->env->policy, s, &err) < 0) {

@@ -11,7 +11,7 @@
 
 #define AT(member) .offset = offsetof(struct bt_service, member)
 #define WITH(member) .count = offsetof(struct bt_service, member)
-#define NGINX_AT(member) .in_nginx = true, .offset = offsetof(struct bt_nginx, member)
+#define NGINX_AT(member) .in = BT_IN_NGINX, .offset = offsetof(struct bt_nginx, member)
 #define NGINX_WITH(member) .count = offsetof(struct bt_nginx, member)
 #define HOOKS(when) AT(deploy.hooks[when].list), WITH(deploy.hooks[when].n)
 #define NAME .check = bt_name_valid, .expected = "a name of letters, digits, '.', '_' and '-'"
@@ -172,7 +172,7 @@ const struct bt_key bt_keys[] = {
 		.example = "'{slot}'"},
 
 	{"traffic", .doc = "What brings requests to the instances; nothing without it."},
-	{"traffic.nginx", .in_nginx = true,
+	{"traffic.nginx", .in = BT_IN_NGINX,
 		.doc = "nginx: `adopt` for the one that is there, else baton runs its own."},
 	{"traffic.nginx.on", &bt_type_names, NGINX_AT(on), NGINX_WITH(n_on), NAME, .max = 63,
 		.derived = "the first host",
@@ -180,7 +180,7 @@ const struct bt_key bt_keys[] = {
 		       "configuration: they are switched in this order, and if one fails all "
 		       "return.",
 		.example = "[web1, web2]"},
-	{"traffic.nginx.adopt", .in_nginx = true, .when = BT_KEY_ADOPT,
+	{"traffic.nginx.adopt", .in = BT_IN_NGINX, .when = BT_KEY_ADOPT,
 		.doc = "Your nginx, whose configuration includes one file that baton owns."},
 	{"traffic.nginx.adopt.include", &bt_type_text, NGINX_AT(include), .when = BT_KEY_ADOPT,
 		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
@@ -223,7 +223,7 @@ const struct bt_key bt_keys[] = {
 		.check = bt_check_server_name, .def = "_", .max = 1024,
 		.expected = "host names, with blanks between", .doc = "Host names it answers to.",
 		.example = "shop.example.com"},
-	{"traffic.nginx.tls", .in_nginx = true, .when = BT_KEY_MANAGED, .doc = "Serve https."},
+	{"traffic.nginx.tls", .in = BT_IN_NGINX, .when = BT_KEY_MANAGED, .doc = "Serve https."},
 	{"traffic.nginx.tls.certificate", &bt_type_text, NGINX_AT(certificate),
 		.when = BT_KEY_MANAGED, .check = bt_check_abs_path, .expected = "an absolute path",
 		.max = 1024, .doc = "Path of the certificate chain on that host.",

@@ -12,6 +12,7 @@ struct bt_reading {
 	struct bt_problem_sink *sink;
 	struct bt_service *service;
 	struct bt_nginx *nginx;	    /* what service->nginx points to, or NULL */
+	struct bt_l4 *l4;	    /* what service->l4 points to, or NULL */
 	const struct bt_node *node; /* the service's map */
 	const struct bt_node **at;  /* per row: the value that was given, or NULL */
 	const struct bt_key *key;   /* the row being read, for problems */
@@ -28,12 +29,23 @@ struct bt_key_type {
 };
 
 /* In which services a key means something; elsewhere it is not printed, and not taken. */
-enum bt_key_when { BT_KEY_ALWAYS, BT_KEY_ADOPT, BT_KEY_MANAGED, BT_KEY_HTTP, BT_KEY_HTTPS };
+enum bt_key_when {
+	BT_KEY_ALWAYS,
+	BT_KEY_ADOPT,
+	BT_KEY_MANAGED,
+	BT_KEY_HTTP,
+	BT_KEY_HTTPS,
+	BT_KEY_TOMCAT, /* run.as: tomcat */
+};
+
+/* Which object a key's offsets are into. */
+enum bt_key_in { BT_IN_SERVICE, BT_IN_NGINX, BT_IN_L4 };
 
 struct bt_key {
 	const char *path;		/* "deploy.drain" */
 	const struct bt_key_type *type; /* NULL: a group of keys */
-	bool in_nginx;			/* offsets are into struct bt_nginx */
+	enum bt_key_in in;
+	enum bt_balancer_kind family; /* BT_IN_L4: whose key it is */
 	size_t offset, count; /* of the field, and of what belongs to it (a list's length) */
 	const char *def;      /* default as text; NULL: none, or see `derived` */
 	const char *derived;  /* where the default comes from, in words */

@@ -13,7 +13,9 @@
 static bool applies(const struct bt_service *s, const struct bt_key *k)
 {
 	enum bt_health_kind health = s->health.kind;
-	if (k->in_nginx && !s->nginx)
+	if (k->in == BT_IN_NGINX && !s->nginx)
+		return false;
+	if (k->in == BT_IN_L4 && (!s->l4 || s->l4->kind != k->family))
 		return false;
 	switch (k->when) {
 	case BT_KEY_ADOPT:
@@ -24,6 +26,8 @@ static bool applies(const struct bt_service *s, const struct bt_key *k)
 		return health == BT_HEALTH_HTTP || health == BT_HEALTH_HTTPS;
 	case BT_KEY_HTTPS:
 		return health == BT_HEALTH_HTTPS;
+	case BT_KEY_TOMCAT:
+		return s->run.as == BT_RUNTIME_TOMCAT;
 	default:
 		return true;
 	}
@@ -53,7 +57,9 @@ json_t *bt_config_service_to_json(const struct bt_service *s)
 		const struct bt_key *k = &bt_keys[i];
 		if (!k->type || !applies(s, k))
 			continue;
-		const char *base = k->in_nginx ? (const char *)s->nginx : (const char *)s;
+		const char *base = k->in == BT_IN_NGINX ? (const char *)s->nginx
+				   : k->in == BT_IN_L4	? (const char *)s->l4
+							: (const char *)s;
 		json_t *value = k->type->write(k, base + k->offset, base + k->count);
 		if (value)
 			put(root, k->path, value);

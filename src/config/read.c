@@ -8,15 +8,17 @@
 
 static void *field(struct bt_reading *r, const struct bt_key *k, size_t offset)
 {
-	char *base = k->in_nginx ? (char *)r->nginx : (char *)r->service;
+	char *base = k->in == BT_IN_NGINX ? (char *)r->nginx
+		     : k->in == BT_IN_L4  ? (char *)r->l4
+					  : (char *)r->service;
 	return base + offset;
 }
 
-static void defaults(struct bt_reading *r, bool nginx)
+static void defaults(struct bt_reading *r, enum bt_key_in in)
 {
 	for (size_t i = 0; i < bt_n_keys; i++) {
 		const struct bt_key *k = &bt_keys[i];
-		if (!k->def || k->in_nginx != nginx)
+		if (!k->def || k->in != in || (in == BT_IN_L4 && k->family != r->l4->kind))
 			continue;
 		r->key = k;
 		struct bt_node *n = bt_node_scalar(r->arena, k->def);
@@ -32,7 +34,19 @@ static void need_nginx(struct bt_reading *r)
 	r->nginx = BT_ARENA_NEW(r->arena, struct bt_nginx);
 	r->nginx->mode = BT_NGINX_MANAGED;
 	r->service->nginx = r->nginx;
-	defaults(r, true);
+	defaults(r, BT_IN_NGINX);
+}
+
+/* The first family that is named counts; another one beside it is told (together.c). */
+static bool need_l4(struct bt_reading *r, enum bt_balancer_kind family)
+{
+	if (r->l4)
+		return r->l4->kind == family;
+	r->l4 = BT_ARENA_NEW(r->arena, struct bt_l4);
+	r->l4->kind = family;
+	r->service->l4 = r->l4;
+	defaults(r, BT_IN_L4);
+	return true;
 }
 
 static void read_group(struct bt_reading *r, const char *path, const struct bt_node *n);
@@ -40,8 +54,10 @@ static void read_group(struct bt_reading *r, const char *path, const struct bt_n
 static void read_value(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n)
 {
 	r->at[bt_key_index(k)] = n;
-	if (k->in_nginx)
+	if (k->in == BT_IN_NGINX)
 		need_nginx(r);
+	if (k->in == BT_IN_L4 && !need_l4(r, k->family))
+		return;
 	if (k->when == BT_KEY_ADOPT && !k->type)
 		r->nginx->mode = BT_NGINX_ADOPT;
 	if (!k->type) {
@@ -173,8 +189,9 @@ void bt_reading_service(struct bt_reading *r)
 	s->run.limits = (struct bt_limits){-1, -1, -1, -1};
 	s->deploy.min_in_rotation = -1;
 	r->nginx = NULL;
+	r->l4 = NULL;
 	r->at = BT_ARENA_ARRAY(r->arena, const struct bt_node *, bt_n_keys);
-	defaults(r, false);
+	defaults(r, BT_IN_SERVICE);
 	read_group(r, "", r->node);
 	for (size_t i = 0; i < bt_n_keys; i++)
 		if (bt_keys[i].required && !bt_keys[i].derived && !r->at[i])

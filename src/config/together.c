@@ -236,8 +236,30 @@ static void check_strategy(struct bt_reading *r)
 		tell(r, "deploy.batch", "only with strategy: rolling");
 }
 
+/* One balancer a service: who is in rotation is said in one place. */
+static void check_families(struct bt_reading *r)
+{
+	enum bt_balancer_kind first = BT_BALANCER_NONE;
+	for (size_t i = 0; i < bt_n_keys; i++) {
+		const struct bt_key *k = &bt_keys[i];
+		enum bt_balancer_kind family = k->in == BT_IN_NGINX ? BT_BALANCER_NGINX
+					       : k->in == BT_IN_L4  ? k->family
+								    : BT_BALANCER_NONE;
+		if (family == BT_BALANCER_NONE || k->type || !r->at[i] || family == first ||
+			strchr(strchr(k->path, '.') + 1, '.'))
+			continue;
+		if (first != BT_BALANCER_NONE)
+			bt_problem(r->sink, r->at[i],
+				"%s: traffic.%s is given, too: a service has one balancer", k->path,
+				bt_enum_name(&bt_enum_balancer, (int)first));
+		else
+			first = family;
+	}
+}
+
 void bt_config_check_service(struct bt_reading *r)
 {
+	check_families(r);
 	check_health(r);
 	check_environment(r);
 	check_strategy(r);

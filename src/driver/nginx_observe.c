@@ -160,7 +160,7 @@ static void add_known_members(struct observe *o)
 		}
 		if (!known)
 			all[o->seen.n_members++] = (struct bt_seen_member){
-				bt_arena_strdup(o->arena, m->address), m->port, false, false};
+				.address = bt_arena_strdup(o->arena, m->address), .port = m->port};
 	}
 	o->seen.members = all;
 }

@@ -6,6 +6,20 @@ static int64_t smaller(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
+/* Where each balancer knows its own host only, all of them together are the pool; what another
+ * one is about to take out does not count any more. */
+static void add_other(const struct bt_state *s, uint16_t balancer, int64_t *now, int64_t *after,
+	int64_t *at_start)
+{
+	const struct bt_balancer_run *b = &s->balancers[balancer];
+	const uint8_t *intended = bt_pool_intended(s, balancer);
+	for (uint16_t i = 0; i < s->plan->n_instances; i++) {
+		*now += b->map[i];
+		*after += b->map[i] && intended[i];
+	}
+	*at_start += (int64_t)b->n_at_start;
+}
+
 /* Whoever is put in by another Switch that is not confirmed yet does not count. Where there are
  * fewer than the minimum already (one is out for maintenance, a rollback of half a rollout), what
  * makes it no worse may be; and an undo may go back to what was there before. */
@@ -15,14 +29,17 @@ bool bt_guard_switch(const struct bt_state *s, uint16_t balancer, const uint8_t 
 	const struct bt_balancer_run *b = &s->balancers[balancer];
 	if (n_out == 0 || BT_BUG(NO_MIN_GUARD))
 		return true;
-	int64_t now = 0, after = 0;
+	int64_t now = 0, after = 0, at_start = (int64_t)b->n_at_start;
 	for (uint16_t i = 0; i < s->plan->n_instances; i++) {
 		now += b->map[i];
 		after += map[i] && (b->map[i] || bt_state_in(in, n_in, i));
 	}
+	for (uint16_t o = 0; s->plan->balancers[balancer].own_host && o < s->plan->n_balancers; o++)
+		if (o != balancer)
+			add_other(s, o, &now, &after, &at_start);
 	int64_t limit = smaller(s->plan->min_in_rotation, now);
 	if (verb == BT_UNDO)
-		limit = smaller(limit, (int64_t)b->n_at_start);
+		limit = smaller(limit, at_start);
 	return after >= limit;
 }
 

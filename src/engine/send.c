@@ -190,7 +190,9 @@ bool bt_send_drain_first(struct bt_step *st, const struct bt_task_run *t, uint16
 		struct bt_task task = {
 			.id = st->s.next_id,
 			.kind = BT_TASK_DRAIN,
-			.host = st->s.plan->balancers[balancer].host,
+			.host = st->s.plan->balancers[balancer].drains_at_host
+					? st->s.plan->instances[t->task->instance].host
+					: st->s.plan->balancers[balancer].host,
 			.instance = t->task->instance,
 			.balancer = balancer,
 			.out = out,

@@ -15,7 +15,7 @@ enum { MAX_STAGES = 10000, MAX_TEXT = 2048, MAX_NOTES = 1000, MAX_WORDS = 1000, 
 
 static const struct bt_enum purposes = {(const struct bt_enum_name[]){{"deploy", BT_PLAN_DEPLOY},
 	{"rollback", BT_PLAN_ROLLBACK}, {"retire", BT_PLAN_RETIRE}, {"adopt", BT_PLAN_ADOPT},
-	{"prune", BT_PLAN_PRUNE}, {NULL, 0}}};
+	{"prune", BT_PLAN_PRUNE}, {"flow", BT_PLAN_FLOW}, {NULL, 0}}};
 
 const char *bt_plan_purpose_name(enum bt_plan_purpose p)
 {
@@ -118,6 +118,13 @@ static json_t *task_to_json(const struct bt_task *t)
 	if (t->wait_ms)
 		put_int(o, "wait_ms", t->wait_ms);
 	put_str(o, "why", t->why);
+	put_str(o, "step", t->step);
+	put_str(o, "skip", t->skip);
+	put_str(o, "event", t->event);
+	put_str(o, "to", t->to);
+	put_str(o, "message", t->message);
+	if (t->ignore)
+		json_object_set_new(o, "ignore", json_true());
 	if (t->exec)
 		put_exec(o, t->exec);
 	return o;
@@ -132,6 +139,10 @@ static json_t *stage_to_json(const struct bt_stage *s)
 		put_int(o, "side_by_side", s->side_by_side);
 	if (s->closing)
 		json_object_set_new(o, "closing", json_true());
+	if (s->own_policy) {
+		put_str(o, "on_failure", bt_enum_name(&bt_enum_failure_policy, (int)s->on_failure));
+		put_int(o, "continue_n", s->continue_n);
+	}
 	for (size_t i = 0; i < s->n_lanes; i++) {
 		json_t *lane = json_object(), *tasks = json_array();
 		put_str(lane, "name", s->lanes[i].name);
@@ -178,6 +189,10 @@ static json_t *tables_to_json(const struct bt_plan *p, json_t *o)
 		if (p->balancers[i].n_lacks)
 			json_object_set_new(j, "lacks",
 				indexes(p->balancers[i].lacks, p->balancers[i].n_lacks));
+		if (p->balancers[i].own_host)
+			json_object_set_new(j, "own_host", json_true());
+		if (p->balancers[i].drains_at_host)
+			json_object_set_new(j, "drains_at_host", json_true());
 		if (p->balancers[i].routes_one)
 			json_object_set_new(j, "routes_one", json_true());
 		if (p->balancers[i].expect_one != BT_NONE)
@@ -195,6 +210,7 @@ json_t *bt_plan_to_json(const struct bt_plan *p)
 	put_str(o, "purpose", bt_plan_purpose_name(p->purpose));
 	put_str(o, "service", p->service);
 	put_str(o, "strategy", bt_enum_name(&bt_enum_strategy, p->strategy));
+	put_str(o, "flow", p->flow);
 	put_int(o, "release", p->release);
 	put_int(o, "old_release", p->old_release);
 	tables_to_json(p, o);
@@ -397,6 +413,9 @@ static int read_balancers(const json_t *o, struct bt_plan *p, struct bt_err *err
 				0 ||
 			(r = get_indexes(j, "lacks", p->n_instances, p->arena, &out[i].lacks,
 				 &out[i].n_lacks, err)) < 0 ||
+			(r = bt_json_bool_opt(j, "own_host", &out[i].own_host, err)) < 0 ||
+			(r = bt_json_bool_opt(j, "drains_at_host", &out[i].drains_at_host, err)) <
+				0 ||
 			(r = bt_json_bool_opt(j, "routes_one", &out[i].routes_one, err)) < 0 ||
 			(r = get_index(j, "expect_one", p->n_instances, true, &out[i].expect_one,
 				 err)) < 0)
@@ -420,7 +439,26 @@ static const struct {
 	[BT_TASK_BAKE] = {.either = true},
 	[BT_TASK_ADOPT] = {.instance = true, .release = true},
 	[BT_TASK_EXEC] = {.release = true},
+	[BT_TASK_LOOPBACK_STOP] = {.out = true},
+	[BT_TASK_LOOPBACK_START] = {.out = true},
+	[BT_TASK_LIFECYCLE] = {.release = true},
+	[BT_TASK_INSTALL] = {.release = true},
 };
+
+/* Nobody's agent does it: the engine itself. */
+bool bt_task_is_engines(enum bt_task_kind kind)
+{
+	return kind == BT_TASK_APPROVE || kind == BT_TASK_WAIT;
+}
+
+/* Where its host is the instances', they must be on it. */
+static bool all_on_host(const struct bt_plan *p, const uint16_t *list, size_t n, uint16_t host)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p->instances[list[i]].host != host)
+			return false;
+	return true;
+}
 
 static int check_task(const struct bt_plan *p, const struct bt_task *t, struct bt_err *err)
 {
@@ -440,8 +478,12 @@ static int check_task(const struct bt_plan *p, const struct bt_task *t, struct b
 		missing = "instances in 'out'";
 	else if (t->kind == BT_TASK_SWITCH && !t->n_in && !t->n_out)
 		missing = "instances in 'in' or 'out'";
-	else if (t->host == BT_NONE && t->kind != BT_TASK_APPROVE)
+	else if (t->host == BT_NONE && !bt_task_is_engines(t->kind))
 		missing = "a host";
+	else if (t->kind == BT_TASK_LIFECYCLE && !t->event)
+		missing = "an event";
+	else if (t->kind == BT_TASK_NOTIFY && !t->to)
+		missing = "somebody in 'to'";
 	if (missing)
 		return bt_err_set(
 			err, BT_E_PROTOCOL, "%s needs %s", bt_task_info(t->kind)->name, missing);
@@ -451,7 +493,12 @@ static int check_task(const struct bt_plan *p, const struct bt_task *t, struct b
 	if (has_instance && p->instances[t->instance].host != t->host)
 		return bt_err_set(
 			err, BT_E_PROTOCOL, "instance %u is not on its host", t->instance);
-	if (has_balancer && p->balancers[t->balancer].host != t->host)
+	bool at_host = (t->kind == BT_TASK_DRAIN && has_balancer &&
+			       p->balancers[t->balancer].drains_at_host) ||
+		       t->kind == BT_TASK_LOOPBACK_STOP || t->kind == BT_TASK_LOOPBACK_START;
+	if (at_host && !all_on_host(p, t->out, t->n_out, t->host))
+		return bt_err_set(err, BT_E_PROTOCOL, "an instance of 'out' is not on its host");
+	if (has_balancer && !at_host && p->balancers[t->balancer].host != t->host)
 		return bt_err_set(
 			err, BT_E_PROTOCOL, "balancer %u is not on its host", t->balancer);
 	return 0;
@@ -501,7 +548,13 @@ static int read_task(const json_t *j, struct bt_plan *p, struct bt_task *t, stru
 			0 ||
 		(r = bt_json_int(j, "timeout_ms", 0, MAX_MS, &timeout, err)) < 0 ||
 		(r = bt_json_int_opt(j, "wait_ms", 0, MAX_MS, &wait, err)) < 0 ||
-		(r = get_str_opt(j, "why", p->arena, &t->why, err)) < 0)
+		(r = get_str_opt(j, "why", p->arena, &t->why, err)) < 0 ||
+		(r = get_str_opt(j, "step", p->arena, &t->step, err)) < 0 ||
+		(r = get_str_opt(j, "skip", p->arena, &t->skip, err)) < 0 ||
+		(r = get_str_opt(j, "event", p->arena, &t->event, err)) < 0 ||
+		(r = get_str_opt(j, "to", p->arena, &t->to, err)) < 0 ||
+		(r = get_str_opt(j, "message", p->arena, &t->message, err)) < 0 ||
+		(r = bt_json_bool_opt(j, "ignore", &t->ignore, err)) < 0)
 		return r;
 	const struct bt_task_info *info = bt_task_find(kind);
 	if (!info)
@@ -550,6 +603,14 @@ static int read_stage(const json_t *j, struct bt_plan *p, struct bt_stage *stage
 	if (stage->n_lanes == 0)
 		return bt_err_set(err, BT_E_PROTOCOL, "a stage without a lane");
 	stage->side_by_side = (uint16_t)side_by_side;
+	stage->own_policy = json_object_get(j, "on_failure") != NULL;
+	int policy = 0;
+	if (stage->own_policy &&
+		((r = get_enum(j, "on_failure", &bt_enum_failure_policy, &policy, err)) < 0 ||
+			(r = bt_json_int(j, "continue_n", 0, BT_PLAN_MAX_INSTANCES,
+				 &stage->continue_n, err)) < 0))
+		return r;
+	stage->on_failure = (enum bt_failure_policy)policy;
 	if (json_object_get(j, "closing") &&
 		(r = bt_json_bool(j, "closing", &stage->closing, err)) < 0)
 		return r;
@@ -606,6 +667,7 @@ static int read_head(const json_t *j, struct bt_plan *p, struct bt_err *err)
 		(r = get_enum(j, "purpose", &purposes, &purpose, err)) < 0 ||
 		(r = get_str(j, "service", p->arena, &p->service, err)) < 0 ||
 		(r = get_enum(j, "strategy", &bt_enum_strategy, &strategy, err)) < 0 ||
+		(r = get_str_opt(j, "flow", p->arena, &p->flow, err)) < 0 ||
 		(r = get_u32(j, "release", &p->release, err)) < 0 ||
 		(r = get_u32(j, "old_release", &p->old_release, err)) < 0 ||
 		(r = get_enum(j, "on_failure", &bt_enum_failure_policy, &policy, err)) < 0 ||

@@ -37,6 +37,8 @@ struct bt_plan_balancer {
 	uint64_t expect_generation; /* last confirmed generation it was made from */
 	const uint16_t *lacks;	    /* instances that another balancer sends to, and this one not */
 	size_t n_lacks;
+	bool own_host; /* it knows the instances of its host only; all such ones are one pool */
+	bool drains_at_host; /* its Drains run where the instances are */
 	bool routes_one;     /* some of its routes go to one instance of those in rotation */
 	uint16_t expect_one; /* … which is this one now; BT_NONE: none, or it is not known */
 };
@@ -51,11 +53,17 @@ struct bt_task {
 	const uint16_t *in;
 	size_t n_in; /* Switch: instances to put in rotation; BackendCheck: to check */
 	const uint16_t *out;
-	size_t n_out;	    /* Switch: instances to take out; Drain: to wait for */
+	size_t n_out;	    /* Switch: instances to take out; Drain: to wait for; LoopbackStop,
+			       LoopbackStart: those that are reached at the address */
 	int64_t timeout_ms; /* limit of one attempt */
-	int64_t wait_ms;    /* Drain: its deadline; Bake: its length; Approve: its time */
+	int64_t wait_ms;    /* Drain: its deadline; Bake, Wait: its length; Approve: its time */
 	const struct bt_task_exec *exec; /* Exec: what it runs; else NULL */
-	const char *why; /* shown by `baton plan`: "green is idle: nginx sends to blue" */
+	const char *step;  /* as the flow calls what it belongs to: "L4TurnOff"; NULL: itself */
+	const char *skip;  /* why it is not done at all: said, and passed over; NULL: it is */
+	const char *event; /* Lifecycle: "ApplicationStart"; else NULL */
+	const char *to, *message; /* Notify: to whom, and what (may be NULL) */
+	bool ignore;		  /* its failure is said, and the lane goes on */
+	const char *why;	  /* shown by `baton plan`: "green is idle: nginx sends to blue" */
 };
 
 struct bt_lane {
@@ -73,6 +81,9 @@ struct bt_stage {
 	/* Comes when the run ends otherwise than done, and only then. What fails here is said and
 	 * changes nothing. */
 	bool closing;
+	bool own_policy; /* what follows is said of this stage; else the plan's holds */
+	enum bt_failure_policy on_failure;
+	int64_t continue_n;
 };
 
 enum bt_plan_purpose {
@@ -80,7 +91,8 @@ enum bt_plan_purpose {
 	BT_PLAN_ROLLBACK,
 	BT_PLAN_RETIRE,
 	BT_PLAN_ADOPT,
-	BT_PLAN_PRUNE
+	BT_PLAN_PRUNE,
+	BT_PLAN_FLOW, /* a flow without a new release: what is live stays so */
 };
 /* Whether the run leaves what serves as it is, and its config, too. */
 static inline bool bt_plan_only_cleans(enum bt_plan_purpose p)
@@ -94,6 +106,7 @@ struct bt_plan {
 	enum bt_plan_purpose purpose;
 	const char *service;
 	enum bt_strategy strategy;
+	const char *flow;     /* the flow that it was made from; NULL: the strategy */
 	uint32_t release;     /* the one that shall serve at the end; 0 for RETIRE, PRUNE */
 	uint32_t old_release; /* the one that serves now; 0: nothing */
 	const struct bt_plan_release *releases;
@@ -122,6 +135,8 @@ const struct bt_plan_release *bt_plan_release(const struct bt_plan *p, uint32_t 
 /* Whether the plan's task t (NULL: none of the plan's) has failed though its agent did all that it
  * was told: a Drain that ran out with connections left, where the plan says `fail`. */
 bool bt_plan_drain_fails(const struct bt_plan *p, const struct bt_task *t, bool drained);
+/* Whether the engine itself does the kind, and no command leaves: Approve, Wait. */
+bool bt_task_is_engines(enum bt_task_kind kind);
 /* A task by its id; NULL where this plan has none. */
 const struct bt_task *bt_plan_task(
 	const struct bt_plan *p, uint32_t id, const struct bt_stage **ret_stage);

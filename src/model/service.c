@@ -8,17 +8,23 @@
 #define ENUM(id, ...)                                                                              \
 	const struct bt_enum bt_enum_##id = {(const struct bt_enum_name[]){__VA_ARGS__, {NULL, 0}}}
 
-ENUM(runtime, {"process", BT_RUNTIME_PROCESS});
+ENUM(runtime, {"process", BT_RUNTIME_PROCESS}, {"tomcat", BT_RUNTIME_TOMCAT});
 ENUM(health, {"http", BT_HEALTH_HTTP}, {"https", BT_HEALTH_HTTPS}, {"tcp", BT_HEALTH_TCP},
 	{"exec", BT_HEALTH_EXEC});
 ENUM(strategy, {"blue-green", BT_STRATEGY_BLUE_GREEN}, {"rolling", BT_STRATEGY_ROLLING},
-	{"recreate", BT_STRATEGY_RECREATE});
+	{"recreate", BT_STRATEGY_RECREATE}, {"canary", BT_STRATEGY_CANARY});
 ENUM(failure_policy, {"rollback", BT_ON_FAILURE_ROLLBACK}, {"halt", BT_ON_FAILURE_HALT},
 	{"continue", BT_ON_FAILURE_CONTINUE});
 ENUM(drain_policy, {"continue", BT_ON_DRAIN_TIMEOUT_CONTINUE}, {"fail", BT_ON_DRAIN_TIMEOUT_FAIL});
 ENUM(nginx_mode, {"adopt", BT_NGINX_ADOPT}, {"managed", BT_NGINX_MANAGED});
 ENUM(nginx_form, {"upstream", BT_NGINX_UPSTREAM}, {"service_port", BT_NGINX_SERVICE_PORT},
 	{"service_url", BT_NGINX_SERVICE_URL}, {"site", BT_NGINX_SITE});
+ENUM(balancer, {"none", BT_BALANCER_NONE}, {"nginx", BT_BALANCER_NGINX},
+	{"haproxy", BT_BALANCER_HAPROXY}, {"nftables", BT_BALANCER_NFTABLES},
+	{"ipvs", BT_BALANCER_IPVS}, {"http", BT_BALANCER_HTTP}, {"rotation", BT_BALANCER_ROTATION});
+ENUM(l4_mode, {"nat", BT_L4_NAT}, {"dsr", BT_L4_DSR});
+ENUM(flow_per, {"host", BT_PER_HOST}, {"instance", BT_PER_INSTANCE}, {"once", BT_PER_ONCE});
+ENUM(notify_format, {"json", BT_NOTIFY_JSON}, {"slack", BT_NOTIFY_SLACK});
 ENUM(route_to, {"one", BT_ROUTE_ONE}, {"all", BT_ROUTE_ALL});
 
 ENUM(hook_when, {"before", BT_HOOK_BEFORE}, {"before_switch", BT_HOOK_BEFORE_SWITCH},
@@ -61,6 +67,41 @@ bool bt_nginx_is_on(const struct bt_nginx *n, const char *host)
 		if (bt_streq(n->on[i], host))
 			return true;
 	return false;
+}
+
+void bt_service_balancer(const struct bt_service *s, struct bt_balancer_facts *ret)
+{
+	*ret = (struct bt_balancer_facts){.kind = BT_BALANCER_NONE};
+	if (s->nginx) {
+		ret->kind = BT_BALANCER_NGINX;
+		ret->on = s->nginx->on;
+		ret->n_on = s->nginx->n_on;
+	} else if (s->l4) {
+		ret->kind = s->l4->kind;
+		ret->own_host = s->l4->kind == BT_BALANCER_ROTATION;
+		ret->on = ret->own_host ? s->hosts : s->l4->on;
+		ret->n_on = ret->own_host ? s->n_hosts : s->l4->n_on;
+		ret->drains_at_host =
+			s->l4->kind == BT_BALANCER_ROTATION ||
+			(s->l4->kind == BT_BALANCER_NFTABLES && s->l4->mode == BT_L4_DSR) ||
+			(s->l4->kind == BT_BALANCER_HTTP && !s->l4->http.connections);
+	}
+	ret->family = bt_enum_name(&bt_enum_balancer, (int)ret->kind);
+}
+
+bool bt_service_balances_on(const struct bt_service *s, const char *host)
+{
+	struct bt_balancer_facts b;
+	bt_service_balancer(s, &b);
+	for (size_t i = 0; i < b.n_on; i++)
+		if (bt_streq(b.on[i], host))
+			return true;
+	return false;
+}
+
+bool bt_service_has_loopback(const struct bt_service *s)
+{
+	return s->loopback.n_vips > 0;
 }
 
 static bool alnum(char c)

@@ -11,9 +11,14 @@
 
 #define BT_NAME_MAX 63 /* services, hosts, slots, versions: [a-z0-9A-Z][a-zA-Z0-9._-]* */
 
-enum bt_runtime { BT_RUNTIME_PROCESS };
+enum bt_runtime { BT_RUNTIME_PROCESS, BT_RUNTIME_TOMCAT };
 enum bt_health_kind { BT_HEALTH_HTTP, BT_HEALTH_HTTPS, BT_HEALTH_TCP, BT_HEALTH_EXEC };
-enum bt_strategy { BT_STRATEGY_BLUE_GREEN, BT_STRATEGY_ROLLING, BT_STRATEGY_RECREATE };
+enum bt_strategy {
+	BT_STRATEGY_BLUE_GREEN,
+	BT_STRATEGY_ROLLING,
+	BT_STRATEGY_RECREATE,
+	BT_STRATEGY_CANARY, /* rolling whose first batch is watched before the others follow */
+};
 enum bt_failure_policy { BT_ON_FAILURE_ROLLBACK, BT_ON_FAILURE_HALT, BT_ON_FAILURE_CONTINUE };
 enum bt_drain_policy { BT_ON_DRAIN_TIMEOUT_CONTINUE, BT_ON_DRAIN_TIMEOUT_FAIL };
 enum bt_nginx_mode { BT_NGINX_ADOPT, BT_NGINX_MANAGED };
@@ -151,6 +156,95 @@ struct bt_nginx {
 };
 
 bool bt_nginx_is_on(const struct bt_nginx *n, const char *host);
+
+/* What stands before the instances and is told by its agent who is in rotation. */
+enum bt_balancer_kind {
+	BT_BALANCER_NONE,
+	BT_BALANCER_NGINX,
+	BT_BALANCER_HAPROXY,  /* the runtime API of one that is there */
+	BT_BALANCER_NFTABLES, /* a table of baton's own: NAT, or direct server return */
+	BT_BALANCER_IPVS,     /* NAT or direct routing */
+	BT_BALANCER_HTTP,     /* an appliance or cloud balancer behind a REST API */
+	BT_BALANCER_ROTATION, /* one outside, which asks each host's agent whether it is in */
+};
+enum bt_l4_mode {
+	BT_L4_NAT,
+	BT_L4_DSR, /* replies go past it: it never sees them, and hosts hold its address */
+};
+
+struct bt_haproxy {
+	const char *socket;	/* absolute path of the stats socket, level admin */
+	const char *backend;	/* default: the service's name, '@' as '-' */
+	const char *server;	/* template of a server's name, {host} {slot} {port} */
+	const char *state_file; /* `show servers state` is kept there; NULL: it is not */
+};
+
+struct bt_nftables {
+	const char *interface; /* DSR: where clients' packets come in and go on to the hosts */
+};
+
+struct bt_ipvs {
+	const char *scheduler; /* "rr", "wrr", "lc", …, for a service that is made */
+	int64_t weight;	       /* of a real server in rotation */
+};
+
+struct bt_http_call { /* url NULL: there is none */
+	const char *method, *url,
+		*body; /* with placeholders {host} {slot} {port} {address} {service} */
+};
+
+struct bt_appliance {
+	struct bt_http_call on, off, status; /* status of one member */
+	const struct bt_kv *headers;	     /* values may hold ${SECRET}s of run.secrets */
+	size_t n_headers;
+	const char *in_rotation;    /* dotted path in status's JSON */
+	const char *in_rotation_is; /* the scalar's text that means in */
+	const char *connections;    /* dotted path of a count; NULL: the host's own count serves */
+	int64_t timeout_ms, retries;
+	bool verify; /* https: check the certificate */
+};
+
+struct bt_rotation {
+	const char *listen; /* ADDRESS:PORT or PORT of each host's agent */
+	const char *path;   /* default /rotation/SERVICE */
+	const char *body_in, *body_out;
+	bool tcp;		   /* the listener itself says it: open or closed */
+	int64_t interval_ms, fall; /* of the checker: how long until it believes */
+};
+
+struct bt_l4 {
+	enum bt_balancer_kind kind;
+	const char *const
+		*on; /* hosts whose agents control it; ROTATION: every host of the service */
+	size_t n_on;
+	enum bt_l4_mode mode;
+	const char *vip; /* NFTABLES, IPVS: the address that clients ask; NULL otherwise */
+	uint16_t port;	 /* … and its port */
+	struct bt_haproxy haproxy;
+	struct bt_nftables nftables;
+	struct bt_ipvs ipvs;
+	struct bt_appliance http;
+	struct bt_rotation rotation;
+};
+
+/* Addresses that a host of direct server return answers to; LoopbackStop takes them off. */
+struct bt_loopback {
+	const char *const *vips; /* IPv4 or IPv6; empty: none, and the tasks are skipped */
+	size_t n_vips;
+	const char *interface; /* "lo" */
+};
+
+struct bt_tomcat {
+	const char *home;    /* CATALINA_HOME */
+	const char *base;    /* CATALINA_BASE, with {slot} {service}; made where it is not there */
+	const char *context; /* "/" "/shop" "/api/v1", "/shop##2" for a version */
+	bool exploded;	     /* the archive is unpacked before it is placed */
+	const char *java_opts, *xmx;
+	uint16_t shutdown_port; /* 0: none */
+	bool access_log;
+	int64_t shutdown_wait_ms, stop_wait_ms; /* of the shutdown port; of catalina.sh stop */
+};
+
 /* A program of the user's, as an Exec task runs it. */
 struct bt_task_exec {
 	const char *const *run; /* argv with placeholders */
@@ -169,13 +263,47 @@ enum bt_hook_when {
 };
 enum bt_hook_on { BT_ON_ONCE, BT_ON_EACH_HOST, BT_ON_EACH_INSTANCE, BT_ON_HOST };
 
-struct bt_hook {		/* a task that a person adds to the plan */
-	enum bt_task_kind kind; /* Exec or Approve */
-	struct bt_task_exec exec;
+/* A task as a person writes it, in a flow or a hook: its kind, where, and its parameters. What a
+ * kind does not have is zero. */
+struct bt_hook {
+	enum bt_task_kind kind;
+	struct bt_task_exec exec; /* Exec */
 	enum bt_hook_on on;
-	const char *host;   /* with BT_ON_HOST */
-	int64_t timeout_ms; /* Exec */
-	int64_t within_ms;  /* Approve */
+	const char *host;    /* with BT_ON_HOST */
+	int64_t timeout_ms;  /* 0: the table's */
+	int64_t within_ms;   /* Approve: its time; Wait: its length; L4TurnOff, Drain: the drain's;
+				-1:   the service's */
+	const char *to;	     /* Notify: a name of `notify` */
+	const char *message; /* Notify; may be NULL */
+	bool out;	     /* Switch: takes out */
+};
+
+enum bt_flow_per { BT_PER_HOST, BT_PER_INSTANCE, BT_PER_ONCE };
+
+struct bt_flow_stage {
+	const char *name; /* NULL: by its number */
+	enum bt_flow_per per;
+	int64_t batch; /* lanes at a time, or percent; 0: the service's deploy.batch */
+	bool batch_percent;
+	int64_t min_in_rotation; /* -1: the service's */
+	int on_failure;		 /* enum bt_failure_policy; -1: the service's */
+	int64_t continue_n;
+	const struct bt_hook *tasks;
+	size_t n_tasks;
+};
+
+/* A named flow: stages in order. Built-in ones are tables of the plan layer. */
+struct bt_flow {
+	const char *name, *doc;
+	const struct bt_flow_stage *stages;
+	size_t n_stages;
+};
+#define BT_FLOWS_MAX 100
+
+enum bt_notify_format { BT_NOTIFY_JSON, BT_NOTIFY_SLACK };
+struct bt_notify {
+	const char *name, *url; /* url may hold ${SECRET}s of run.secrets */
+	enum bt_notify_format format;
 };
 
 struct bt_hooks {
@@ -198,6 +326,8 @@ struct bt_deploy {
 	int64_t min_in_rotation; /* -1: every instance but the batch (rolling), all (blue-green) */
 	int64_t keep;		 /* good releases kept on each host */
 	int64_t timeout_ms;	 /* of the whole run, 0: none */
+	int64_t canary;		 /* CANARY: instances of the first batch, or percent */
+	bool canary_percent;
 	struct bt_hooks hooks[BT_HOOK_WHENS];
 };
 
@@ -218,9 +348,31 @@ struct bt_service {
 	struct bt_run run;
 	struct bt_health health;
 	struct bt_identity identity;
-	const struct bt_nginx *nginx; /* NULL: no balancer */
+	const struct bt_nginx *nginx; /* NULL: no nginx */
+	const struct bt_l4 *l4;	      /* NULL: none; never both */
+	struct bt_loopback loopback;
+	struct bt_tomcat tomcat; /* with BT_RUNTIME_TOMCAT */
 	struct bt_deploy deploy;
+	const struct bt_flow *flows;
+	size_t n_flows;
+	const struct bt_notify *notify;
+	size_t n_notify;
 };
+
+/* The service's balancer, whichever family it is of. */
+struct bt_balancer_facts {
+	enum bt_balancer_kind kind;
+	const char *family;    /* "nginx", "haproxy", …: how people and names call it */
+	const char *const *on; /* whose agents are told */
+	size_t n_on;
+	bool own_host;	     /* each of them knows the instances of its own host only */
+	bool drains_at_host; /* connections are counted where they end, not at the balancer */
+};
+void bt_service_balancer(const struct bt_service *s, struct bt_balancer_facts *ret);
+/* Whether the agent on the host is one of those that are told. */
+bool bt_service_balances_on(const struct bt_service *s, const char *host);
+/* Requests reach the hosts at an address that each of them holds on its loopback. */
+bool bt_service_has_loopback(const struct bt_service *s);
 
 /* By name; NULL: none. */
 const struct bt_slot *bt_service_slot(const struct bt_service *s, const char *name);
@@ -237,6 +389,8 @@ struct bt_enum_name {
 struct bt_enum { /* the values of one enum, ended by a NULL name */
 	const struct bt_enum_name *names;
 };
+extern const struct bt_enum bt_enum_balancer, bt_enum_l4_mode, bt_enum_flow_per,
+	bt_enum_notify_format;
 extern const struct bt_enum bt_enum_runtime, bt_enum_health, bt_enum_strategy,
 	bt_enum_failure_policy, bt_enum_drain_policy, bt_enum_nginx_mode, bt_enum_nginx_form,
 	bt_enum_route_to, bt_enum_hook_when, bt_enum_hook_on, bt_enum_repeat;

@@ -83,6 +83,11 @@ static json_t *balancer_to_json(const struct bt_seen_balancer *b)
 		json_object_set_new(m, "in", json_boolean(b->members[i].in));
 		if (b->members[i].one)
 			json_object_set_new(m, "one", json_true());
+		put_str(m, "host", b->members[i].host);
+		put_str(m, "slot", b->members[i].slot);
+		if (b->members[i].counted)
+			json_object_set_new(
+				m, "connections", json_integer(b->members[i].connections));
 		json_array_append_new(members, m);
 	}
 	json_object_set_new(o, "members", members);
@@ -109,6 +114,16 @@ json_t *bt_seen_host_to_json(const struct bt_seen_host *h)
 	for (size_t i = 0; i < h->n_balancers; i++)
 		json_array_append_new(a, balancer_to_json(&h->balancers[i]));
 	json_object_set_new(o, "balancers", a);
+	a = json_array();
+	for (size_t i = 0; i < h->n_vips; i++) {
+		json_t *v = json_pack("{s:b}", "there", (int)h->vips[i].there);
+		put_str(v, "address", h->vips[i].address);
+		put_str(v, "trouble", h->vips[i].trouble);
+		json_array_append_new(a, v);
+	}
+	if (h->n_vips)
+		json_object_set(o, "vips", a);
+	json_decref(a);
 	a = json_array();
 	for (size_t i = 0; i < h->n_releases; i++)
 		json_array_append_new(a, json_integer(h->releases[i]));
@@ -221,9 +236,17 @@ static int read_members(
 		if ((r = get_text(o, "address", true, a, &m[i].address, err)) < 0 ||
 			(r = bt_json_int(o, "port", 0, UINT16_MAX, &port, err)) < 0 ||
 			(r = bt_json_bool(o, "in", &m[i].in, err)) < 0 ||
-			(r = bt_json_bool_opt(o, "one", &m[i].one, err)) < 0)
+			(r = bt_json_bool_opt(o, "one", &m[i].one, err)) < 0 ||
+			(r = get_text(o, "host", false, a, &m[i].host, err)) < 0 ||
+			(r = get_text(o, "slot", false, a, &m[i].slot, err)) < 0)
 			return bt_err_wrap(err, "members[%zu]", i);
 		m[i].port = (uint16_t)port;
+		int64_t connections = 0;
+		m[i].counted = json_object_get(o, "connections") != NULL;
+		if (m[i].counted &&
+			(r = bt_json_int(o, "connections", 0, UINT32_MAX, &connections, err)) < 0)
+			return bt_err_wrap(err, "members[%zu]", i);
+		m[i].connections = (uint32_t)connections;
 	}
 	return 0;
 }
@@ -244,6 +267,27 @@ static int read_balancer(
 		return r;
 	b->generation = (uint64_t)generation;
 	b->old_workers = (int)old_workers;
+	return 0;
+}
+
+static int read_vips(
+	const json_t *j, struct bt_arena *a, struct bt_seen_host *h, struct bt_err *err)
+{
+	json_t *list;
+	if (!json_object_get(j, "vips"))
+		return 0;
+	int r = get_list(j, "vips", &list, &h->n_vips, err);
+	if (r < 0)
+		return r;
+	struct bt_seen_vip *v = BT_ARENA_ARRAY(a, struct bt_seen_vip, h->n_vips);
+	h->vips = v;
+	for (size_t i = 0; i < h->n_vips; i++) {
+		const json_t *o = json_array_get(list, i);
+		if ((r = get_text(o, "address", true, a, &v[i].address, err)) < 0 ||
+			(r = bt_json_bool(o, "there", &v[i].there, err)) < 0 ||
+			(r = get_text(o, "trouble", false, a, &v[i].trouble, err)) < 0)
+			return bt_err_wrap(err, "vips[%zu]", i);
+	}
 	return 0;
 }
 
@@ -293,7 +337,7 @@ int bt_seen_host_from_json(
 	for (size_t i = 0; i < h.n_balancers; i++)
 		if ((r = read_balancer(json_array_get(list, i), a, &b[i], err)) < 0)
 			return bt_err_wrap(err, "host %s: balancers[%zu]", h.host, i);
-	if ((r = read_releases(j, a, &h, err)) < 0)
+	if ((r = read_vips(j, a, &h, err)) < 0 || (r = read_releases(j, a, &h, err)) < 0)
 		return bt_err_wrap(err, "host %s", h.host);
 	*ret = h;
 	return 0;

@@ -54,7 +54,16 @@ struct bt_seen_member { /* of a balancer's pool, by address */
 	const char *address;
 	uint16_t port;
 	bool in;
-	bool one; /* routes `to: one` go there */
+	bool one;		 /* routes `to: one` go there */
+	const char *host, *slot; /* who it is, where the balancer knows; NULL: by its address */
+	bool counted;		 /* the balancer counts what is open through it: */
+	uint32_t connections;
+};
+
+struct bt_seen_vip { /* an address of the service on its host's loopback */
+	const char *address;
+	bool there;
+	const char *trouble; /* on another interface, ARP would answer for it, …; NULL */
 };
 
 struct bt_seen_balancer {
@@ -80,6 +89,8 @@ struct bt_seen_host {
 	size_t n_instances;
 	const struct bt_seen_balancer *balancers;
 	size_t n_balancers;
+	const struct bt_seen_vip *vips;
+	size_t n_vips; /* of the service's loopback, on a host of its own */
 	const uint32_t *releases;
 	size_t n_releases; /* present on its disk */
 };

@@ -116,6 +116,8 @@ static void add_instances(struct bt_build *b)
 
 static bool routes_one(const struct bt_nginx *n)
 {
+	if (!n)
+		return false;
 	for (size_t i = 0; i < n->n_routes; i++)
 		if (n->routes[i].to == BT_ROUTE_ONE)
 			return true;
@@ -128,11 +130,13 @@ static void note_difference(struct bt_build *b)
 	const struct bt_scene *s = &b->scene;
 	for (uint16_t i = 0; i < s->n_places; i++)
 		for (size_t k = 0; s->places[i].in && k < s->n_balancers; k++)
-			if (!(s->places[i].in_at >> k & 1)) {
+			if (bt_scene_knows(s, &s->places[i], k) &&
+				!bt_scene_in_at(s, &s->places[i], k)) {
 				bt_build_note(b,
-					"nginx on %s does not send to %s, and another one does: "
+					"%s on %s does not send to %s, and another one does: "
 					"the first switch makes them alike",
-					s->balancers[k].on, bt_build_place_name(b, i));
+					s->facts.family, s->balancers[k].on,
+					bt_build_place_name(b, i));
 				return;
 			}
 }
@@ -147,12 +151,15 @@ static void add_balancers(struct bt_build *b)
 	for (size_t i = 0; i < s->n_balancers; i++) {
 		const struct bt_seen_balancer *seen = s->balancers[i].seen;
 		list[i].host = find_host(b->plan->hosts, b->plan->n_hosts, s->balancers[i].on);
-		list[i].name = bt_arena_printf(b->arena, "nginx/%s", b->service->name);
+		list[i].name =
+			bt_arena_printf(b->arena, "%s/%s", s->facts.family, b->service->name);
+		list[i].own_host = s->facts.own_host;
+		list[i].drains_at_host = s->facts.drains_at_host;
 		list[i].expect_generation = seen ? seen->generation : 0;
 		list[i].routes_one = routes_one(b->service->nginx);
 		uint16_t *lacks = BT_ARENA_ARRAY(b->arena, uint16_t, s->n_places);
 		for (size_t k = 0; k < s->n_places; k++)
-			if (s->places[k].in && !(s->places[k].in_at >> i & 1))
+			if (s->places[k].in && !bt_scene_in_at(s, &s->places[k], i))
 				lacks[list[i].n_lacks++] = (uint16_t)k;
 		list[i].lacks = lacks;
 		list[i].expect_one = BT_NONE;
@@ -160,7 +167,8 @@ static void add_balancers(struct bt_build *b)
 			if (s->places[k].one_at >> i & 1)
 				list[i].expect_one = (uint16_t)k;
 		if (seen && seen->trouble)
-			bt_build_note(b, "nginx on %s: %s", s->balancers[i].on, seen->trouble);
+			bt_build_note(b, "%s on %s: %s", s->facts.family, s->balancers[i].on,
+				seen->trouble);
 	}
 	b->plan->balancers = list;
 	b->plan->n_balancers = s->n_balancers;
@@ -205,14 +213,26 @@ void bt_build_abandon(struct bt_build *b)
 	b->plan = NULL;
 }
 
+static void drop_empty_lanes(struct bt_stage *s)
+{
+	struct bt_lane *lanes = (struct bt_lane *)s->lanes;
+	size_t n = 0;
+	for (size_t i = 0; i < s->n_lanes; i++)
+		if (lanes[i].n_tasks)
+			lanes[n++] = lanes[i];
+	s->n_lanes = n;
+}
+
 int bt_build_end(struct bt_build *b, struct bt_plan **ret, struct bt_err *err)
 {
 	struct bt_plan *p = b->plan;
 	struct bt_stage *stages = (struct bt_stage *)p->stages;
 	size_t n = 0;
-	for (size_t i = 0; i < p->n_stages; i++)
+	for (size_t i = 0; i < p->n_stages; i++) {
+		drop_empty_lanes(&stages[i]);
 		if (stages[i].n_lanes)
 			stages[n++] = stages[i];
+	}
 	p->n_stages = n;
 	if (b->n_tasks > BT_PLAN_MAX_TASKS) {
 		size_t tasks = b->n_tasks;
@@ -304,7 +324,6 @@ static const char *const reasons[BT_TASK_KINDS] = {
 	[BT_TASK_INSTANCE_STOP] = "nothing is sent to it any more",
 	[BT_TASK_HEALTH_CHECK] = "no request goes there before that",
 	[BT_TASK_BACKEND_CHECK] = "its requests will come from there",
-	[BT_TASK_SWITCH] = "one change, confirmed by nginx",
 	[BT_TASK_DRAIN] = "what was begun there is finished there",
 	[BT_TASK_BAKE] = "healthy once is not healthy yet",
 };
@@ -411,30 +430,76 @@ static void backend_at(struct bt_build *b, uint16_t balancer, struct bt_list in,
 	t->n_in = in.n;
 }
 
+/* Who answers on its own host answers the balancer, too, where each knows its own host only. */
+static bool checks_backends(const struct bt_build *b)
+{
+	return !b->scene.facts.own_host;
+}
+
 void bt_build_backend(struct bt_build *b, struct bt_list in, const char *why)
 {
-	for (uint16_t i = 0; in.n && i < b->plan->n_balancers; i++)
+	for (uint16_t i = 0; in.n && checks_backends(b) && i < b->plan->n_balancers; i++)
 		backend_at(b, i, in, why);
+}
+
+/* Those of the list that the balancer knows. */
+static struct bt_list known_at(struct bt_build *b, uint16_t balancer, struct bt_list l)
+{
+	if (!b->scene.facts.own_host)
+		return l;
+	struct bt_list own = bt_list_new(b);
+	for (size_t i = 0; i < l.n; i++)
+		if (bt_scene_knows(&b->scene, &b->scene.places[l.v[i]], balancer))
+			bt_list_add(&own, l.v[i]);
+	return own;
 }
 
 void bt_build_switch(struct bt_build *b, struct bt_list in, struct bt_list out, const char *why)
 {
-	for (uint16_t i = 0; (in.n || out.n) && i < b->plan->n_balancers; i++) {
-		struct bt_task *t = add_balanced(b, BT_TASK_SWITCH, i, why);
-		t->in = in.v;
-		t->n_in = in.n;
-		t->out = out.v;
-		t->n_out = out.n;
+	for (uint16_t i = 0; i < b->plan->n_balancers; i++) {
+		struct bt_list to = known_at(b, i, in), from = known_at(b, i, out);
+		if (!to.n && !from.n)
+			continue;
+		struct bt_task *t = add_balanced(b, BT_TASK_SWITCH, i,
+			why ? why
+			    : bt_build_text(
+				      b, "one change, confirmed by %s", b->scene.facts.family));
+		t->in = to.v;
+		t->n_in = to.n;
+		t->out = from.v;
+		t->n_out = from.n;
 	}
 }
 
-static void drain_at(struct bt_build *b, uint16_t balancer, struct bt_list out, const char *why)
+static struct bt_task *drain_of(
+	struct bt_build *b, uint16_t balancer, uint16_t host, struct bt_list out, const char *why)
 {
 	struct bt_task *t = add_balanced(b, BT_TASK_DRAIN, balancer, why);
+	t->host = host;
 	t->out = out.v;
 	t->n_out = out.n;
 	t->wait_ms = b->service->deploy.drain_ms;
 	t->timeout_ms += t->wait_ms;
+	return t;
+}
+
+/* Where connections are counted at their end, each host counts its own. */
+static void drain_at(struct bt_build *b, uint16_t balancer, struct bt_list out, const char *why)
+{
+	out = known_at(b, balancer, out);
+	if (!b->scene.facts.drains_at_host) {
+		if (out.n)
+			drain_of(b, balancer, b->plan->balancers[balancer].host, out, why);
+		return;
+	}
+	for (uint16_t h = 0; h < b->service->n_hosts; h++) {
+		struct bt_list here = bt_list_new(b);
+		for (size_t i = 0; i < out.n; i++)
+			if (b->scene.places[out.v[i]].host == h)
+				bt_list_add(&here, out.v[i]);
+		if (here.n)
+			drain_of(b, balancer, h, here, why);
+	}
 }
 
 void bt_build_drain(struct bt_build *b, struct bt_list out, const char *why)
@@ -578,7 +643,7 @@ void bt_build_prepare(struct bt_build *b, const bool *hosts)
 void bt_build_check_stage(struct bt_build *b, struct bt_list in)
 {
 	bt_build_stage(b, NULL, "check");
-	for (uint16_t i = 0; in.n && i < b->plan->n_balancers; i++) {
+	for (uint16_t i = 0; in.n && checks_backends(b) && i < b->plan->n_balancers; i++) {
 		lane_balancer(b, i);
 		backend_at(b, i, in, NULL);
 	}

@@ -98,7 +98,7 @@ static bool is_named(const struct bt_place *p, int by)
 {
 	if (by == UP)
 		return bt_place_ours(p) || p->stranger;
-	return by == EVERY ? p->in : p->in_at >> by & 1;
+	return by == EVERY ? p->in : p->in_at >> (by & 31) & 1;
 }
 
 /* "blue (was1, was2) and green (was3)": which slots are in rotation, or have something running,
@@ -136,7 +136,7 @@ static int disagree(const struct bt_scene *s, const char *what, struct bt_err *e
 		const struct bt_scene_balancer *b = &s->balancers[i];
 		if (!b->seen)
 			continue;
-		bt_str_addf(&text, "nginx on %s sends to ", b->on);
+		bt_str_addf(&text, "%s on %s sends to ", s->facts.family, b->on);
 		name_places(s, (int)i, &text);
 		bt_str_add(&text, ", ");
 		if (b->seen->identity)
@@ -146,6 +146,12 @@ static int disagree(const struct bt_scene *s, const char *what, struct bt_err *e
 	name_places(s, UP, &text);
 	return bt_err_set(err, BT_E_REFUSED, "which slot of %s is live? %s", s->service->name,
 		bt_str_get(&text));
+}
+
+static int family_disagrees(const struct bt_scene *s, const char *does, struct bt_err *err)
+{
+	BT_FREE char *what = bt_asprintf("%s %s", s->facts.family, does);
+	return disagree(s, what, err);
 }
 
 /* Each instance that says who it is must be who it is. */
@@ -256,12 +262,12 @@ static int live_by_balancer(const struct bt_scene *s, const struct slots *c, int
 	int slot = -1, up = -1;
 	size_t n_in = used(c->in, c->n, &slot), n_up = used(c->up, c->n, &up);
 	if (n_in > 1 && !all_alike(s, c))
-		return disagree(s, "nginx sends to several slots", err);
+		return family_disagrees(s, "sends to several slots", err);
 	if (n_up == 0 && !any_through(s)) {
 		if (slot < 0)
-			bt_str_add(why, "nothing runs and nginx sends nowhere");
+			bt_str_addf(why, "nothing runs and %s sends nowhere", s->facts.family);
 		else
-			bt_str_addf(why, "nothing runs, though nginx sends to %s",
+			bt_str_addf(why, "nothing runs, though %s sends to %s", s->facts.family,
 				s->service->run.slots[slot].name);
 		*ret_slot = -1;
 		return 0;
@@ -273,11 +279,11 @@ static int live_by_balancer(const struct bt_scene *s, const struct slots *c, int
 		if (s->places[i].one) /* so that the next one takes over from it, and once */
 			slot = s->places[i].slot;
 	if (n_in == 0)
-		bt_str_add(why, "nginx sends nowhere");
+		bt_str_addf(why, "%s sends nowhere", s->facts.family);
 	else if (!c->up[slot])
-		return disagree(s, "nginx sends where nothing runs", err);
+		return family_disagrees(s, "sends where nothing runs", err);
 	else {
-		bt_str_add(why, "nginx on ");
+		bt_str_addf(why, "%s on ", s->facts.family);
 		name_balancers(s, why);
 		bt_str_addf(why, " send%s to ", s->n_balancers > 1 ? "" : "s");
 		if (n_in > 1)
@@ -313,6 +319,6 @@ int bt_plan_live_slot(const struct bt_service *service, const struct bt_world *w
 	}
 	if ((r = check_instances(&s, err)) < 0)
 		return r;
-	return service->nginx ? live_by_balancer(&s, &c, ret_slot, ret_why, err)
-			      : live_without_balancer(&s, &c, ret_slot, ret_why, err);
+	return s.n_balancers ? live_by_balancer(&s, &c, ret_slot, ret_why, err)
+			     : live_without_balancer(&s, &c, ret_slot, ret_why, err);
 }

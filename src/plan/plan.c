@@ -9,6 +9,7 @@ static int (*const strategies[])(struct bt_build *, struct bt_err *) = {
 	[BT_STRATEGY_BLUE_GREEN] = bt_plan_blue_green,
 	[BT_STRATEGY_ROLLING] = bt_plan_rolling,
 	[BT_STRATEGY_RECREATE] = bt_plan_recreate,
+	[BT_STRATEGY_CANARY] = bt_plan_rolling,
 };
 
 int bt_plan_check_free(struct bt_build *b, uint16_t place, struct bt_err *err)
@@ -48,26 +49,29 @@ static int check_balancer(
 	struct bt_build *b, const struct bt_scene_balancer *at, struct bt_err *err)
 {
 	const struct bt_nginx *n = b->service->nginx;
+	const char *family = b->scene.facts.family;
+	bool managed = n && n->mode == BT_NGINX_MANAGED;
 	if (at->seen && at->seen->refuses)
-		return bt_err_set(err, BT_E_REFUSED, "nginx on %s: %s", at->on, at->seen->refuses);
-	if (n->mode == BT_NGINX_ADOPT && !at->seen->running)
+		return bt_err_set(
+			err, BT_E_REFUSED, "%s on %s: %s", family, at->on, at->seen->refuses);
+	if (!managed && !at->seen->running)
 		return bt_err_set(err, BT_E_REFUSED,
-			"nginx on %s is not running: start it, then deploy", at->on);
+			"%s on %s is not running: start it, then deploy", family, at->on);
 	const struct bt_seen_member *gone = at->gone_member, *other = at->other_member;
 	if (gone && b->scene.n_in == 0)
 		other = gone; /* nothing else serves */
 	else if (gone)
 		bt_build_note(b,
-			"nginx on %s sends to %s:%u too, a host that is no longer one of "
+			"%s on %s sends to %s:%u too, a host that is no longer one of "
 			"%s: the switch takes it out, and what runs there is left running",
-			at->on, gone->address, gone->port, b->service->name);
+			family, at->on, gone->address, gone->port, b->service->name);
 	if (other)
 		return bt_err_set(err, BT_E_REFUSED,
-			"nginx on %s sends to %s:%u, which is no slot of %s: give what serves "
+			"%s on %s sends to %s:%u, which is no slot of %s: give what serves "
 			"there "
-			"a slot, or take it out of nginx",
-			at->on, other->address, other->port, b->service->name);
-	return n->mode == BT_NGINX_MANAGED ? check_ports(n, at, err) : 0;
+			"a slot, or take it out of %s",
+			family, at->on, other->address, other->port, b->service->name, family);
+	return managed ? check_ports(n, at, err) : 0;
 }
 
 static int check_balancers(struct bt_build *b, struct bt_err *err)

@@ -33,6 +33,11 @@ static bool is_member(const struct bt_scene *s, const struct bt_scene_balancer *
 	const struct bt_place *p, const struct bt_seen_member *m)
 {
 	const struct bt_seen_host *h = s->hosts[p->host];
+	if (s->facts.own_host && h != b->host)
+		return false;
+	if (m->host && m->slot)
+		return bt_streq(m->host, bt_scene_host(s, p)) &&
+		       bt_streq(m->slot, bt_scene_slot(s, p));
 	if (m->port != p->port)
 		return false;
 	return bt_streq(m->address, p->address) || bt_streq(m->address, h->address) ||
@@ -45,31 +50,33 @@ static int find_balancer(const struct bt_world *w, const struct bt_scene *s,
 	b->host = find_host(w, b->on);
 	if (!b->host)
 		return bt_err_set(err, BT_E_REFUSED,
-			"host %s (nginx of %s) has not reported: is its agent running?", b->on,
-			s->service->name);
+			"host %s (%s of %s) has not reported: is its agent running?", b->on,
+			s->facts.family, s->service->name);
 	for (size_t i = 0; i < b->host->n_balancers; i++) {
 		const struct bt_seen_balancer *seen = &b->host->balancers[i];
-		if (bt_str_starts(seen->name, "nginx/") &&
-			bt_streq(seen->name + 6, s->service->name))
+		size_t n = strlen(s->facts.family);
+		if (bt_str_starts(seen->name, s->facts.family) && seen->name[n] == '/' &&
+			bt_streq(seen->name + n + 1, s->service->name))
 			b->seen = seen;
 	}
-	if (!b->seen && s->service->nginx->mode == BT_NGINX_ADOPT)
+	if (!b->seen && !(s->service->nginx && s->service->nginx->mode == BT_NGINX_MANAGED))
 		return bt_err_set(err, BT_E_REFUSED,
-			"host %s has not reported what nginx/%s sends where: it cannot be told "
+			"host %s has not reported what %s/%s sends where: it cannot be told "
 			"which slot is live",
-			b->on, s->service->name);
+			b->on, s->facts.family, s->service->name);
 	return 0;
 }
 
 static int find_balancers(
 	const struct bt_world *w, struct bt_arena *a, struct bt_scene *s, struct bt_err *err)
 {
-	const struct bt_nginx *n = s->service->nginx;
-	if (!n)
+	const struct bt_balancer_facts *n = &s->facts;
+	bt_service_balancer(s->service, &s->facts);
+	if (n->kind == BT_BALANCER_NONE)
 		return 0;
-	if (n->n_on == 0 || n->n_on > 32)
-		return bt_err_set(err, BT_E_CONFIG, "service %s has %zu nginx, expected 1 to 32",
-			s->service->name, n->n_on);
+	if (n->n_on == 0 || (n->n_on > 32 && !n->own_host))
+		return bt_err_set(err, BT_E_CONFIG, "service %s has %zu %s, expected 1 to 32",
+			s->service->name, n->n_on, n->family);
 	s->balancers = BT_ARENA_ARRAY(a, struct bt_scene_balancer, n->n_on);
 	s->n_balancers = n->n_on;
 	for (size_t i = 0; i < n->n_on; i++) {
@@ -96,6 +103,7 @@ static bool is_gone(
 static void match_members(struct bt_scene *s, size_t at)
 {
 	struct bt_scene_balancer *b = &s->balancers[at];
+	size_t bit = s->facts.own_host ? 0 : at;
 	for (size_t m = 0; b->seen && m < b->seen->n_members; m++) {
 		const struct bt_seen_member *member = &b->seen->members[m];
 		bool known = false;
@@ -107,8 +115,8 @@ static void match_members(struct bt_scene *s, size_t at)
 			if (!member->in)
 				continue;
 			p->one = p->one || member->one;
-			p->one_at |= (uint32_t)member->one << at;
-			p->in_at |= (uint32_t)1 << at;
+			p->one_at |= (uint32_t)member->one << bit;
+			p->in_at |= (uint32_t)1 << bit;
 			s->n_in += !p->in;
 			p->in = true;
 		}
@@ -124,7 +132,7 @@ static void match_members(struct bt_scene *s, size_t at)
 /* As the balancers reach it; NULL: its host has told no address. */
 static const char *address_of(const struct bt_scene *s, const struct bt_seen_host *h)
 {
-	for (size_t i = 0; i < s->n_balancers; i++)
+	for (size_t i = 0; i < s->n_balancers && !s->facts.own_host; i++)
 		if (s->balancers[i].host != h)
 			return h->address;
 	return "127.0.0.1";
@@ -139,8 +147,8 @@ static int fill_place(struct bt_scene *s, struct bt_place *p, struct bt_err *err
 	p->address = address_of(s, h);
 	if (!p->address)
 		return bt_err_set(err, BT_E_REFUSED,
-			"host %s has told no address, so nginx on %s cannot send to it", h->host,
-			s->service->nginx->on[0]);
+			"host %s has told no address, so %s on %s cannot send to it", h->host,
+			s->facts.family, s->facts.on[0]);
 	if (!seen)
 		return 0;
 	p->state = seen->state;
@@ -189,11 +197,23 @@ int bt_scene_look(const struct bt_service *service, const struct bt_world *w, st
 	}
 	for (size_t i = 0; i < s.n_balancers; i++)
 		match_members(&s, i);
-	uint32_t all = (uint32_t)(((uint64_t)1 << s.n_balancers) - 1);
+	uint32_t all = s.facts.own_host ? 1 : (uint32_t)(((uint64_t)1 << s.n_balancers) - 1);
 	for (size_t i = 0; i < s.n_places; i++)
 		s.places[i].in_all = s.places[i].in && s.places[i].in_at == all;
 	*ret = s;
 	return 0;
+}
+
+bool bt_scene_knows(const struct bt_scene *s, const struct bt_place *p, size_t balancer)
+{
+	return !s->facts.own_host || s->balancers[balancer].host == s->hosts[p->host];
+}
+
+bool bt_scene_in_at(const struct bt_scene *s, const struct bt_place *p, size_t balancer)
+{
+	if (s->facts.own_host)
+		return p->in && bt_scene_knows(s, p, balancer);
+	return p->in_at >> balancer & 1;
 }
 
 bool bt_place_runs(const struct bt_place *p, uint32_t release)

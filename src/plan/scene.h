@@ -27,10 +27,11 @@ struct bt_place {
 	bool in;		/* a balancer sends to it: it may hold requests */
 	bool in_all;		/* every balancer does: nothing is missing */
 	bool one;		/* … routes `to: one` too */
-	uint32_t in_at, one_at; /* which ones do, a bit for each of scene.balancers */
+	uint32_t in_at, one_at; /* which ones do, a bit for each of scene.balancers; of no use where
+				   each knows its own host only */
 };
 
-struct bt_scene_balancer { /* one nginx of the service */
+struct bt_scene_balancer { /* one of the service's */
 	const char *on;
 	const struct bt_seen_host *host;
 	const struct bt_seen_balancer *seen;	   /* NULL: not set up yet */
@@ -45,7 +46,8 @@ struct bt_scene {
 	struct bt_place *places;	   /* host-major: index = host × n_slots + slot */
 	size_t n_places;
 	size_t n_in;			     /* places in rotation */
-	struct bt_scene_balancer *balancers; /* in the order of service->nginx->on */
+	struct bt_balancer_facts facts;	     /* of the service's balancer */
+	struct bt_scene_balancer *balancers; /* in the order of facts.on */
 	size_t n_balancers;		     /* 0: nobody sends requests there */
 };
 
@@ -60,5 +62,9 @@ static inline bool bt_place_ours(const struct bt_place *p)
 }
 /* The release runs there; 0 means what others started does, adopted or not. */
 bool bt_place_runs(const struct bt_place *p, uint32_t release);
+/* The balancer sends to the place. */
+bool bt_scene_in_at(const struct bt_scene *s, const struct bt_place *p, size_t balancer);
+/* The balancer could: not where each knows its own host only, and this is another. */
+bool bt_scene_knows(const struct bt_scene *s, const struct bt_place *p, size_t balancer);
 const char *bt_scene_slot(const struct bt_scene *s, const struct bt_place *p);
 const char *bt_scene_host(const struct bt_scene *s, const struct bt_place *p);

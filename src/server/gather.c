@@ -27,11 +27,13 @@ struct bt_gather {
 size_t bt_service_hosts(const struct bt_service *service, const char ***ret)
 {
 	size_t n = 0;
-	size_t n_on = service->nginx ? service->nginx->n_on : 0;
+	struct bt_balancer_facts b;
+	bt_service_balancer(service, &b);
+	size_t n_on = b.own_host ? 0 : b.n_on;
 	const char **list = bt_calloc(service->n_hosts + n_on + 1, sizeof *list);
 	for (size_t i = 0; i < service->n_hosts + n_on; i++) {
-		const char *host = i < service->n_hosts ? service->hosts[i]
-							: service->nginx->on[i - service->n_hosts];
+		const char *host =
+			i < service->n_hosts ? service->hosts[i] : b.on[i - service->n_hosts];
 		size_t k = 0;
 		while (k < n && strcmp(list[k], host) != 0)
 			k++;
@@ -158,8 +160,10 @@ static json_t *question(
 	const struct bt_service *service, const json_t *json, const char *host, bool foreign)
 {
 	json_t *balancers = json_array();
-	if (service->nginx && bt_nginx_is_on(service->nginx, host)) {
-		BT_FREE char *name = bt_asprintf("nginx/%s", service->name);
+	struct bt_balancer_facts b;
+	bt_service_balancer(service, &b);
+	if (bt_service_balances_on(service, host)) {
+		BT_FREE char *name = bt_asprintf("%s/%s", b.family, service->name);
 		json_array_append_new(balancers, json_string(name));
 	}
 	return json_pack("{s:s, s:O, s:o, s:b}", "kind", "observe", "service", json, "balancers",

@@ -44,7 +44,7 @@ static void put_slot(struct build *b)
 static json_t *member(const struct build *b, uint16_t index)
 {
 	const struct bt_plan_instance *i = &b->plan->instances[index];
-	bool near = b->balancer && b->balancer->host == i->host; /* others need its address */
+	bool near = b->balancer && b->c->host == i->host; /* others need its address */
 	return json_pack("{s:s, s:s, s:s, s:i}", "host", b->plan->hosts[i->host], "slot", i->slot,
 		"address", near ? "127.0.0.1" : i->address, "port", (int)i->port);
 }

@@ -47,7 +47,7 @@ static void world(struct bt_world *w, const struct bt_service *s)
 			.state = BT_RUN_RUNNING,
 			.release = 1,
 			.version = "v1"};
-		pool[i] = (struct bt_seen_member){address, 8081, true, false};
+		pool[i] = (struct bt_seen_member){.address = address, .port = 8081, .in = true};
 		hosts[i] = (struct bt_seen_host){.host = s->hosts[i],
 			.address = address,
 			.free_bytes = INT64_MAX,

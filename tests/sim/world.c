@@ -225,8 +225,10 @@ static void build_host(struct sim *s, struct bt_arena *a, uint16_t h, const stru
 	struct bt_seen_balancer *b = BT_ARENA_NEW(a, struct bt_seen_balancer);
 	struct bt_seen_member *m = BT_ARENA_ARRAY(a, struct bt_seen_member, s->n_inst);
 	for (uint16_t i = 0; i < s->n_inst; i++)
-		m[i] = (struct bt_seen_member){address(s, i / s->n_slots),
-			s->slots[i % s->n_slots].port, n->balancer.in[i], n->balancer.one == i};
+		m[i] = (struct bt_seen_member){.address = address(s, i / s->n_slots),
+			.port = s->slots[i % s->n_slots].port,
+			.in = n->balancer.in[i],
+			.one = n->balancer.one == i};
 	*b = (struct bt_seen_balancer){.name = "nginx/app",
 		.generation = n->balancer.generation,
 		.running = true,

@@ -228,8 +228,8 @@ static void seen_free(struct bt_op *op)
 static void seen_fire(evutil_socket_t fd, short what, void *arg)
 {
 	struct fake_seen f = *(struct fake_seen *)arg;
-	struct bt_seen_member m[2] = {
-		{"127.0.0.1", 8081, world.in[0], false}, {"127.0.0.1", 8082, world.in[1], false}};
+	struct bt_seen_member m[2] = {{.address = "127.0.0.1", .port = 8081, .in = world.in[0]},
+		{.address = "127.0.0.1", .port = 8082, .in = world.in[1]}};
 	struct bt_seen_balancer b = {.name = "nginx/shop",
 		.generation = world.generation,
 		.running = true,

@@ -244,7 +244,7 @@ static void problems(void **state)
 		"f:6:27: deploy.bake: expected a duration with a unit such as 500ms, 30s, 5m, 2h, "
 		"found '-5s'",
 		"f:6:38: deploy.keep: expected a whole number from 1 to 1000, found '0'",
-		"f:6:51: deploy.strategy: expected blue-green, rolling or recreate, found "
+		"f:6:51: deploy.strategy: expected blue-green, rolling, recreate or canary, found "
 		"'bluegreen' (did you mean 'blue-green'?)");
 	REFUSED("service: a\nservice: b\nrun: {command: x, slots: {x: 1, y: 1}}\n",
 		"f:2:1: duplicate key 'service': it is on line 1 already",

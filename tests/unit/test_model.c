@@ -184,7 +184,7 @@ static void enums(void **state)
 	assert_int_equal(v, BT_STRATEGY_ROLLING);
 	assert_string_equal(bt_enum_name(&bt_enum_strategy, v), "rolling");
 	assert_int_equal(bt_enum_parse(&bt_enum_strategy, "bluegreen", &v, &err), BT_E_CONFIG);
-	assert_string_equal(err.text, "expected blue-green, rolling or recreate, found "
+	assert_string_equal(err.text, "expected blue-green, rolling, recreate or canary, found "
 				      "'bluegreen' (did you mean 'blue-green'?)");
 	assert_true(bt_name_valid("was-1.example_2"));
 	assert_false(bt_name_valid(""));

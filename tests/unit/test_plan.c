@@ -142,8 +142,10 @@ static void in(struct world_case *c, const char *place)
 	while (strncmp(c->hosts[h], place, strlen(c->hosts[h])) != 0)
 		h++;
 	bool local = c->service.nginx && bt_nginx_is_on(&c->nginx, c->hosts[h]);
-	c->members[c->balancer.n_members++] = (struct bt_seen_member){
-		local ? "127.0.0.1" : c->seen[h].address, seen(c, place)->port, true, false};
+	c->members[c->balancer.n_members++] =
+		(struct bt_seen_member){.address = local ? "127.0.0.1" : c->seen[h].address,
+			.port = seen(c, place)->port,
+			.in = true};
 }
 
 static void serves(struct world_case *c, const char *place, uint32_t release)
@@ -458,7 +460,8 @@ static void changes(void **state)
 	/* a host has left the config, or joined it */
 	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2", "blue green", "web1");
 	serves(&c, "was1/blue", 1);
-	c.members[c.balancer.n_members++] = (struct bt_seen_member){"10.0.0.9", 8081, true, false};
+	c.members[c.balancer.n_members++] =
+		(struct bt_seen_member){.address = "10.0.0.9", .port = 8081, .in = true};
 	golden(&c, bt_plan_deploy, "blue-green-hosts-changed");
 	c.balancer.generation = 0; /* baton has never written there: it is a stranger */
 	refused(&c, bt_plan_deploy, BT_E_REFUSED, "10.0.0.9:8081, which is no slot of shop");
@@ -489,7 +492,8 @@ static void several_nginx(void **state)
 	c.second = (struct bt_seen_balancer){.name = "nginx/shop"};
 	golden(&c, bt_plan_deploy, "blue-green-nginx-added");
 	/* they send to different slots */
-	static const struct bt_seen_member green[] = {{"10.0.0.1", 8082, true, false}};
+	static const struct bt_seen_member green[] = {
+		{.address = "10.0.0.1", .port = 8082, .in = true}};
 	c.second.members = green;
 	c.second.n_members = 1;
 	refused(&c, bt_plan_deploy, BT_E_REFUSED,
@@ -503,7 +507,8 @@ static void several_nginx(void **state)
 	serves(&c, "was1/2", 1);
 	second_nginx(&c);
 	static const struct bt_seen_member far[] = {
-		{"10.0.0.1", 8081, true, false}, {"10.0.0.1", 8082, true, false}};
+		{.address = "10.0.0.1", .port = 8081, .in = true},
+		{.address = "10.0.0.1", .port = 8082, .in = true}};
 	c.second.members = far;
 	golden(&c, bt_plan_deploy, "rolling-two-nginx");
 }
@@ -635,7 +640,8 @@ static void refusals(void **state)
 	refused(&c, bt_plan_deploy, BT_E_REFUSED,
 		"port 8082 of local/green is held by python3 (pid 9), which baton did not start");
 
-	c.members[c.balancer.n_members++] = (struct bt_seen_member){"127.0.0.1", 80, true, false};
+	c.members[c.balancer.n_members++] =
+		(struct bt_seen_member){.address = "127.0.0.1", .port = 80, .in = true};
 	refused(&c, bt_plan_deploy, BT_E_REFUSED, "127.0.0.1:80, which is no slot of shop");
 	c.service.deploy.strategy = BT_STRATEGY_ROLLING;
 	seen(&c, "local/green")->holder = NULL;
