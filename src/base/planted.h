@@ -22,6 +22,8 @@
 	X(WAIT_ENDS_AT_ONCE, "a Wait is over as soon as it begins")                                \
 	X(WAIT_NEVER_ENDS, "a Wait never ends")                                                    \
 	X(IGNORED_FAILS, "an ignored failure fails its lane")                                      \
+	X(BACK_TO_ALL, "a flow's way back is about everything")                                    \
+	X(BACK_PUTS_IN, "a flow's way back puts in rotation who was out")                          \
 	X(INTENT_KEPT, "a failed Switch stays in the intent")                                      \
 	X(ROLLBACK_RELEASE, "asks for a rollback plan to the new release")                         \
 	X(ANY_RESULT, "a result of an earlier attempt counts")                                     \
