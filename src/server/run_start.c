@@ -145,7 +145,9 @@ static int plan_back(struct bt_running *r, const struct back *b, struct bt_world
 	struct bt_config *config = NULL;
 	BT_ARENA struct bt_arena *a = bt_arena_new();
 	struct bt_plan_release *known = NULL;
-	struct bt_plan_request rq = {.world = w, .first_task_id = b->first_task_id};
+	struct bt_plan_request rq = {.world = w,
+		.first_task_id = b->first_task_id,
+		.before = bt_engine_first_plan(r->engine)};
 	int rc = 0;
 	if (b->release)
 		rc = bt_release_load(r->server, b->release, &rel, err);
