@@ -337,6 +337,11 @@ const struct bt_key bt_keys[] = {
 	{"deploy.hooks.on_failure", &bt_type_hooks, HOOKS(BT_HOOK_ON_FAILURE), .placeholders = true,
 		.doc = "Once, after the run went back or halted; a failure here changes nothing.",
 		.example = "[{run: [./notify.sh, 'deployment failed']}]"},
+
+	{"flows", &bt_type_flows, AT(flows), WITH(n_flows),
+		.doc = "Flows of your own, by name: lists of stages, or of tasks that each host "
+		       "does in turn. `baton run FLOW` runs one. See [flows.md](flows.md).",
+		.example = "{night: [L4TurnOff, TomcatStop, TomcatStart, L4TurnOn]}"},
 };
 const size_t bt_n_keys = BT_ARRAY_LEN(bt_keys);
 
