@@ -147,7 +147,7 @@ void bt_config_check_hooks(struct bt_reading *r); /* type_hooks.c */
 void bt_config_check_flows(struct bt_reading *r); /* type_flows.c */
 void bt_config_check_loopback(struct bt_reading *r);
 void bt_config_check_notify(struct bt_reading *r); /* type_notify.c */
-void bt_config_check_l4(struct bt_reading *r);	  /* check_l4.c; with r->l4 only */
+void bt_config_check_l4(struct bt_reading *r);	   /* check_l4.c; with r->l4 only */
 /* Ports and names of two services; told at `later`'s place. */
 void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later);
