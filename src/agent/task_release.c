@@ -53,6 +53,7 @@ static struct bt_fetch_request request(const struct bt_job *j)
 		.size = j->size,
 		.file_name = j->file_name,
 		.unpack = j->unpack,
+		.zip = j->service && j->service->run.as == BT_RUNTIME_TOMCAT && !j->unpack,
 		.files = j->files,
 		.n_files = j->n_files,
 		.owner = j->service ? j->service->run.user : NULL,
