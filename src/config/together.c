@@ -41,7 +41,7 @@ static const struct bt_slot *slot_with(const struct bt_service *s, long port)
 			if (slot->more[k].number == port)
 				return slot;
 	}
-	return s->run.n_slots && s->run.as == BT_RUNTIME_TOMCAT && port == s->tomcat.shutdown_port
+	return port && s->run.n_slots && port == s->tomcat.shutdown_port
 		       ? &s->run.slots[0]
 		       : NULL;
 }

@@ -56,7 +56,7 @@ void bt_tomcat_render(const struct bt_tomcat_server *s, struct bt_str *out)
 		bt_str_add(out, "<Server port=\"-1\">\n");
 	}
 	bt_str_add(out,
-		"  <Listener className=\"org.apache.catalina.startup.VersionLoggerListener\" />\n"
+		"  <Listener className=\"org.apache.catalina.startup.VersionLoggerListener\" logArgs=\"false\" />\n"
 		"  <Listener className=\"org.apache.catalina.core.JreMemoryLeakPreventionListener\" "
 		"/>\n"
 		"  <Listener "

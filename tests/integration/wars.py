@@ -137,3 +137,33 @@ def base(where, port, shutdown=-1, word="SHUTDOWN", home=HOME):
 </Server>
 """)
     return path
+
+
+def config(lab, name="shop", slots=("a",), strategy="recreate", managed=True, shutdown=True, tomcat=None, **groups):
+    """A service on Tomcat, behind an nginx that baton runs (managed) or behind nothing. Each slot has its
+    own shutdown port, and a base in the laboratory's directory."""
+    lab.config(name, slots=slots, nginx=False)
+    it = lab.services[name]
+    del it["run"]["command"]
+    it["run"].update({"as": "tomcat", "stop": {"signal": "TERM", "grace": "20s"},
+                      "tomcat": {"base": str(lab.dir / "{service}-{slot}"), **FAST, **(tomcat or {})}})
+    if shutdown:
+        it["run"]["slots"] = {s: {"port": lab.port(f"{name}-{s}"), "shutdown": lab.port(f"{name}-{s}-shutdown")}
+                              for s in slots}
+    it["health"] = {"http": "/health", "expect": {"json": {"status": "UP"}}, "every": "50ms", "within": "60s"}
+    it["deploy"] = {"strategy": strategy, "drain": "10s", "bake": "100ms"}
+    if managed:
+        listen = f"127.0.0.1:{lab.port('page')}"
+        lab.page = f"http://{listen}"
+        it["traffic"] = {"nginx": {"on": it["hosts"][0], "listen": listen}}
+    for key, value in groups.items():
+        if isinstance(value, dict) and isinstance(it.get(key), dict):
+            it[key].update(value)
+        else:
+            it[key] = value
+    lab.write()
+    return it
+
+
+def deploy(lab, war, version, *args, service="shop"):
+    return lab.baton("deploy", service, "--artifact", war, "--version", version, *args)
