@@ -203,10 +203,12 @@ static void on_catalina(void *arg, const struct bt_child_result *result)
 	struct asking *s = arg;
 	char why[256], line[320];
 	s->child = NULL;
-	if (result->exit_code == 0)
+	/* Without CATALINA_PID it ends with 0 although it reached nobody; then it shows the exception. */
+	bool nobody = strstr(result->output, "java.net.ConnectException") != NULL;
+	if (result->exit_code == 0 && !nobody)
 		return; /* it was told, and has the rest of the time */
 	bt_child_describe(result, why, sizeof why);
-	snprintf(line, sizeof line, "catalina.sh stop: %s", why);
+	snprintf(line, sizeof line, "catalina.sh stop: %s", nobody ? "nobody listens" : why);
 	say(s, line);
 	to_signals(s);
 }
