@@ -5,6 +5,7 @@
 
 #include "base/fs.h"
 #include "base/str.h"
+#include "config/config.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -406,9 +407,32 @@ static int check_user(const struct bt_policy *p, const char *user, struct bt_err
 	return no(p, err, "run_as", text);
 }
 
+/* What the system itself has there runs without a word of the policy, as run.command does. */
+static int check_home(const struct bt_policy *p, const char *home, struct bt_err *err)
+{
+	return beneath("/usr/share", home) ? 0 : check_path(p, "run.tomcat.home", home, err);
+}
+
+static int check_tomcat(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
+{
+	int e = check_home(p, s->tomcat.home, err);
+	for (size_t i = 0; e == 0 && s->tomcat.base && i < s->run.n_slots; i++) {
+		BT_STR struct bt_str base = {0};
+		const struct bt_slot *slot = &s->run.slots[i];
+		e = bt_config_tomcat_base(s, slot->name, slot->port, &base, err);
+		if (e == 0)
+			e = check_path(p, "run.tomcat.base", bt_str_get(&base), err);
+	}
+	if (e == 0 && s->tomcat.shutdown_port)
+		e = bt_policy_port(p, (uint16_t)s->tomcat.shutdown_port, err);
+	return e;
+}
+
 int bt_policy_run(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	int e = check_user(p, s->run.user, err);
+	if (e == 0 && s->run.as == BT_RUNTIME_TOMCAT)
+		e = check_tomcat(p, s, err);
 	if (e == 0 && s->run.dir && s->run.dir[0] == '/')
 		e = check_path(p, "run.dir", s->run.dir, err);
 	for (size_t i = 0; i < s->run.n_slots; i++)

@@ -818,12 +818,15 @@ static json_t *random_service(void)
 {
 	json_t *root = json_object();
 	enum bt_balancer_kind family = (enum bt_balancer_kind)pick(BT_BALANCER_ROTATION + 1);
+	bool tomcat = pick(4) == 0;
 	for (size_t i = 0; i < bt_n_keys; i++) {
 		const struct bt_key *k = &bt_keys[i];
 		json_t *at = root, *value = NULL;
-		if (!k->type || (!k->required && pick(8)) || !of_family(k, family))
+		bool as = bt_streq(k->path, "run.as");
+		if (!k->type || (!k->required && !as && pick(8)) || !of_family(k, family) ||
+			k->when == (tomcat ? BT_KEY_PROCESS : BT_KEY_TOMCAT))
 			continue;
-		value = random_value(k);
+		value = as ? json_string(tomcat ? "tomcat" : "process") : random_value(k);
 		if (!value && k->required && k->type == &bt_type_text)
 			value = json_string("svc");
 		if (!value)
