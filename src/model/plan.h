@@ -98,7 +98,7 @@ enum bt_plan_purpose {
 /* Whether the run leaves what serves as it is, and its config, too. */
 static inline bool bt_plan_only_cleans(enum bt_plan_purpose p)
 {
-	return p == BT_PLAN_RETIRE || p == BT_PLAN_PRUNE;
+	return p == BT_PLAN_RETIRE || p == BT_PLAN_PRUNE || p == BT_PLAN_FLOW;
 }
 const char *bt_plan_purpose_name(enum bt_plan_purpose p);
 
