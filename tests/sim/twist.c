@@ -151,7 +151,7 @@ void twist(struct sim *s, struct bt_plan *p)
 	if (s->service.deploy.strategy == BT_STRATEGY_ROLLING && !s->service.deploy.bake_ms &&
 		s->n_balancers < 2 && chance(s, 400))
 		merge_batches(s, p);
-	if (s->opt.crash_after >= 0 || !s->n_balancers || !chance(s, 30))
+	if (s->opt.calm || s->opt.crash_after >= 0 || !s->n_balancers || !chance(s, 30))
 		return;
 	s->bad_plan = true;
 	counters[C_FAULT_BAD_PLAN]++;

@@ -102,7 +102,7 @@ void world_start(struct sim *s, uint16_t i, uint32_t release)
 	if (bad && fault(s, s->odds.app_slow, C_FAULT_APP_SLOW))
 		in->healthy_ms = s->now_ms + between(s, 5000, 70000);
 	if ((bad && fault(s, s->odds.app_never, C_FAULT_APP_NEVER)) ||
-		(s->opt.bad_release && release == s->release)) {
+		(s->opt.bad_release && release == s->release && s->purpose != BT_PLAN_FLOW)) {
 		in->healthy_ms = INT64_MAX;
 		s->faulted = true;
 	}
