@@ -223,6 +223,18 @@ void flows_remember(struct sim *s)
 			}
 }
 
+/* Beside the flow, on a host that it is not about, an app dies: nothing of the flow's. */
+void flows_meddle(struct sim *s)
+{
+	uint16_t i = (uint16_t)(dice(s, 60) % s->n_inst);
+	if (s->opt.calm || dice(s, 61) % 4 || s->flow_about[i] || s->inst[i].app != APP_HEALTHY)
+		return;
+	trace(s, "world: %s dies, which the flow is not about", world_name(s, i));
+	counters[C_FLOW_NEIGHBOUR]++;
+	s->inst[i].app = APP_DEAD;
+	s->inst[i].died = true;
+}
+
 /* Programs of a bundle's events, notices that may not fail, and what the plan says not to do. */
 void flows_twist(struct sim *s, struct bt_plan *p)
 {

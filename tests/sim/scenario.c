@@ -315,6 +315,8 @@ static struct bt_plan *plan_run(struct sim *s)
 	twist(s, plan);
 	meddle(s);
 	remember(s, plan);
+	if (s->is_flow)
+		flows_meddle(s);
 	if (s->opt.verbose) {
 		BT_STR struct bt_str text = {0};
 		bt_plan_print(plan, &text);

@@ -114,6 +114,7 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(FLOW_DEPLOYS, "flow: with a release")                                                    \
 	X(FLOW_MAINTENANCE, "flow: over a host that was out before")                               \
 	X(FLOW_OWN_POLICY, "flow: a stage with a policy of its own")                               \
+	X(FLOW_NEIGHBOUR, "flow: meanwhile an app that it is not about dies")                      \
 	X(FLOW_DONE, "flow: done")                                                                 \
 	X(FLOW_UNDONE, "flow: undone step by step")                                                \
 	X(FLOW_BACK, "flow: rolled back by its own way back")                                      \
@@ -499,6 +500,7 @@ void flows_world(struct sim *s); /* hosts that are out for maintenance, addresse
 int flows_plan(
 	struct sim *s, const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
 void flows_remember(struct sim *s);
+void flows_meddle(struct sim *s);
 void flows_twist(struct sim *s, struct bt_plan *p);
 void flows_done(struct sim *s); /* the world is what the flow's plan leads to */
 
