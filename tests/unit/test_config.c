@@ -323,6 +323,13 @@ static void problems(void **state)
 		"50%, found '120%'",
 		"f:5:34: deploy.keep_warm: only with strategy: blue-green",
 		"f:5:74: deploy.min_in_rotation: rolling with 2 instances allows at most 1");
+	REFUSED(MINIMAL "deploy: {batch: 2, canary: 10%}\n",
+		"f:5:17: deploy.batch: only with strategy: rolling or canary",
+		"f:5:28: deploy.canary: only with strategy: canary");
+	REFUSED(MINIMAL "deploy: {strategy: canary, batch: 2, canary: 0, min_in_rotation: 2}\n",
+		"f:5:46: deploy.canary: expected instances at a time such as 2, or a share such as "
+		"50%, found '0'",
+		"f:5:66: deploy.min_in_rotation: canary with 2 instances allows at most 1");
 }
 
 static void nginx_problems(void **state)
