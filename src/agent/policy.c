@@ -19,7 +19,8 @@
 
 #define POLICY_MAX 65536
 
-static const char *const default_paths[] = {"/etc/nginx", "/opt", "/srv", "/var/lib", "/var/www"};
+static const char *const default_paths[] = {
+	"/etc/nginx", "/opt", "/run/haproxy", "/srv", "/var/lib", "/var/www"};
 static const char *const every_path[] = {"/"};
 
 struct reader {
@@ -480,9 +481,19 @@ static int check_listen(const struct bt_policy *p, const char *listen, struct bt
 	return bt_policy_port(p, (uint16_t)port, err);
 }
 
+static int check_l4(const struct bt_policy *p, const struct bt_l4 *l, struct bt_err *err)
+{
+	if (l->kind != BT_BALANCER_HAPROXY)
+		return 0;
+	int e = check_path(p, "haproxy.socket", l->haproxy.socket, err);
+	return e == 0 ? check_path(p, "haproxy.state_file", l->haproxy.state_file, err) : e;
+}
+
 int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	const struct bt_nginx *n = s->nginx;
+	if (s->l4)
+		return check_l4(p, s->l4, err);
 	if (!n)
 		return 0;
 	if (n->binary && !bt_streq(n->binary, "nginx") && !p->exec)
