@@ -279,14 +279,18 @@ def stop_words(lab):
     return [w for i, w in enumerate(found) if w not in found[:i]]
 
 
-def test_a_tomcat_that_hangs_in_stop(lab):
+@pytest.mark.parametrize("settings, steps", [
+    ({"hang_in_stop": True}, ["shutdown port", "catalina.sh stop", "TERM sent"]),
+    ({"hang_in_stop": True, "ignore_term": True}, ["shutdown port", "catalina.sh stop", "TERM sent", "KILL sent"])],
+    ids=["in its own stop", "whatever it is told"])
+def test_a_tomcat_that_hangs_in_stop(lab, settings, steps):
     lab.up()
     wars.config(lab, tomcat={"shutdown_wait": "1s", "stop_wait": "20s"},
                 run={"stop": {"signal": "TERM", "grace": "1s"}})
-    good(deploy(lab, war(lab, "v1", hang_in_stop=True), "v1"))
+    good(deploy(lab, war(lab, "v1", **settings), "v1"))
     first = pids(lab)["a"]
     good(deploy(lab, war(lab, "v2"), "v2"))
-    assert stop_words(lab) == ["shutdown port", "catalina.sh stop", "TERM sent", "KILL sent"]
+    assert stop_words(lab) == steps
     assert not alive(first)
     serves(lab, "v2")
     assert [i["restarts"] for i in instances(lab)] == [0], "no end was taken for a crash"

@@ -9,8 +9,9 @@ Pages below the context: /version / /profile (its slot) /health /actuator/health
 /env?name= /heap /context.
 
 version        what /version says                stop_delay     seconds its end takes
-start_delay    seconds its start takes           hang_in_stop   its end never comes, TERM or not
-start_fails    the context does not start        unhealthy      health stays 503
+start_delay    seconds its start takes           hang_in_stop   Tomcat's own stop never ends; TERM ends it
+start_fails    the context does not start        ignore_term    the JVM does not end on TERM
+unhealthy      health stays 503
 answer_500     every page but health is 500      health_fails_after  seconds until health turns 503
 die_after      seconds until the JVM exits with code 3
 """

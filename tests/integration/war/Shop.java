@@ -39,6 +39,8 @@ public class Shop extends HttpServlet implements ServletContextListener {
 	@Override
 	public void contextInitialized(ServletContextEvent event) {
 		System.out.println("shop: begins as " + settings.getProperty("version"));
+		if (is("ignore_term"))
+			Runtime.getRuntime().addShutdownHook(new Thread(() -> pause(3600)));
 		pause(number("start_delay"));
 		if (is("start_fails"))
 			throw new IllegalStateException("shop: cannot work");
