@@ -13,6 +13,10 @@
 #define WITH(member) .count = offsetof(struct bt_service, member)
 #define NGINX_AT(member) .in = BT_IN_NGINX, .offset = offsetof(struct bt_nginx, member)
 #define NGINX_WITH(member) .count = offsetof(struct bt_nginx, member)
+/* A key of one family of L4 balancers: L4(HAPROXY), L4_AT(haproxy.socket). */
+#define L4(family_) .in = BT_IN_L4, .family = BT_BALANCER_##family_
+#define L4_AT(member) .offset = offsetof(struct bt_l4, member)
+#define L4_WITH(member) .count = offsetof(struct bt_l4, member)
 #define HOOKS(when) AT(deploy.hooks[when].list), WITH(deploy.hooks[when].n)
 #define NAME .check = bt_name_valid, .expected = "a name of letters, digits, '.', '_' and '-'"
 
@@ -274,6 +278,36 @@ const struct bt_key bt_keys[] = {
 		.min = 1, .max = 10000,
 		.doc = "A reload is refused while more old workers than this still shut down.",
 		.example = "8"},
+
+	{"traffic.haproxy", L4(HAPROXY),
+		.doc = "A haproxy that is there, told by its runtime API. See "
+		       "[balancers.md](balancers.md)."},
+	{"traffic.haproxy.on", &bt_type_names, L4(HAPROXY), L4_AT(on), L4_WITH(n_on), NAME,
+		.max = 63, .derived = "the first host",
+		.doc = "The host whose agent controls it; a list: each has one of the same "
+		       "configuration.",
+		.example = "l4"},
+	{"traffic.haproxy.socket", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.socket),
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 107,
+		.def = "/run/haproxy/admin.sock", .doc = "Its stats socket, of level admin.",
+		.example = "/run/haproxy/shop.sock"},
+	{"traffic.haproxy.backend", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.backend),
+		.check = bt_check_haproxy_name, .max = 127,
+		.expected = "a name of letters, digits, '.', ':', '_' and '-'",
+		.derived = "the service's name, with - for @",
+		.doc = "The `backend` (or `listen`) section that has the instances as servers.",
+		.example = "bk_shop"},
+	{"traffic.haproxy.server", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.server),
+		.check = bt_check_haproxy_server, .max = 127,
+		.expected = "a name with the placeholders {host}, {slot}, {port}",
+		.derived = "servers are known by address and port",
+		.doc = "Names of the servers there, one for each instance.",
+		.example = "'{host}-{slot}'"},
+	{"traffic.haproxy.state_file", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.state_file),
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
+		.doc = "Its `server-state-file`: baton writes there what is in force after each "
+		       "change, so that a reload forgets nothing.",
+		.example = "/var/lib/haproxy/server-state"},
 
 	{"deploy", .doc = "How a release takes over."},
 	{"deploy.strategy", &bt_type_enum, AT(deploy.strategy), .names = &bt_enum_strategy,
