@@ -278,6 +278,27 @@ const struct bt_key bt_keys[] = {
 		.min = 1, .max = 10000,
 		.doc = "A reload is refused while more old workers than this still shut down.",
 		.example = "8"},
+	{"traffic.loopback",
+		.doc = "Direct server return: replies go past the balancer, so each host of the "
+		       "service holds the address that clients ask. See "
+		       "[loopback.md](loopback.md)."},
+	{"traffic.loopback.vips", &bt_type_names, AT(loopback.vips), WITH(loopback.n_vips),
+		.check = bt_check_vip, .expected = "an IPv4 or IPv6 address such as 192.0.2.10",
+		.derived = "the balancer's `vip` where its mode is dsr",
+		.doc = "The addresses, as /32 or /128: LoopbackStart puts them on the host, and "
+		       "LoopbackStop takes them off.",
+		.example = "[192.0.2.10, '2001:db8::10']"},
+	{"traffic.loopback.interface", &bt_type_text, AT(loopback.interface), .def = "lo",
+		.max = 15, .check = bt_check_interface, .expected = "an interface's name",
+		.when = BT_KEY_LOOPBACK,
+		.doc = "Where they go: one that answers no ARP, `lo` or a dummy.",
+		.example = "dummy0"},
+
+	{"notify", &bt_type_notify, AT(notify), WITH(n_notify),
+		.doc = "Whom a Notify task tells, by name: `{url: …, format: json|slack}`. The url "
+		       "may hold secrets of `run.secrets` as `${NAME}`. See "
+		       "[Notify](#notify).",
+		.example = "{ops: {url: 'https://hooks.example.com/${HOOK}', format: slack}}"},
 
 	{"traffic.haproxy", L4(HAPROXY),
 		.doc = "A haproxy that is there, told by its runtime API. See "

@@ -269,6 +269,8 @@ void bt_config_check_service(struct bt_reading *r)
 	bt_config_check_ports(r);
 	bt_config_check_hooks(r);
 	bt_config_check_flows(r);
+	bt_config_check_loopback(r);
+	bt_config_check_notify(r);
 	if (r->nginx)
 		check_nginx(r);
 	if (r->l4)
