@@ -181,6 +181,7 @@ struct bt_haproxy {
 
 struct bt_nftables {
 	const char *interface; /* DSR: where clients' packets come in and go on to the hosts */
+	bool masquerade;       /* NAT: hosts see the balancer's address, so replies come back */
 };
 
 struct bt_ipvs {
