@@ -4,5 +4,6 @@
 #include <stddef.h>
 
 const struct bt_l4_family *const bt_l4_families[] = {
+	&bt_l4_ipvs,
 	NULL,
 };

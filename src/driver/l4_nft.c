@@ -331,7 +331,7 @@ static struct bt_l4_target copy_target(struct bt_arena *a, const struct bt_l4_ta
 		m[i].host = bt_arena_strdup(a, m[i].host);
 		m[i].slot = bt_arena_strdup(a, m[i].slot);
 	}
-	return (struct bt_l4_target){s, m, t->n_members};
+	return (struct bt_l4_target){.service = s, .members = m, .n_members = t->n_members};
 }
 
 static struct nft_op *begin(const struct bt_l4_target *t, bool writes, void *arg)
