@@ -235,7 +235,8 @@ static void check_strategy(struct bt_reading *r)
 	if (d->strategy != BT_STRATEGY_ROLLING && d->strategy != BT_STRATEGY_CANARY && !flows &&
 		bt_reading_at(r, "deploy.batch") && (d->batch != 1 || d->batch_percent))
 		tell(r, "deploy.batch", "only with strategy: rolling or canary");
-	if (d->strategy != BT_STRATEGY_CANARY && bt_reading_at(r, "deploy.canary"))
+	if (d->strategy != BT_STRATEGY_CANARY && bt_reading_at(r, "deploy.canary") &&
+		(d->canary != 1 || d->canary_percent))
 		tell(r, "deploy.canary", "only with strategy: canary");
 }
 

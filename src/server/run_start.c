@@ -159,7 +159,7 @@ static int plan_back(struct bt_running *r, const struct back *b, struct bt_world
 			rq.release = (struct bt_plan_release){rel->id, rel->version, rel->digest};
 		rq.n_known = bt_release_known(r->server, r->service, a, &known);
 		rq.known = known;
-		if (bt_streq(r->purpose, "deploy"))
+		if (bt_streq(r->purpose, "deploy") || bt_streq(r->purpose, "flow"))
 			rq.failed = &r->config->services[0];
 		rq.failed_release.id = r->release; /* its version is among the known */
 		rc = bt_plan_rollback(&rq, ret, err);
