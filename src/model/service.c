@@ -80,6 +80,7 @@ void bt_service_balancer(const struct bt_service *s, struct bt_balancer_facts *r
 	} else if (s->l4) {
 		ret->kind = s->l4->kind;
 		ret->own_host = s->l4->kind == BT_BALANCER_ROTATION;
+		ret->keeps_others = s->l4->kind == BT_BALANCER_IPVS;
 		ret->on = ret->own_host ? s->hosts : s->l4->on;
 		ret->n_on = ret->own_host ? s->n_hosts : s->l4->n_on;
 		ret->drains_at_host =
