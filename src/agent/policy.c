@@ -456,9 +456,22 @@ static int check_listen(const struct bt_policy *p, const char *listen, struct bt
 	return bt_policy_port(p, (uint16_t)port, err);
 }
 
+/* Those that are tables of the host's own kernel. */
+static int check_kernel(const struct bt_policy *p, const struct bt_l4 *l, struct bt_err *err)
+{
+	char what[48];
+	if (l->kind != BT_BALANCER_NFTABLES && l->kind != BT_BALANCER_IPVS)
+		return 0;
+	snprintf(what, sizeof what, "traffic.%s", bt_enum_name(&bt_enum_balancer, (int)l->kind));
+	int e = bt_policy_network(p, what, err);
+	return e < 0 ? e : bt_policy_port(p, l->port, err);
+}
+
 int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	const struct bt_nginx *n = s->nginx;
+	if (s->l4)
+		return check_kernel(p, s->l4, err);
 	if (!n)
 		return 0;
 	if (n->binary && !bt_streq(n->binary, "nginx") && !p->exec)
