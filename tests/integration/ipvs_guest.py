@@ -1,6 +1,5 @@
 """What test_ipvs.py runs in user-mode Linux, whose kernel has IPVS: one network of hosts, real agents, real
 connections. Named otherwise than test_*.py, so that it is not looked for on this machine's kernel."""
-import json
 import re
 import time
 
@@ -124,14 +123,14 @@ def test_nat(net):
     net.l4.set("net.ipv4.ip_forward", 0)
     net.agents()
     config(net, "nat", weight=5)
-    poll("forwarding is named", lambda: trouble_of_plan(net, "net.ipv4.ip_forward is 0, expected 1"), SLOW)
+    poll("forwarding is named", lambda: in_plan(net, "net.ipv4.ip_forward is 0, expected 1"), SLOW)
     net.l4.set("net.ipv4.ip_forward", 1)
     load, after = rolls_under_load(net)
     assert len(load.bodies(after)) == 2, load.bodies(after)
     assert {k: v[:2] for k, v in table(net)[1].items()} == {a: ("Masq", 5) for a in was(net)}
 
 
-def trouble_of_plan(net, words):
+def in_plan(net, words):
     done = net.lab.baton("plan", "shop", "--artifact", net.lab.artifact("v0"), "--version", "v0", "--json")
     return words in done.stdout + done.stderr
 
@@ -160,5 +159,5 @@ def test_adopted(net):
         one: ("Route", 4), two: ("Route", 4), foreign: ("Route", 3)}
     limits = net.l4.run("ipvsadm", "-L", "-n", "--thresholds").stdout
     assert re.search(rf"{re.escape(one)}\s+900\s+800", limits), limits
-    members = {f"{m['address']}:{m['port']}": m["in"] for m in balancer(net)["members"]}
-    assert members == {one: True, two: True, foreign: True}, json.dumps(balancer(net))
+    # it is told that somebody else's is in rotation there, which keeps no deployment from going on
+    assert in_plan(net, f"sends to {foreign} too"), "the foreign real server is not named"
