@@ -30,7 +30,10 @@ void bt_config_check_vip(struct bt_reading *r)
 	const struct bt_l4 *l = r->l4;
 	const char *family = bt_enum_name(&bt_enum_balancer, (int)l->kind);
 	BT_FREE char *group = bt_asprintf("traffic.%s", family);
+	BT_FREE char *vip = bt_asprintf("%s.vip", group);
 	const struct bt_node *at = bt_reading_at(r, group);
+	if (!l->vip && bt_reading_at(r, vip))
+		return; /* told where it stands */
 	if (!l->vip)
 		bt_problem(r->sink, at ? at : r->node,
 			"%s: vip is missing: expected the address that clients ask, such as "

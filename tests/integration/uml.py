@@ -28,6 +28,7 @@ INIT = """#!/bin/sh
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/run LC_ALL=C.UTF-8
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
+echo guest >/proc/sys/kernel/hostname
 mount -t tmpfs -o mode=755 run /run
 mkdir -p /run/build /run/source /run/lib/lib/modules /run/netns
 mount --bind {build} /run/build

@@ -92,20 +92,20 @@ static void problems(void **state)
 	static const struct {
 		const char *text, *at, *words;
 	} rows[] = {
-		{SERVICE("x: 1", "ipvs: {port: 1}"), "f:5:18: ", "vip is missing"},
-		{SERVICE("x: 1, y: 2", "ipvs: {vip: 192.0.2.1}"), "f:5:18: ", "port is missing"},
-		{SERVICE("x: 1", "ipvs: {vip: l4.example.com}"), "f:5:24: ", "an IPv4 or IPv6"},
-		{SERVICE("x: 1", "ipvs: {vip: 127.0.0.1}"), "f:5:24: ", "an IPv4 or IPv6"},
-		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, port: 0}"), "f:5:41: ", "1"},
-		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, port: 65536}"), "f:5:41: ", "65535"},
-		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, mode: tun}"), "f:5:41: ", "nat"},
+		{SERVICE("x: 1", "ipvs: {port: 1}"), "f:5:17: ", "vip is missing"},
+		{SERVICE("x: 1, y: 2", "ipvs: {vip: 192.0.2.1}"), "f:5:17: ", "port is missing"},
+		{SERVICE("x: 1", "ipvs: {vip: l4.example.com}"), "f:5:23: ", "an IPv4 or IPv6"},
+		{SERVICE("x: 1", "ipvs: {vip: 127.0.0.1}"), "f:5:23: ", "an IPv4 or IPv6"},
+		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, port: 0}"), "f:5:40: ", "1"},
+		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, port: 65536}"), "f:5:40: ", "65535"},
+		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, mode: tun}"), "f:5:40: ", "nat"},
 		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, scheduler: a b}"),
-			"f:5:46: ", "a scheduler such as"},
-		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, weight: 65536}"), "f:5:43: ", "65535"},
+			"f:5:45: ", "a scheduler such as"},
+		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, weight: 65536}"), "f:5:42: ", "65535"},
 		{SERVICE("x: 1, y: 2", "ipvs: {vip: 192.0.2.1, port: 1, mode: dsr}"),
-			"f:5:50: ", "one slot"},
+			"f:5:49: ", "one slot"},
 		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, port: 2, mode: dsr}"),
-			"f:5:50: ", "slot x's"},
+			"f:5:49: ", "slot x's"},
 	};
 	for (size_t i = 0; i < BT_ARRAY_LEN(rows); i++)
 		refused(rows[i].text, rows[i].at, rows[i].words);
