@@ -481,10 +481,21 @@ static int check_listen(const struct bt_policy *p, const char *listen, struct bt
 	return bt_policy_port(p, (uint16_t)port, err);
 }
 
+/* Those that are tables of the host's own kernel. */
+static int check_kernel(const struct bt_policy *p, const struct bt_l4 *l, struct bt_err *err)
+{
+	char what[48];
+	if (l->kind != BT_BALANCER_NFTABLES && l->kind != BT_BALANCER_IPVS)
+		return 0;
+	snprintf(what, sizeof what, "traffic.%s", bt_enum_name(&bt_enum_balancer, (int)l->kind));
+	int e = bt_policy_network(p, what, err);
+	return e < 0 ? e : bt_policy_port(p, l->port, err);
+}
+
 static int check_l4(const struct bt_policy *p, const struct bt_l4 *l, struct bt_err *err)
 {
 	if (l->kind != BT_BALANCER_HAPROXY)
-		return 0;
+		return check_kernel(p, l, err);
 	int e = check_path(p, "haproxy.socket", l->haproxy.socket, err);
 	return e == 0 ? check_path(p, "haproxy.state_file", l->haproxy.state_file, err) : e;
 }

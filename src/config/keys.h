@@ -97,7 +97,7 @@ extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt
 	bt_type_list, bt_type_names, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes,
 	bt_type_failure, bt_type_batch, bt_type_health_path, bt_type_health_tls_path,
 	bt_type_health_tcp, bt_type_health_exec, bt_type_files, bt_type_hooks, bt_type_flows,
-	bt_type_notify;
+	bt_type_notify, bt_type_port;
 
 /* Checks of texts. */
 bool bt_check_text(const char *t);     /* any, without control characters but tab and newline */
@@ -122,6 +122,7 @@ bool bt_check_user(const char *t);
 #define BT_PLACEHOLDERS "{artifact} {release} {port} {port.NAME} {slot} {host}"
 bool bt_check_command(const char *t); /* only known placeholders */
 bool bt_check_identity(const char *t);
+bool bt_check_scheduler(const char *t);	     /* of IPVS */
 bool bt_check_haproxy_name(const char *t);   /* of a backend or server */
 bool bt_check_haproxy_server(const char *t); /* the same, with {host} {slot} {port} */
 #define BT_TOMCAT_BASE_PLACEHOLDERS "{service} {slot} {port}"
@@ -153,6 +154,9 @@ void bt_config_check_service(struct bt_reading *r);
 /* Names of ports, wherever they stand, are those of the slots (type_slots.c). */
 void bt_config_check_ports(struct bt_reading *r);
 void bt_config_check_hooks(struct bt_reading *r); /* type_hooks.c */
+void bt_config_check_l4(struct bt_reading *r);	  /* check_l4.c; with r->l4 only */
+void bt_config_check_vip(struct bt_reading *r);	  /* check_vip.c; NFTABLES and IPVS */
+void bt_config_check_nft(struct bt_reading *r);	  /* check_nft.c */
 void bt_config_check_flows(struct bt_reading *r); /* type_flows.c */
 void bt_config_check_l4(struct bt_reading *r);	  /* check_l4.c; with r->l4 only */
 void bt_config_check_loopback(struct bt_reading *r);

@@ -166,6 +166,8 @@ static void derive_l4(struct bt_reading *r)
 	}
 	if (l->kind == BT_BALANCER_HAPROXY && !l->haproxy.backend)
 		l->haproxy.backend = upstream_of(r);
+	if (l->vip && !l->port && r->service->run.n_slots == 1)
+		l->port = r->service->run.slots[0].port;
 }
 
 /* Defaults that depend on other values. Idempotent: a printed config reads to the same. */

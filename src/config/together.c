@@ -322,6 +322,13 @@ void bt_config_check_pair(struct bt_problem_sink *sink, const struct bt_node *at
 			"run.tomcat.shutdown_port");
 		bt_config_check_tomcat_pair(sink, at, earlier, later, later->hosts[h]);
 	}
+	for (size_t i = 0; earlier->l4 && later->l4 && earlier->l4->vip && later->l4->vip &&
+			   earlier->l4->port == later->l4->port && i < later->l4->n_on;
+		i++)
+		if (bt_streq(earlier->l4->vip, later->l4->vip) &&
+			bt_service_balances_on(earlier, later->l4->on[i]))
+			bt_problem(sink, at, "vip %s port %u on host %s is that of %s too",
+				later->l4->vip, later->l4->port, later->l4->on[i], earlier->name);
 	for (size_t i = 0; later->nginx && i < later->nginx->n_on; i++) {
 		const char *on = later->nginx->on[i], *file = later->nginx->include;
 		for (size_t k = 0; k < N_LISTEN; k++)

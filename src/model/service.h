@@ -383,6 +383,7 @@ struct bt_balancer_facts {
 	const char *const *on; /* whose agents are told */
 	size_t n_on;
 	bool own_host;	     /* each of them knows the instances of its own host only */
+	bool keeps_others;   /* what is in it besides the service's instances is left alone */
 	bool drains_at_host; /* connections are counted where they end, not at the balancer */
 };
 void bt_service_balancer(const struct bt_service *s, struct bt_balancer_facts *ret);
