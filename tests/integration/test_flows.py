@@ -127,3 +127,75 @@ def test_what_nobody_knows(lab):
     lab.write()
     done = lab.baton("lint")
     assert done.returncode == 2 and "did you mean 'L4TurnOff'" in done.stderr
+
+
+# ---- one task by HTTP ----
+
+
+def task(lab, wait="30s", token=None, **message):
+    return lab.api("POST", f"/v1/tasks{'?wait=' + wait if wait else ''}", message, token=token, timeout=60)
+
+
+def test_a_task_as_the_message_of_a_deployment_tool(lab):
+    begin(lab)
+    with lab.load() as load:
+        status, off = task(lab, task="L4Task", serviceName="shop", action="turnOff", port=lab.port("shop-green"))
+        assert (status, off["end"], off["task"]) == (200, "done", "L4TurnOff"), off
+        assert upstream(lab) == ports(lab, "blue")
+        status, done = task(lab, task="TomcatTask", action="stop", instanceId="green")
+        assert (status, done["end"]) == (200, "done"), done
+        poll("it is stopped", lambda: list(running(lab).values()) == ["v1"])
+        status, done = task(lab, wait=None, task="TomcatTask", action="start", host="local", instanceId="green")
+        assert status == 202 and done["id"] == off["id"] + 2, done
+        status, done = lab.api("GET", f"/v1/tasks/{done['id']}?wait=60s", timeout=90)
+        assert (status, done["end"]) == (200, "done"), done
+        runs(lab, "v1", "v1")
+        status, done = task(lab, task="L4TurnOnTask", service="shop", instanceId="green")
+        assert (status, done["end"]) == (200, "done"), done
+    assert load.failed == 0, load.summary()
+    assert upstream(lab) == ports(lab, *TWO)
+    # nothing in front has an address on this host: the task is there, is skipped, and says why
+    status, done = task(lab, task="LoopbackTask", action="stop")
+    assert (status, done["end"]) == (200, "done"), done
+    told = [t for t in lab.deployment(done["id"])["tasks"] if t["kind"] == "LoopbackStop"]
+    assert [t["state"] for t in told] == ["skipped"]
+
+
+def test_component_deploy_as_a_message(lab):
+    begin(lab)
+    assert lab.deploy("v2", "--detach").returncode == 0
+    poll("v2 serves", lambda: sorted(running(lab).values()) == ["v2", "v2"])
+    poll("ended", lambda: lab.deployments()[0].get("end") == "done")
+    digest = lab.api("GET", "/v1/services/shop/releases/v1")[1]["digest"]
+    for file in ("v1", digest):
+        status, done = task(lab, task="ComponentDeployTask", action="componentDeployStart", file=file, version="v1",
+                            instanceId="green")
+        assert (status, done.get("end")) == (200, "done"), done
+    status, bad = task(lab, task="ComponentDeployTask", action="componentDeployStart", file="v9", instanceId="green")
+    assert status == 400 and "sha256" in bad["error"]["message"]
+    status, bad = task(lab, task="ComponentDeployTask", action="componentDeployStart", file="v1", instanceId="green",
+                       deployPath="/somewhere")
+    assert status == 400 and "deployPath" in bad["error"]["message"]
+
+
+def test_a_task_that_could_mean_several(lab):
+    begin(lab)
+    before = len(lab.deployments())
+    status, bad = task(lab, task="TomcatTask", action="stop")
+    assert status == 400 and "shop on local/blue, shop on local/green" in bad["error"]["message"], bad
+    status, bad = task(lab, task="TomcatTask", action="stp", instanceId="blue")
+    assert status == 400 and "did you mean 'stop'" in bad["error"]["message"], bad
+    status, bad = task(lab, task="TomcatTsk", action="stop")
+    assert status == 400 and "expected TomcatTask" in bad["error"]["message"], bad
+    status, bad = task(lab, task="L4Task", action="turnOff", serviceName="shopp")
+    assert status == 400 and "no deployed service fits" in bad["error"]["message"], bad
+    # out of rotation comes first, also for a task by itself
+    status, bad = task(lab, task="TomcatTask", action="stop", instanceId="blue")
+    assert status == 403 and "in rotation" in bad["error"]["message"], bad
+    viewer = good(lab.baton("token", "create", "look", "--role", "viewer", "--json"))
+    status, bad = task(lab, token=json.loads(viewer.stdout)["token"], task="L4Task", action="turnOff", instanceId="blue")
+    assert status == 403, bad
+    other = good(lab.baton("token", "create", "other", "--service", "api", "--json"))
+    status, bad = task(lab, token=json.loads(other.stdout)["token"], task="L4Task", action="turnOff", instanceId="blue")
+    assert status == 400 and "shop" not in bad["error"]["message"].replace("serviceName", ""), bad
+    assert len(lab.deployments()) == before and upstream(lab) == ports(lab, *TWO)

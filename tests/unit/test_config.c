@@ -806,15 +806,22 @@ static json_t *random_value(const struct bt_key *k)
 	return NULL;
 }
 
-/* Puts random values at random keys of a service that holds. */
+static bool of_family(const struct bt_key *k, enum bt_balancer_kind family)
+{
+	return k->in == BT_IN_NGINX ? family == BT_BALANCER_NGINX
+	       : k->in == BT_IN_L4  ? family == k->family
+				    : true;
+}
+
+/* Puts random values at random keys of a service that holds; of one balancer, or of none. */
 static json_t *random_service(void)
 {
 	json_t *root = json_object();
+	enum bt_balancer_kind family = (enum bt_balancer_kind)pick(BT_BALANCER_ROTATION + 1);
 	for (size_t i = 0; i < bt_n_keys; i++) {
 		const struct bt_key *k = &bt_keys[i];
 		json_t *at = root, *value = NULL;
-		/* what L4 families have holds together only as a whole: see their own tests */
-		if (!k->type || k->in == BT_IN_L4 || (!k->required && pick(8)))
+		if (!k->type || (!k->required && pick(8)) || !of_family(k, family))
 			continue;
 		value = random_value(k);
 		if (!value && k->required && k->type == &bt_type_text)
