@@ -278,6 +278,36 @@ const struct bt_key bt_keys[] = {
 		.min = 1, .max = 10000,
 		.doc = "A reload is refused while more old workers than this still shut down.",
 		.example = "8"},
+	{"traffic.nftables", L4(NFTABLES),
+		.doc = "The kernel's packet filter as the balancer: a table of baton's own. See "
+		       "[balancers.md](balancers.md#nftables)."},
+	{"traffic.nftables.on", &bt_type_names, L4(NFTABLES), L4_AT(on), L4_WITH(n_on), NAME,
+		.max = 63, .derived = "the first host",
+		.doc = "The host that balances; a list: each has the same, such as one that "
+		       "serves and one that stands by.",
+		.example = "l4"},
+	{"traffic.nftables.vip", &bt_type_text, L4(NFTABLES), L4_AT(vip), .max = 45,
+		.check = bt_check_vip, .expected = "an IPv4 or IPv6 address such as 192.0.2.10",
+		.doc = "The address that clients ask, which that host holds. Required.",
+		.example = "192.0.2.10"},
+	{"traffic.nftables.port", &bt_type_port, L4(NFTABLES), L4_AT(port),
+		.derived = "the slot's, where there is one slot",
+		.doc = "The port that clients ask.", .example = "80"},
+	{"traffic.nftables.mode", &bt_type_enum, L4(NFTABLES), L4_AT(mode),
+		.names = &bt_enum_l4_mode, .def = "nat",
+		.doc = "How packets reach the hosts: `nat` translates addresses both ways, `dsr` "
+		       "(or `dr`) sends them on as they are, and replies go past the balancer.",
+		.example = "dsr"},
+	{"traffic.nftables.interface", &bt_type_text, L4(NFTABLES), L4_AT(nftables.interface),
+		.max = 15, .check = bt_check_interface, .expected = "an interface's name",
+		.doc = "dsr: where clients' packets come in and the hosts are. Required there.",
+		.example = "eth0"},
+	{"traffic.nftables.masquerade", &bt_type_bool, L4(NFTABLES), L4_AT(nftables.masquerade),
+		.def = "true",
+		.doc = "nat: the hosts see the balancer's address in place of the client's, so "
+		       "that their replies come back to it. `false` where it is their way out "
+		       "anyhow.",
+		.example = "false"},
 	{"traffic.ipvs", L4(IPVS),
 		.doc = "The kernel's own balancer (LVS): a virtual service, made where there is "
 		       "none, or one that keepalived or ipvsadm made. See "

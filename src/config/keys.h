@@ -147,6 +147,7 @@ void bt_config_check_ports(struct bt_reading *r);
 void bt_config_check_hooks(struct bt_reading *r); /* type_hooks.c */
 void bt_config_check_l4(struct bt_reading *r);	  /* check_l4.c; with r->l4 only */
 void bt_config_check_vip(struct bt_reading *r);	  /* check_vip.c; NFTABLES and IPVS */
+void bt_config_check_nft(struct bt_reading *r);	  /* check_nft.c */
 void bt_config_check_flows(struct bt_reading *r); /* type_flows.c */
 void bt_config_check_l4(struct bt_reading *r);	  /* check_l4.c; with r->l4 only */
 void bt_config_check_loopback(struct bt_reading *r);
