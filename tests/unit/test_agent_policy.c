@@ -134,6 +134,28 @@ static void test_exec(void **state)
 	bt_policy_free(p);
 }
 
+static void test_network(void **state)
+{
+	(void)state;
+	static const enum bt_balancer_kind kinds[] = {BT_BALANCER_IPVS, BT_BALANCER_NFTABLES};
+	for (size_t i = 0; i < BT_ARRAY_LEN(kinds); i++) {
+		struct bt_err err = {0};
+		struct bt_l4 l4 = {.kind = kinds[i], .vip = "192.0.2.10", .port = 80};
+		struct bt_service s = {.name = "shop", .l4 = &l4};
+		struct bt_policy *p = parse("");
+		assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+		assert_non_null(strstr(err.text, "rule 'network'"));
+		bt_policy_free(p);
+		p = parse("network: true\n");
+		assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+		assert_non_null(strstr(err.text, "port 80"));
+		bt_policy_free(p);
+		p = parse("network: true\nports: 1-65535\n");
+		assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+		bt_policy_free(p);
+	}
+}
+
 static int balancer_with(const char *policy, const char *include, struct bt_err *err)
 {
 	struct bt_policy *p = parse(policy);
@@ -305,6 +327,7 @@ int main(void)
 		cmocka_unit_test(test_users),
 		cmocka_unit_test(test_further_ports),
 		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_network),
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_binary),
 		cmocka_unit_test(test_haproxy),
