@@ -9,6 +9,7 @@ PORT = 8080
 
 def nat(net):
     net.l4.hold(net.vip)
+    net.l4.set("net.ipv4.ip_forward", 1)
     return {"nftables": {"on": "l4", "vip": net.vip, "port": PORT, "mode": "nat"}}
 
 
