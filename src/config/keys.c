@@ -13,6 +13,10 @@
 #define WITH(member) .count = offsetof(struct bt_service, member)
 #define NGINX_AT(member) .in = BT_IN_NGINX, .offset = offsetof(struct bt_nginx, member)
 #define NGINX_WITH(member) .count = offsetof(struct bt_nginx, member)
+/* A key of one family of L4 balancers: L4(HAPROXY), L4_AT(haproxy.socket). */
+#define L4(family_) .in = BT_IN_L4, .family = BT_BALANCER_##family_
+#define L4_AT(member) .offset = offsetof(struct bt_l4, member)
+#define L4_WITH(member) .count = offsetof(struct bt_l4, member)
 #define HOOKS(when) AT(deploy.hooks[when].list), WITH(deploy.hooks[when].n)
 #define NAME .check = bt_name_valid, .expected = "a name of letters, digits, '.', '_' and '-'"
 
@@ -47,12 +51,12 @@ const struct bt_key bt_keys[] = {
 	{"run.as", &bt_type_enum, AT(run.as), .names = &bt_enum_runtime, .def = "process",
 		.doc = "The runtime.", .example = "process"},
 	{"run.command", &bt_type_argv, AT(run.command), WITH(run.n_command), .required = true,
-		.check = bt_check_command,
+		.when = BT_KEY_PROCESS, .check = bt_check_command,
 		.expected = "only the placeholders " BT_PLACEHOLDERS " ({{ writes a brace)",
 		.doc = "Program and arguments, as a list or as one text that is split at blanks "
 		       "(quotes group; no shell is involved). Placeholders: `{artifact}` its path, "
 		       "`{release}` its version, `{port}`, `{port.NAME}`, `{slot}`, `{host}`; `{{` "
-		       "writes a brace.",
+		       "writes a brace. Not with `as: tomcat`.",
 		.example = "java -jar {artifact} --server.port={port}"},
 	{"run.slots", &bt_type_slots, AT(run.slots), WITH(run.n_slots), .required = true,
 		.doc = "Named places on each host and their ports. blue-green takes turns with "
@@ -94,6 +98,72 @@ const struct bt_key bt_keys[] = {
 		       "a quiet signal early.",
 		.example = "[{signal: USR1, wait: 10s}, {signal: TERM, wait: 30s}, {signal: KILL, "
 			   "wait: 5s}]"},
+	{"run.tomcat", .when = BT_KEY_TOMCAT,
+		.doc = "With `as: tomcat`: where Tomcat is and what it is given. See "
+		       "[tomcat.md](tomcat.md)."},
+	{"run.tomcat.home", &bt_type_text, AT(tomcat.home), .when = BT_KEY_TOMCAT,
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
+		.def = "/usr/share/tomcat10",
+		.doc = "CATALINA_HOME: a distribution's package, or where one was unpacked.",
+		.example = "/opt/apache-tomcat-10.1.30"},
+	{"run.tomcat.base", &bt_type_text, AT(tomcat.base), .when = BT_KEY_TOMCAT,
+		.check = bt_check_tomcat_base, .max = 1024,
+		.expected = "an absolute path, with no placeholders "
+			    "but " BT_TOMCAT_BASE_PLACEHOLDERS,
+		.derived = "one for each slot in the agent's directory",
+		.doc = "CATALINA_BASE. One that has `conf/server.xml` is used as it is; otherwise "
+		       "baton makes it. Placeholders: `{service}`, `{slot}`, `{port}`.",
+		.example = "'/srv/tomcat/{service}-{slot}'"},
+	{"run.tomcat.context", &bt_type_text, AT(tomcat.context), .when = BT_KEY_TOMCAT,
+		.check = bt_check_tomcat_context, .max = 200, .def = "/",
+		.expected = "a context path such as /, /shop, /api/v1 or, with a version, /shop##2",
+		.doc = "Path of the application: `/api/v1` is placed as `api#v1.war`, `/` as "
+		       "`ROOT.war`.",
+		.example = "/shop"},
+	{"run.tomcat.exploded", &bt_type_bool, AT(tomcat.exploded), .when = BT_KEY_TOMCAT,
+		.def = "false",
+		.doc = "Unpack the WAR in the agent's sandbox, and place the directory.",
+		.example = "true"},
+	{"run.tomcat.take_over", &bt_type_bool, AT(tomcat.take_over), .when = BT_KEY_TOMCAT,
+		.def = "false",
+		.doc = "What others placed at this context is moved to `.before-baton` in the "
+		       "base; without it such a start is refused.",
+		.example = "true"},
+	{"run.tomcat.xmx", &bt_type_text, AT(tomcat.xmx), .when = BT_KEY_TOMCAT, .max = 20,
+		.check = bt_check_heap, .expected = "a size as java has it, such as 512m or 2g",
+		.derived = "java's own", .doc = "Largest heap (`-Xmx`).", .example = "512m"},
+	{"run.tomcat.java_opts", &bt_type_text, AT(tomcat.java_opts), .when = BT_KEY_TOMCAT,
+		.check = bt_check_tomcat_options, .max = 8192,
+		.expected = "options of java with no placeholders but " BT_PLACEHOLDERS
+			    ", without ` $ ; & | < > ( ) or a backslash",
+		.doc = "Further options of java (in CATALINA_OPTS); `baton.port`, `baton.slot` and "
+		       "`baton.port.NAME` are system properties anyway.",
+		.example = "'-XX:+UseG1GC -Dspring.profiles.active={slot}'"},
+	{"run.tomcat.shutdown_port", &bt_type_number, AT(tomcat.shutdown_port),
+		.when = BT_KEY_TOMCAT, .max = 65535,
+		.derived = "the slot's port of the name `shutdown`, or none",
+		.doc = "Tomcat's shutdown port, of a service with one slot.", .example = "8005"},
+	{"run.tomcat.shutdown_wait", &bt_type_duration, AT(tomcat.shutdown_wait_ms),
+		.when = BT_KEY_TOMCAT, .def = "10s", .max = HOUR,
+		.doc = "A stop begins at the shutdown port, where there is one, and waits so long.",
+		.example = "30s"},
+	{"run.tomcat.stop_wait", &bt_type_duration, AT(tomcat.stop_wait_ms), .when = BT_KEY_TOMCAT,
+		.def = "10s", .max = HOUR,
+		.doc = "Then `catalina.sh stop`, so long; then `run.stop`.", .example = "5s"},
+	{"run.tomcat.access_log", &bt_type_bool, AT(tomcat.access_log), .when = BT_KEY_TOMCAT,
+		.def = "false",
+		.doc = "Of a base that baton makes: requests are logged in `logs/access.log`.",
+		.example = "true"},
+	{"run.tomcat.connector", &bt_type_map, AT(tomcat.connector), WITH(tomcat.n_connector),
+		.when = BT_KEY_TOMCAT, .check = bt_check_attribute,
+		.expected = "an attribute of Tomcat's Connector other than port and protocol",
+		.doc = "Of a base that baton makes: further attributes of its Connector.",
+		.example = "{maxThreads: 400, connectionTimeout: 20000}"},
+	{"run.tomcat.jars_to_skip", &bt_type_text, AT(tomcat.jars_to_skip), .when = BT_KEY_TOMCAT,
+		.max = 4096, .derived = "what the distribution skips",
+		.doc = "Of a base that baton makes: JARs that are not scanned for tag libraries "
+		       "and fragments at the start, which is most of its time.",
+		.example = "'*.jar'"},
 	{"run.logs", .doc = "Files that hold stdout and stderr."},
 	{"run.logs.max", &bt_type_size, AT(run.log_max_bytes), .def = "16m", .min = 4096,
 		.max = (int64_t)1 << 40, .doc = "Size at which a file is rotated.",
@@ -296,11 +366,44 @@ const struct bt_key bt_keys[] = {
 		       "[Notify](#notify).",
 		.example = "{ops: {url: 'https://hooks.example.com/${HOOK}', format: slack}}"},
 
+	{"traffic.haproxy", L4(HAPROXY),
+		.doc = "A haproxy that is there, told by its runtime API. See "
+		       "[balancers.md](balancers.md)."},
+	{"traffic.haproxy.on", &bt_type_names, L4(HAPROXY), L4_AT(on), L4_WITH(n_on), NAME,
+		.max = 63, .derived = "the first host",
+		.doc = "The host whose agent controls it; a list: each has one of the same "
+		       "configuration.",
+		.example = "l4"},
+	{"traffic.haproxy.socket", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.socket),
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 107,
+		.def = "/run/haproxy/admin.sock", .doc = "Its stats socket, of level admin.",
+		.example = "/run/haproxy/shop.sock"},
+	{"traffic.haproxy.backend", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.backend),
+		.check = bt_check_haproxy_name, .max = 127,
+		.expected = "a name of letters, digits, '.', ':', '_' and '-'",
+		.derived = "the service's name, with - for @",
+		.doc = "The `backend` (or `listen`) section that has the instances as servers.",
+		.example = "bk_shop"},
+	{"traffic.haproxy.server", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.server),
+		.check = bt_check_haproxy_server, .max = 127,
+		.expected = "a name with the placeholders {host}, {slot}, {port}",
+		.derived = "servers are known by address and port",
+		.doc = "Names of the servers there, one for each instance.",
+		.example = "'{host}-{slot}'"},
+	{"traffic.haproxy.state_file", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.state_file),
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
+		.doc = "Its `server-state-file`: baton writes there what is in force after each "
+		       "change, so that a reload forgets nothing.",
+		.example = "/var/lib/haproxy/server-state"},
+
 	{"deploy", .doc = "How a release takes over."},
 	{"deploy.strategy", &bt_type_enum, AT(deploy.strategy), .names = &bt_enum_strategy,
 		.def = "blue-green",
 		.doc = "`blue-green`: in the idle slot, then one switch. `rolling`: instance by "
-		       "instance. `recreate`: all down, then all up; requests fail meanwhile.",
+		       "instance. `canary`: a few instances first, watched for the bake's time, "
+		       "then the others as in rolling. `recreate`: all down, then all up; "
+		       "requests "
+		       "fail meanwhile.",
 		.example = "rolling"},
 	{"deploy.drain", &bt_type_duration, AT(deploy.drain_ms), .def = "30s", .max = DAY,
 		.doc = "Longest wait for requests that an old instance still serves.",
@@ -326,12 +429,19 @@ const struct bt_key bt_keys[] = {
 		.doc = "`rollback`, `halt` (stays as it stands, a person is needed) or `continue "
 		       "N`: go on until more than N lanes failed.",
 		.example = "continue 1"},
+	{"deploy.canary", &bt_type_batch, AT(deploy.canary), WITH(deploy.canary_percent),
+		.def = "1",
+		.doc = "canary: instances of the first batch, or a share of all (rounded down, at "
+		       "least 1).",
+		.example = "10%"},
 	{"deploy.batch", &bt_type_batch, AT(deploy.batch), WITH(deploy.batch_percent), .def = "1",
-		.doc = "rolling: instances replaced at a time over all hosts, or a share of them "
+		.doc = "rolling, canary: instances replaced at a time over all hosts, or a share "
+		       "of them "
 		       "(rounded down, at least 1).",
 		.example = "50%"},
 	{"deploy.min_in_rotation", &bt_type_count, AT(deploy.min_in_rotation), .max = 8192,
-		.derived = "blue-green: as many as serve now; rolling: all but the batch",
+		.derived = "blue-green: as many as serve now; rolling, canary: all but the "
+			   "batch",
 		.doc = "Never fewer instances in rotation than this.", .example = "2"},
 	{"deploy.keep", &bt_type_count, AT(deploy.keep), .def = "5", .min = 1, .max = 1000,
 		.doc = "Good releases kept on each host, besides what runs.", .example = "3"},
@@ -358,6 +468,11 @@ const struct bt_key bt_keys[] = {
 	{"deploy.hooks.on_failure", &bt_type_hooks, HOOKS(BT_HOOK_ON_FAILURE), .placeholders = true,
 		.doc = "Once, after the run went back or halted; a failure here changes nothing.",
 		.example = "[{run: [./notify.sh, 'deployment failed']}]"},
+
+	{"flows", &bt_type_flows, AT(flows), WITH(n_flows),
+		.doc = "Flows of your own, by name: lists of stages, or of tasks that each host "
+		       "does in turn. `baton run FLOW` runs one. See [flows.md](flows.md).",
+		.example = "{night: [L4TurnOff, TomcatStop, TomcatStart, L4TurnOn]}"},
 };
 const size_t bt_n_keys = BT_ARRAY_LEN(bt_keys);
 

@@ -31,7 +31,7 @@ ENUM(hook_when, {"before", BT_HOOK_BEFORE}, {"before_switch", BT_HOOK_BEFORE_SWI
 	{"after_switch", BT_HOOK_AFTER_SWITCH}, {"on_failure", BT_HOOK_ON_FAILURE});
 /* BT_ON_HOST has the host's name instead. */
 ENUM(hook_on, {"once", BT_ON_ONCE}, {"each host", BT_ON_EACH_HOST},
-	{"each instance", BT_ON_EACH_INSTANCE});
+	{"each instance", BT_ON_EACH_INSTANCE}, {"balancer", BT_ON_BALANCER});
 ENUM(repeat, {"safe", BT_REPEAT_SAFE}, {"never", BT_REPEAT_NEVER});
 
 const char *bt_enum_name(const struct bt_enum *e, int value)
@@ -145,6 +145,14 @@ uint16_t bt_slot_port(const struct bt_slot *slot, const char *name)
 		if (bt_streq(slot->more[i].name, name))
 			return slot->more[i].number;
 	return 0;
+}
+
+uint16_t bt_tomcat_shutdown_port(
+	const struct bt_tomcat *t, const struct bt_port *more, size_t n_more)
+{
+	const struct bt_slot slot = {.more = more, .n_more = n_more};
+	uint16_t named = bt_slot_port(&slot, BT_TOMCAT_SHUTDOWN);
+	return named ? named : (uint16_t)t->shutdown_port;
 }
 
 uint16_t bt_health_port(const struct bt_health *h, const struct bt_slot *slot, uint16_t port)
