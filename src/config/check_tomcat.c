@@ -118,8 +118,8 @@ static void check_environment(struct bt_reading *r)
 	for (size_t i = 0; i < BT_ARRAY_LEN(ours); i++)
 		for (size_t k = 0; k < run->n_env; k++)
 			if (bt_streq(run->env[k].key, ours[i])) {
-				BT_FREE char *text = bt_asprintf(
-					"%s is the runtime's: see run.tomcat", ours[i]);
+				BT_FREE char *text =
+					bt_asprintf("%s is the runtime's: see run.tomcat", ours[i]);
 				tell(r, "run.env", text);
 			}
 }
@@ -154,7 +154,8 @@ void bt_config_check_tomcat(struct bt_reading *r)
 		return;
 	}
 	if (bt_reading_at(r, "run.command"))
-		tell(r, "run.command", "not with run.as: tomcat, where the runtime starts catalina.sh");
+		tell(r, "run.command",
+			"not with run.as: tomcat, where the runtime starts catalina.sh");
 	if (s->tomcat.base && s->run.n_slots > 1 && !bt_config_differs_by_slot(s->tomcat.base))
 		tell(r, "run.tomcat.base", "it is the same in each slot: expected {slot} in it");
 	if (s->tomcat.exploded && bt_reading_at(r, "unpack") && !s->unpack)

@@ -140,7 +140,7 @@ void bt_reading_service(struct bt_reading *r);
 void bt_config_check_service(struct bt_reading *r);
 /* Names of ports, wherever they stand, are those of the slots (type_slots.c). */
 void bt_config_check_ports(struct bt_reading *r);
-void bt_config_check_hooks(struct bt_reading *r); /* type_hooks.c */
+void bt_config_check_hooks(struct bt_reading *r);  /* type_hooks.c */
 void bt_config_check_tomcat(struct bt_reading *r); /* check_tomcat.c */
 /* Two services that share a CATALINA_BASE on the host. */
 void bt_config_check_tomcat_pair(struct bt_problem_sink *s, const struct bt_node *later_at,

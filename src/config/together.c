@@ -41,9 +41,7 @@ static const struct bt_slot *slot_with(const struct bt_service *s, long port)
 			if (slot->more[k].number == port)
 				return slot;
 	}
-	return port && s->run.n_slots && port == s->tomcat.shutdown_port
-		       ? &s->run.slots[0]
-		       : NULL;
+	return port && s->run.n_slots && port == s->tomcat.shutdown_port ? &s->run.slots[0] : NULL;
 }
 
 static bool runs_on(const struct bt_service *s, const char *host)

@@ -195,7 +195,7 @@ struct bt_fetch_request {
 	int64_t size;
 	const char *file_name; /* "shop.jar" */
 	bool unpack;
-	bool zip; /* not unpacked, but it must be a zip archive: a WAR */
+	bool zip;		  /* not unpacked, but it must be a zip archive: a WAR */
 	const char *release_json; /* the immutable description, written beside it */
 	const struct bt_placed_file *files;
 	size_t n_files;

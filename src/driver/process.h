@@ -95,7 +95,8 @@ void bt_process_op_finish(struct bt_process_op *op, int result, const struct bt_
 /* The same at the loop's next turn. */
 void bt_process_op_later(struct bt_process_op *op, int result, const struct bt_err *err);
 
-/* ---- for runtimes that are processes with something of their own around them (tomcat.c) --------- */
+/* ---- for runtimes that are processes with something of their own around them (tomcat.c) ---------
+ */
 
 char *bt_process_dir(const char *service, const char *slot); /* of its spec; the caller frees */
 /* BT_E_FAILED names who listens on one of the slot's ports. */

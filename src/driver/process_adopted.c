@@ -427,7 +427,8 @@ static bool next_step(struct bt_adopted *i)
 	return r >= 0;
 }
 
-/* What it started was asked nothing; so once it is gone, a step without a signal is over for them. */
+/* What it started was asked nothing; so once it is gone, a step without a signal is over for them.
+ */
 static bool step_is_over(const struct bt_adopted *i)
 {
 	return bt_clock_boot_ms() >= i->step_until_ms ||

@@ -1,9 +1,9 @@
 /* The runtime `tomcat`: `catalina.sh run` as a process, its shim and its log those of the runtime
- * `process`. What is Tomcat's own comes before and after: a start first makes the base and places the
- * release in it, on a thread; a stop first asks in Tomcat's way (tomcat_stop.c).
+ * `process`. What is Tomcat's own comes before and after: a start first makes the base and places
+ * the release in it, on a thread; a stop first asks in Tomcat's way (tomcat_stop.c).
  *
- * catalina.sh and not java itself, since it knows what a Tomcat of that version is started with, and
- * reads a base's setenv.sh, as people expect. It becomes java by exec. */
+ * catalina.sh and not java itself, since it knows what a Tomcat of that version is started with,
+ * and reads a base's setenv.sh, as people expect. It becomes java by exec. */
 #include "driver/process_adopted.h"
 #include "driver/runtime.h"
 #include "driver/tomcat.h"
@@ -51,7 +51,8 @@ static int tomcat_init(const struct bt_driver_env *e, struct bt_err *err)
 	return 0;
 }
 
-/* ---- what both need ------------------------------------------------------------------------------ */
+/* ---- what both need
+ * ------------------------------------------------------------------------------ */
 
 int bt_tomcat_base_path(const struct bt_driver_env *e, const struct bt_service *service,
 	const struct bt_instance_ref *ref, struct bt_arena *a, const char **ret, struct bt_err *err)
@@ -61,11 +62,13 @@ int bt_tomcat_base_path(const struct bt_driver_env *e, const struct bt_service *
 	if (r < 0)
 		return r;
 	*ret = path.len ? bt_arena_strdup(a, bt_str_get(&path))
-			: bt_arena_printf(a, "%s/tomcat/%s/%s", e->state_dir, ref->service, ref->slot);
+			: bt_arena_printf(
+				  a, "%s/tomcat/%s/%s", e->state_dir, ref->service, ref->slot);
 	return 0;
 }
 
-void bt_tomcat_ports(const struct bt_service *service, struct bt_arena *a, struct bt_instance_ref *ref)
+void bt_tomcat_ports(
+	const struct bt_service *service, struct bt_arena *a, struct bt_instance_ref *ref)
 {
 	if (!service || !service->tomcat.shutdown_port || ref->n_more == BT_SLOT_PORTS)
 		return;
@@ -85,7 +88,8 @@ static struct start *start_of(const char *service, const char *slot)
 	return s;
 }
 
-/* ---- the plan ------------------------------------------------------------------------------------ */
+/* ---- the plan
+ * ------------------------------------------------------------------------------------ */
 
 /* What a server.xml may name as ${baton.port}, and every application can ask for. */
 static void plan_properties(struct start *s)
@@ -148,7 +152,8 @@ static int make_plan(struct start *s, struct bt_err *err)
 	return r < 0 ? r : plan_owner(s, err);
 }
 
-/* ---- the process --------------------------------------------------------------------------------- */
+/* ---- the process
+ * --------------------------------------------------------------------------------- */
 
 static const char *java_options(const struct start *s)
 {
@@ -157,8 +162,8 @@ static const char *java_options(const struct start *s)
 	/* A Tomcat that could not listen would go on without. */
 	bt_str_add(&out, "-Dorg.apache.catalina.startup.EXIT_ON_INIT_FAILURE=true");
 	for (size_t i = 0; i < s->plan.n_properties; i++)
-		bt_str_addf(&out, " -D%s=%s", s->plan.properties[i].key,
-			s->plan.properties[i].value);
+		bt_str_addf(
+			&out, " -D%s=%s", s->plan.properties[i].key, s->plan.properties[i].value);
 	if (t->xmx)
 		bt_str_addf(&out, " -Xmx%s", t->xmx);
 	if (t->java_opts)
@@ -198,7 +203,8 @@ static const struct bt_service *as_process(const struct start *s)
 	return as;
 }
 
-/* ---- start --------------------------------------------------------------------------------------- */
+/* ---- start
+ * --------------------------------------------------------------------------------------- */
 
 static void start_free(struct start *s)
 {
@@ -313,10 +319,11 @@ static struct bt_op *tomcat_start(const struct bt_start_request *rq, bt_done_fn 
 	return &s->op;
 }
 
-/* ---- the rest ------------------------------------------------------------------------------------ */
+/* ---- the rest
+ * ------------------------------------------------------------------------------------ */
 
-static struct bt_op *tomcat_stop(const struct bt_instance_ref *ref, const struct bt_service *service,
-	bt_progress_fn progress, bt_done_fn done, void *arg)
+static struct bt_op *tomcat_stop(const struct bt_instance_ref *ref,
+	const struct bt_service *service, bt_progress_fn progress, bt_done_fn done, void *arg)
 {
 	return bt_tomcat_stop(&env, ref, service, progress, done, arg);
 }

@@ -4,13 +4,15 @@
 #include "base/str.h"
 #include "driver/driver.h"
 
-/* ---- names (tomcat_text.c; pure) -------------------------------------------------------------- */
+/* ---- names (tomcat_text.c; pure) --------------------------------------------------------------
+ */
 
-/* "/" → "ROOT", "/api/v1" → "api#v1", "/shop##2" → "shop##2": Tomcat's base name of a context, which
- * its WAR, its directory and its work directory have. The caller frees. */
+/* "/" → "ROOT", "/api/v1" → "api#v1", "/shop##2" → "shop##2": Tomcat's base name of a context,
+ * which its WAR, its directory and its work directory have. The caller frees. */
 char *bt_tomcat_name(const char *context);
 
-/* ---- texts of a base that baton makes (tomcat_text.c; pure) ------------------------------------ */
+/* ---- texts of a base that baton makes (tomcat_text.c; pure) ------------------------------------
+ */
 
 struct bt_tomcat_server {
 	uint16_t port;
@@ -23,7 +25,8 @@ struct bt_tomcat_server {
 void bt_tomcat_render(const struct bt_tomcat_server *s, struct bt_str *out);
 extern const char bt_tomcat_logging[]; /* logging.properties: all to the console */
 
-/* ---- what a server.xml says (tomcat_xml.c; pure) ----------------------------------------------- */
+/* ---- what a server.xml says (tomcat_xml.c; pure) -----------------------------------------------
+ */
 
 #define BT_TOMCAT_XML_MAX (1u << 20)
 #define BT_TOMCAT_PORTS 32
@@ -40,7 +43,8 @@ struct bt_tomcat_facts {
 int bt_tomcat_facts_read(const char *text, size_t n, const struct bt_kv *properties,
 	size_t n_properties, struct bt_tomcat_facts *ret, struct bt_err *err);
 
-/* ---- the base (tomcat_base.c, tomcat_place.c, tomcat_files.c); on a thread: they block -------------------------- */
+/* ---- the base (tomcat_base.c, tomcat_place.c, tomcat_files.c); on a thread: they block
+ * -------------------------- */
 
 struct bt_tomcat_owner { /* whom Tomcat runs as; -1: the agent's own user */
 	int64_t uid, gid;
@@ -94,16 +98,19 @@ int bt_tomcat_copy(const char *from, int dir, const char *name, const struct bt_
 int bt_tomcat_place(int base, const struct bt_tomcat_plan *p, const struct bt_tomcat_facts *facts,
 	struct bt_tomcat_state *state, struct bt_err *err);
 
-/* ---- stopping (tomcat_stop.c) ------------------------------------------------------------------ */
+/* ---- stopping (tomcat_stop.c) ------------------------------------------------------------------
+ */
 
 struct bt_op *bt_tomcat_stop(const struct bt_driver_env *env, const struct bt_instance_ref *ref,
 	const struct bt_service *service, bt_progress_fn progress, bt_done_fn done, void *arg);
 
-/* ---- shared (tomcat.c) ------------------------------------------------------------------------- */
+/* ---- shared (tomcat.c) -------------------------------------------------------------------------
+ */
 
 /* The slot's CATALINA_BASE; into the arena. */
 int bt_tomcat_base_path(const struct bt_driver_env *env, const struct bt_service *service,
 	const struct bt_instance_ref *ref, struct bt_arena *a, const char **ret,
 	struct bt_err *err);
 /* The ref's further ports with the shutdown port among them; into the arena. */
-void bt_tomcat_ports(const struct bt_service *service, struct bt_arena *a, struct bt_instance_ref *ref);
+void bt_tomcat_ports(
+	const struct bt_service *service, struct bt_arena *a, struct bt_instance_ref *ref);

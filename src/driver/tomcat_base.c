@@ -21,7 +21,8 @@
 #define PROPERTIES "catalina.properties"
 #define CONF_MAX (4u << 20)
 
-/* ---- what there is ------------------------------------------------------------------------------ */
+/* ---- what there is ------------------------------------------------------------------------------
+ */
 
 static int check_artifact(const struct bt_tomcat_plan *p, struct bt_err *err)
 {
@@ -84,7 +85,8 @@ static int read_state(int base, const struct bt_tomcat_plan *p, struct bt_arena 
 	return r;
 }
 
-/* ---- a base that baton makes -------------------------------------------------------------------- */
+/* ---- a base that baton makes --------------------------------------------------------------------
+ */
 
 static int make_dir(int at, const char *name, const struct bt_tomcat_owner *o, struct bt_err *err)
 {
@@ -115,8 +117,7 @@ static int make_dirs(int base, const struct bt_tomcat_plan *p, struct bt_err *er
 	return r;
 }
 
-static int write_conf(
-	int conf, const char *name, const char *text, size_t n, struct bt_err *err)
+static int write_conf(int conf, const char *name, const char *text, size_t n, struct bt_err *err)
 {
 	BT_FREE char *path = bt_tomcat_below(conf, name);
 	int r = bt_fs_write_atomic(path, text, n, 0644, err);
@@ -201,10 +202,11 @@ static int make_base(int base, const struct bt_tomcat_plan *p, struct bt_err *er
 	return r;
 }
 
-/* ---- a base as it is ----------------------------------------------------------------------------- */
+/* ---- a base as it is
+ * ----------------------------------------------------------------------------- */
 
-static int read_facts(int base, const struct bt_tomcat_plan *p, struct bt_tomcat_facts *f,
-	struct bt_err *err)
+static int read_facts(
+	int base, const struct bt_tomcat_plan *p, struct bt_tomcat_facts *f, struct bt_err *err)
 {
 	BT_FREE char *path = bt_tomcat_below(base, "conf/server.xml");
 	BT_FREE char *text = NULL;

@@ -1,6 +1,6 @@
-/* Files in a CATALINA_BASE. The user that Tomcat runs as may write there, and the agent may be root:
- * directories are opened part by part and kept open, and nothing is reached by a path that somebody
- * could turn elsewhere meanwhile. */
+/* Files in a CATALINA_BASE. The user that Tomcat runs as may write there, and the agent may be
+ * root: directories are opened part by part and kept open, and nothing is reached by a path that
+ * somebody could turn elsewhere meanwhile. */
 #include "driver/tomcat.h"
 
 #include "base/fs.h"
@@ -24,7 +24,8 @@ char *bt_tomcat_below(int dir, const char *name)
 	return bt_asprintf("/proc/self/fd/%d/%s", dir, name);
 }
 
-/* ---- directories ------------------------------------------------------------------------------- */
+/* ---- directories -------------------------------------------------------------------------------
+ */
 
 static int open_part(int at, const char *part)
 {
@@ -60,7 +61,8 @@ int bt_tomcat_open_dir(int at, const char *path)
 	return dir;
 }
 
-/* ---- copies ------------------------------------------------------------------------------------ */
+/* ---- copies ------------------------------------------------------------------------------------
+ */
 
 static int give(int fd, const struct bt_tomcat_owner *o)
 {
@@ -82,7 +84,8 @@ static int copy_bytes(int in, int out)
 	}
 }
 
-static int copy_file(int in, int dir, const char *name, mode_t mode, const struct bt_tomcat_owner *o)
+static int copy_file(
+	int in, int dir, const char *name, mode_t mode, const struct bt_tomcat_owner *o)
 {
 	BT_CLOSE int out =
 		openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -114,7 +117,8 @@ static int copy_link(int from, const char *name, int dir, const struct bt_tomcat
 static int copy_tree(
 	int from, int dir, const char *name, const struct bt_tomcat_owner *o, int depth);
 
-static int copy_entry(int from, const char *name, int dir, const struct bt_tomcat_owner *o, int depth)
+static int copy_entry(
+	int from, const char *name, int dir, const struct bt_tomcat_owner *o, int depth)
 {
 	struct stat st;
 	if (fstatat(from, name, &st, AT_SYMLINK_NOFOLLOW) < 0)

@@ -3,9 +3,9 @@
  *   copy aside → state: the new name, too → what was there out → rename → work cleared → state: the
  *   new name alone
  *
- * Tomcat does not run meanwhile, and is started only after the last step; so a crash leaves at worst
- * a state that names more than there is, and whoever starts next does all of it again. What the state
- * does not name was not placed by baton: it is left alone, or in the way. */
+ * Tomcat does not run meanwhile, and is started only after the last step; so a crash leaves at
+ * worst a state that names more than there is, and whoever starts next does all of it again. What
+ * the state does not name was not placed by baton: it is left alone, or in the way. */
 #include "driver/tomcat.h"
 
 #include "base/fs.h"
@@ -23,7 +23,8 @@
 #define STATE_MAX 65536
 #define PLACED_MAX 16
 
-/* ---- the state ---------------------------------------------------------------------------------- */
+/* ---- the state ----------------------------------------------------------------------------------
+ */
 
 /* The file may have been changed by the user that Tomcat runs as. */
 static bool is_plain(const char *name)
@@ -102,7 +103,8 @@ int bt_tomcat_state_write(int base, const struct bt_tomcat_state *s, struct bt_e
 	return r < 0 ? bt_err_wrap(err, "%s", BT_TOMCAT_STATE) : 0;
 }
 
-/* ---- places -------------------------------------------------------------------------------------- */
+/* ---- places
+ * -------------------------------------------------------------------------------------- */
 
 /* Relative to the base. A place elsewhere may be anybody's. */
 static int open_app_base(
@@ -149,7 +151,8 @@ static int clear_work(
 	return remove_below(dir, name, path, err);
 }
 
-/* ---- what others placed -------------------------------------------------------------------------- */
+/* ---- what others placed
+ * -------------------------------------------------------------------------- */
 
 static bool is_there(int dir, const char *name)
 {
@@ -161,8 +164,8 @@ static int move_aside(int base, int app, const char *name, struct bt_err *err)
 {
 	if (mkdirat(base, BT_TOMCAT_BEFORE, 0700) < 0 && errno != EEXIST)
 		return bt_err_errno(err, errno, "make %s", BT_TOMCAT_BEFORE);
-	BT_CLOSE int to = openat(
-		base, BT_TOMCAT_BEFORE, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	BT_CLOSE int to =
+		openat(base, BT_TOMCAT_BEFORE, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (to < 0)
 		return bt_err_errno(err, errno, "open %s", BT_TOMCAT_BEFORE);
 	BT_FREE char *as = bt_strdup(name);
@@ -204,7 +207,8 @@ static int make_way(int base, int app, const struct bt_tomcat_plan *p,
 	return 0;
 }
 
-/* ---- placing ------------------------------------------------------------------------------------- */
+/* ---- placing
+ * ------------------------------------------------------------------------------------- */
 
 /* The state names the new one and all the old ones before any of them is touched. */
 static int announce(int base, const struct bt_tomcat_plan *p, const struct bt_tomcat_state *s,

@@ -4,8 +4,8 @@
  *
  * The shim is told first: its stop begins with a step that sends nothing and lasts as long as the
  * first two together (bt_shim_step). So the end of Tomcat is never taken for a crash, whoever dies
- * meanwhile the signals come in their time, and there is one place that says when all is gone. What is
- * done here is only the asking; where it is in vain, the shim is told to go on.
+ * meanwhile the signals come in their time, and there is one place that says when all is gone. What
+ * is done here is only the asking; where it is in vain, the shim is told to go on.
  *
  * After its restart an agent finds the stop under way. Then it asks at the shutdown port only: a
  * Tomcat that listens there was not asked yet, and one that does not is at its end already. */
@@ -61,7 +61,8 @@ struct asking {
 
 static void begin(struct asking *s);
 
-/* ---- how it is asked; on a thread ---------------------------------------------------------------- */
+/* ---- how it is asked; on a thread
+ * ---------------------------------------------------------------- */
 
 static const char *variable(const struct bt_shim_spec *spec, const char *name)
 {
@@ -135,7 +136,8 @@ static void job_run(void *arg)
 	read_port(j);
 }
 
-/* ---- the operation ------------------------------------------------------------------------------- */
+/* ---- the operation
+ * ------------------------------------------------------------------------------- */
 
 static void asking_free(struct asking *s)
 {
@@ -190,7 +192,8 @@ static void wait_then(struct asking *s, int64_t ms, void (*after)(struct asking 
 	event_add(s->timer, &(struct timeval){ms / 1000, ms % 1000 * 1000});
 }
 
-/* ---- step by step -------------------------------------------------------------------------------- */
+/* ---- step by step
+ * -------------------------------------------------------------------------------- */
 
 static void to_signals(struct asking *s)
 {
@@ -203,7 +206,8 @@ static void on_catalina(void *arg, const struct bt_child_result *result)
 	struct asking *s = arg;
 	char why[256], line[320];
 	s->child = NULL;
-	/* Without CATALINA_PID it ends with 0 although it reached nobody; then it shows the exception. */
+	/* Without CATALINA_PID it ends with 0 although it reached nobody; then it shows the
+	 * exception. */
 	bool nobody = strstr(result->output, "java.net.ConnectException") != NULL;
 	if (result->exit_code == 0 && !nobody)
 		return; /* it was told, and has the rest of the time */
@@ -282,8 +286,8 @@ static void ask_port(struct asking *s)
 		.sin_port = htons((uint16_t)s->facts.port),
 		.sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	s->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (s->fd < 0 || (connect(s->fd, (struct sockaddr *)&to, sizeof to) < 0 &&
-				 errno != EINPROGRESS)) {
+	if (s->fd < 0 ||
+		(connect(s->fd, (struct sockaddr *)&to, sizeof to) < 0 && errno != EINPROGRESS)) {
 		not_asked(s, strerror(errno));
 		return;
 	}
@@ -310,7 +314,8 @@ static void on_progress(void *arg, const char *line)
 	begin(s);
 }
 
-/* ---- beginning ----------------------------------------------------------------------------------- */
+/* ---- beginning
+ * ----------------------------------------------------------------------------------- */
 
 static void add_step(struct asking *s, int64_t wait_ms)
 {

@@ -56,8 +56,10 @@ void bt_tomcat_render(const struct bt_tomcat_server *s, struct bt_str *out)
 		bt_str_add(out, "<Server port=\"-1\">\n");
 	}
 	bt_str_add(out,
-		"  <Listener className=\"org.apache.catalina.startup.VersionLoggerListener\" logArgs=\"false\" />\n"
-		"  <Listener className=\"org.apache.catalina.core.JreMemoryLeakPreventionListener\" "
+		"  <Listener className=\"org.apache.catalina.startup.VersionLoggerListener\" "
+		"logArgs=\"false\" />\n"
+		"  <Listener "
+		"className=\"org.apache.catalina.core.JreMemoryLeakPreventionListener\" "
 		"/>\n"
 		"  <Listener "
 		"className=\"org.apache.catalina.core.ThreadLocalLeakPreventionListener\" />\n"
@@ -65,11 +67,10 @@ void bt_tomcat_render(const struct bt_tomcat_server *s, struct bt_str *out)
 	bt_str_addf(out, "    <Connector port=\"%u\" protocol=\"HTTP/1.1\"", s->port);
 	for (size_t i = 0; i < s->n_connector; i++)
 		put_attribute(out, s->connector[i].key, s->connector[i].value);
-	bt_str_add(out,
-		" />\n"
-		"    <Engine name=\"Catalina\" defaultHost=\"localhost\">\n"
-		"      <Host name=\"localhost\" appBase=\"webapps\" unpackWARs=\"true\" "
-		"autoDeploy=\"false\" deployOnStartup=\"true\">\n");
+	bt_str_add(out, " />\n"
+			"    <Engine name=\"Catalina\" defaultHost=\"localhost\">\n"
+			"      <Host name=\"localhost\" appBase=\"webapps\" unpackWARs=\"true\" "
+			"autoDeploy=\"false\" deployOnStartup=\"true\">\n");
 	if (s->access_log)
 		bt_str_add(out,
 			"        <Valve className=\"org.apache.catalina.valves.AccessLogValve\" "

@@ -205,7 +205,8 @@ static bool is_open(const char *text)
 	return strstr(text, "${") != NULL;
 }
 
-static void take_text(const struct reader *r, const struct tag *t, const char *name, char *ret, size_t n)
+static void take_text(
+	const struct reader *r, const struct tag *t, const char *name, char *ret, size_t n)
 {
 	BT_FREE char *text = value(r, t, name);
 	if (text)

@@ -102,9 +102,9 @@ static bool has_first_entry(int fd, const struct end *e, uint64_t end_at)
 			return false;
 	}
 	uint64_t first = u32(central + 42);
-	return first == 0xffffffff || (first + before < e->at + before &&
-					      read_at(fd, first + before, local, sizeof local) &&
-					      is_at(local, "\3\4"));
+	return first == 0xffffffff ||
+	       (first + before < e->at + before &&
+		       read_at(fd, first + before, local, sizeof local) && is_at(local, "\3\4"));
 }
 
 int bt_zip_check_fd(int fd, struct bt_err *err)

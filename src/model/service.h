@@ -236,14 +236,15 @@ struct bt_loopback {
 
 struct bt_tomcat {
 	const char *home;    /* CATALINA_HOME */
-	const char *base;    /* CATALINA_BASE, with {service} {slot} {port}; made where it is not there; NULL: below the agent's state directory */
+	const char *base;    /* CATALINA_BASE, with {service} {slot} {port}; made where it is not
+				there; NULL: below the agent's state directory */
 	const char *context; /* "/" "/shop" "/api/v1", "/shop##2" for a version */
 	bool exploded;	     /* the archive is unpacked before it is placed */
-	bool take_over;	     /* what others placed at the context is moved aside, rather than refused */
+	bool take_over; /* what others placed at the context is moved aside, rather than refused */
 	const char *java_opts, *xmx; /* NULL: none */
 	/* Of a base that baton makes: */
-	const char *jars_to_skip;	/* by the scan at the start; NULL: what the distribution skips */
-	const struct bt_kv *connector;	/* further attributes of the Connector */
+	const char *jars_to_skip; /* by the scan at the start; NULL: what the distribution skips */
+	const struct bt_kv *connector; /* further attributes of the Connector */
 	size_t n_connector;
 	bool access_log;
 	int shutdown_port; /* 0: that of the name `shutdown` in the slot, or none */
