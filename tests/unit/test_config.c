@@ -109,8 +109,8 @@ static void check_golden(const char *name, const char *text)
 static void examples(void **state)
 {
 	(void)state;
-	static const char *const names[] = {"minimal", "blog", "webservice", "assemble", "shop",
-					 "tomcat"};
+	static const char *const names[] = {
+		"minimal", "blog", "webservice", "assemble", "shop", "tomcat"};
 	for (size_t i = 0; i < BT_ARRAY_LEN(names); i++) {
 		struct bt_err err = {0};
 		BT_FREE char *path =
