@@ -13,6 +13,10 @@
 #define WITH(member) .count = offsetof(struct bt_service, member)
 #define NGINX_AT(member) .in = BT_IN_NGINX, .offset = offsetof(struct bt_nginx, member)
 #define NGINX_WITH(member) .count = offsetof(struct bt_nginx, member)
+/* A key of one family of L4 balancers: L4(HAPROXY), L4_AT(haproxy.socket). */
+#define L4(family_) .in = BT_IN_L4, .family = BT_BALANCER_##family_
+#define L4_AT(member) .offset = offsetof(struct bt_l4, member)
+#define L4_WITH(member) .count = offsetof(struct bt_l4, member)
 #define HOOKS(when) AT(deploy.hooks[when].list), WITH(deploy.hooks[when].n)
 #define NAME .check = bt_name_valid, .expected = "a name of letters, digits, '.', '_' and '-'"
 
@@ -340,12 +344,126 @@ const struct bt_key bt_keys[] = {
 		.min = 1, .max = 10000,
 		.doc = "A reload is refused while more old workers than this still shut down.",
 		.example = "8"},
+	{"traffic.nftables", L4(NFTABLES),
+		.doc = "The kernel's packet filter as the balancer: a table of baton's own. See "
+		       "[balancers.md](balancers.md#nftables)."},
+	{"traffic.nftables.on", &bt_type_names, L4(NFTABLES), L4_AT(on), L4_WITH(n_on), NAME,
+		.max = 63, .derived = "the first host",
+		.doc = "The host that balances; a list: each has the same, such as one that "
+		       "serves and one that stands by.",
+		.example = "l4"},
+	{"traffic.nftables.vip", &bt_type_text, L4(NFTABLES), L4_AT(vip), .max = 45,
+		.check = bt_check_vip, .expected = "an IPv4 or IPv6 address such as 192.0.2.10",
+		.doc = "The address that clients ask, which that host holds. Required.",
+		.example = "192.0.2.10"},
+	{"traffic.nftables.port", &bt_type_port, L4(NFTABLES), L4_AT(port),
+		.derived = "the slot's, where there is one slot",
+		.doc = "The port that clients ask.", .example = "80"},
+	{"traffic.nftables.mode", &bt_type_enum, L4(NFTABLES), L4_AT(mode),
+		.names = &bt_enum_l4_mode, .def = "nat",
+		.doc = "How packets reach the hosts: `nat` translates addresses both ways, `dsr` "
+		       "(or `dr`) sends them on as they are, and replies go past the balancer.",
+		.example = "dsr"},
+	{"traffic.nftables.interface", &bt_type_text, L4(NFTABLES), L4_AT(nftables.interface),
+		.max = 15, .check = bt_check_interface, .expected = "an interface's name",
+		.doc = "dsr: where clients' packets come in and the hosts are. Required there.",
+		.example = "eth0"},
+	{"traffic.nftables.masquerade", &bt_type_bool, L4(NFTABLES), L4_AT(nftables.masquerade),
+		.def = "true",
+		.doc = "nat: the hosts see the balancer's address in place of the client's, so "
+		       "that their replies come back to it. `false` where it is their way out "
+		       "anyhow.",
+		.example = "false"},
+	{"traffic.ipvs", L4(IPVS),
+		.doc = "The kernel's own balancer (LVS): a virtual service, made where there is "
+		       "none, or one that keepalived or ipvsadm made. See "
+		       "[balancers.md](balancers.md#ipvs)."},
+	{"traffic.ipvs.on", &bt_type_names, L4(IPVS), L4_AT(on), L4_WITH(n_on), NAME, .max = 63,
+		.derived = "the first host",
+		.doc = "The host that balances; a list: each has the same, such as one that "
+		       "serves and one that stands by.",
+		.example = "l4"},
+	{"traffic.ipvs.vip", &bt_type_text, L4(IPVS), L4_AT(vip), .max = 45, .check = bt_check_vip,
+		.expected = "an IPv4 or IPv6 address such as 192.0.2.10",
+		.doc = "The address that clients ask. Required.", .example = "192.0.2.10"},
+	{"traffic.ipvs.port", &bt_type_port, L4(IPVS), L4_AT(port),
+		.derived = "the slot's, where there is one slot",
+		.doc = "The port that clients ask.", .example = "80"},
+	{"traffic.ipvs.mode", &bt_type_enum, L4(IPVS), L4_AT(mode), .names = &bt_enum_l4_mode,
+		.def = "nat",
+		.doc = "How packets reach the hosts: `nat` translates addresses both ways, `dsr` "
+		       "(or `dr`) sends them on as they are, and replies go past the balancer.",
+		.example = "dsr"},
+	{"traffic.ipvs.scheduler", &bt_type_text, L4(IPVS), L4_AT(ipvs.scheduler), .def = "wrr",
+		.check = bt_check_scheduler, .max = 15,
+		.expected = "the name of a scheduler such as wrr, wlc or mh",
+		.doc = "Of a virtual service that is made; one that is there keeps its own.",
+		.example = "wlc"},
+	{"traffic.ipvs.weight", &bt_type_count, L4(IPVS), L4_AT(ipvs.weight), .def = "0",
+		.max = 65535,
+		.doc = "Of a real server in rotation. 0: what it has, or had before it was taken "
+		       "out; a new one gets as much as the others, or 100.",
+		.example = "100"},
+	{"traffic.loopback",
+		.doc = "Direct server return: replies go past the balancer, so each host of the "
+		       "service holds the address that clients ask. See "
+		       "[loopback.md](loopback.md)."},
+	{"traffic.loopback.vips", &bt_type_names, AT(loopback.vips), WITH(loopback.n_vips),
+		.check = bt_check_vip, .expected = "an IPv4 or IPv6 address such as 192.0.2.10",
+		.derived = "the balancer's `vip` where its mode is dsr",
+		.doc = "The addresses, as /32 or /128: LoopbackStart puts them on the host, and "
+		       "LoopbackStop takes them off.",
+		.example = "[192.0.2.10, '2001:db8::10']"},
+	{"traffic.loopback.interface", &bt_type_text, AT(loopback.interface), .def = "lo",
+		.max = 15, .check = bt_check_interface, .expected = "an interface's name",
+		.when = BT_KEY_LOOPBACK,
+		.doc = "Where they go: one that answers no ARP, `lo` or a dummy.",
+		.example = "dummy0"},
+
+	{"notify", &bt_type_notify, AT(notify), WITH(n_notify),
+		.doc = "Whom a Notify task tells, by name: `{url: …, format: json|slack}`. The url "
+		       "may hold secrets of `run.secrets` as `${NAME}`. See "
+		       "[Notify](#notify).",
+		.example = "{ops: {url: 'https://hooks.example.com/${HOOK}', format: slack}}"},
+
+	{"traffic.haproxy", L4(HAPROXY),
+		.doc = "A haproxy that is there, told by its runtime API. See "
+		       "[balancers.md](balancers.md)."},
+	{"traffic.haproxy.on", &bt_type_names, L4(HAPROXY), L4_AT(on), L4_WITH(n_on), NAME,
+		.max = 63, .derived = "the first host",
+		.doc = "The host whose agent controls it; a list: each has one of the same "
+		       "configuration.",
+		.example = "l4"},
+	{"traffic.haproxy.socket", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.socket),
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 107,
+		.def = "/run/haproxy/admin.sock", .doc = "Its stats socket, of level admin.",
+		.example = "/run/haproxy/shop.sock"},
+	{"traffic.haproxy.backend", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.backend),
+		.check = bt_check_haproxy_name, .max = 127,
+		.expected = "a name of letters, digits, '.', ':', '_' and '-'",
+		.derived = "the service's name, with - for @",
+		.doc = "The `backend` (or `listen`) section that has the instances as servers.",
+		.example = "bk_shop"},
+	{"traffic.haproxy.server", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.server),
+		.check = bt_check_haproxy_server, .max = 127,
+		.expected = "a name with the placeholders {host}, {slot}, {port}",
+		.derived = "servers are known by address and port",
+		.doc = "Names of the servers there, one for each instance.",
+		.example = "'{host}-{slot}'"},
+	{"traffic.haproxy.state_file", &bt_type_text, L4(HAPROXY), L4_AT(haproxy.state_file),
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
+		.doc = "Its `server-state-file`: baton writes there what is in force after each "
+		       "change, so that a reload forgets nothing.",
+		.example = "/var/lib/haproxy/server-state"},
 
 	{"deploy", .doc = "How a release takes over."},
 	{"deploy.strategy", &bt_type_enum, AT(deploy.strategy), .names = &bt_enum_strategy,
 		.def = "blue-green",
 		.doc = "`blue-green`: in the idle slot, then one switch. `rolling`: instance by "
-		       "instance. `recreate`: all down, then all up; requests fail meanwhile.",
+		       "instance. `canary`: a few instances first, watched for the bake's time, "
+		       "then the others as in rolling. `recreate`: all down, then all up; "
+		       "requests "
+		       "fail meanwhile.",
 		.example = "rolling"},
 	{"deploy.drain", &bt_type_duration, AT(deploy.drain_ms), .def = "30s", .max = DAY,
 		.doc = "Longest wait for requests that an old instance still serves.",
@@ -371,12 +489,19 @@ const struct bt_key bt_keys[] = {
 		.doc = "`rollback`, `halt` (stays as it stands, a person is needed) or `continue "
 		       "N`: go on until more than N lanes failed.",
 		.example = "continue 1"},
+	{"deploy.canary", &bt_type_batch, AT(deploy.canary), WITH(deploy.canary_percent),
+		.def = "1",
+		.doc = "canary: instances of the first batch, or a share of all (rounded down, at "
+		       "least 1).",
+		.example = "10%"},
 	{"deploy.batch", &bt_type_batch, AT(deploy.batch), WITH(deploy.batch_percent), .def = "1",
-		.doc = "rolling: instances replaced at a time over all hosts, or a share of them "
+		.doc = "rolling, canary: instances replaced at a time over all hosts, or a share "
+		       "of them "
 		       "(rounded down, at least 1).",
 		.example = "50%"},
 	{"deploy.min_in_rotation", &bt_type_count, AT(deploy.min_in_rotation), .max = 8192,
-		.derived = "blue-green: as many as serve now; rolling: all but the batch",
+		.derived = "blue-green: as many as serve now; rolling, canary: all but the "
+			   "batch",
 		.doc = "Never fewer instances in rotation than this.", .example = "2"},
 	{"deploy.keep", &bt_type_count, AT(deploy.keep), .def = "5", .min = 1, .max = 1000,
 		.doc = "Good releases kept on each host, besides what runs.", .example = "3"},
@@ -403,6 +528,11 @@ const struct bt_key bt_keys[] = {
 	{"deploy.hooks.on_failure", &bt_type_hooks, HOOKS(BT_HOOK_ON_FAILURE), .placeholders = true,
 		.doc = "Once, after the run went back or halted; a failure here changes nothing.",
 		.example = "[{run: [./notify.sh, 'deployment failed']}]"},
+
+	{"flows", &bt_type_flows, AT(flows), WITH(n_flows),
+		.doc = "Flows of your own, by name: lists of stages, or of tasks that each host "
+		       "does in turn. `baton run FLOW` runs one. See [flows.md](flows.md).",
+		.example = "{night: [L4TurnOff, TomcatStop, TomcatStart, L4TurnOn]}"},
 };
 const size_t bt_n_keys = BT_ARRAY_LEN(bt_keys);
 

@@ -30,6 +30,8 @@ bool bt_key_applies(const struct bt_service *s, const struct bt_key *k)
 		return s->run.as == BT_RUNTIME_PROCESS;
 	case BT_KEY_TOMCAT:
 		return s->run.as == BT_RUNTIME_TOMCAT;
+	case BT_KEY_LOOPBACK:
+		return bt_service_has_loopback(s);
 	default:
 		return true;
 	}

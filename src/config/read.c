@@ -120,7 +120,7 @@ static const struct bt_node *scalar(struct bt_reading *r, const char *text)
 	return bt_node_scalar(r->arena, text);
 }
 
-/* nginx would take an `@` for the end of a user's name. */
+/* nginx and haproxy would take an `@` for something else. */
 static const char *upstream_of(struct bt_reading *r)
 {
 	char *name = bt_arena_strdup(r->arena, r->service->name);
@@ -157,6 +157,19 @@ static void derive_nginx(struct bt_reading *r)
 	}
 }
 
+static void derive_l4(struct bt_reading *r)
+{
+	struct bt_l4 *l = r->l4;
+	if (!l->n_on && l->kind != BT_BALANCER_ROTATION) {
+		l->on = r->service->hosts;
+		l->n_on = 1;
+	}
+	if (l->kind == BT_BALANCER_HAPROXY && !l->haproxy.backend)
+		l->haproxy.backend = upstream_of(r);
+	if (l->vip && !l->port && r->service->run.n_slots == 1)
+		l->port = r->service->run.slots[0].port;
+}
+
 /* Defaults that depend on other values. Idempotent: a printed config reads to the same. */
 static void derive(struct bt_reading *r)
 {
@@ -180,8 +193,14 @@ static void derive(struct bt_reading *r)
 		s->health.kind = BT_HEALTH_TCP;
 	if (s->identity.path && !s->identity.expect)
 		s->identity.expect = scalar(r, "{slot}")->text;
+	if (r->l4 && r->l4->mode == BT_L4_DSR && r->l4->vip && !s->loopback.n_vips) {
+		s->loopback.vips = &r->l4->vip;
+		s->loopback.n_vips = 1;
+	}
 	if (r->nginx)
 		derive_nginx(r);
+	if (r->l4)
+		derive_l4(r);
 }
 
 void bt_reading_service(struct bt_reading *r)

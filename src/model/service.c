@@ -22,7 +22,8 @@ ENUM(nginx_form, {"upstream", BT_NGINX_UPSTREAM}, {"service_port", BT_NGINX_SERV
 ENUM(balancer, {"none", BT_BALANCER_NONE}, {"nginx", BT_BALANCER_NGINX},
 	{"haproxy", BT_BALANCER_HAPROXY}, {"nftables", BT_BALANCER_NFTABLES},
 	{"ipvs", BT_BALANCER_IPVS}, {"http", BT_BALANCER_HTTP}, {"rotation", BT_BALANCER_ROTATION});
-ENUM(l4_mode, {"nat", BT_L4_NAT}, {"dsr", BT_L4_DSR});
+/* The first of two names is the one that is written. */
+ENUM(l4_mode, {"nat", BT_L4_NAT}, {"dsr", BT_L4_DSR}, {"dr", BT_L4_DSR});
 ENUM(flow_per, {"host", BT_PER_HOST}, {"instance", BT_PER_INSTANCE}, {"once", BT_PER_ONCE});
 ENUM(notify_format, {"json", BT_NOTIFY_JSON}, {"slack", BT_NOTIFY_SLACK});
 ENUM(route_to, {"one", BT_ROUTE_ONE}, {"all", BT_ROUTE_ALL});
@@ -31,7 +32,7 @@ ENUM(hook_when, {"before", BT_HOOK_BEFORE}, {"before_switch", BT_HOOK_BEFORE_SWI
 	{"after_switch", BT_HOOK_AFTER_SWITCH}, {"on_failure", BT_HOOK_ON_FAILURE});
 /* BT_ON_HOST has the host's name instead. */
 ENUM(hook_on, {"once", BT_ON_ONCE}, {"each host", BT_ON_EACH_HOST},
-	{"each instance", BT_ON_EACH_INSTANCE});
+	{"each instance", BT_ON_EACH_INSTANCE}, {"balancer", BT_ON_BALANCER});
 ENUM(repeat, {"safe", BT_REPEAT_SAFE}, {"never", BT_REPEAT_NEVER});
 
 const char *bt_enum_name(const struct bt_enum *e, int value)
@@ -79,6 +80,7 @@ void bt_service_balancer(const struct bt_service *s, struct bt_balancer_facts *r
 	} else if (s->l4) {
 		ret->kind = s->l4->kind;
 		ret->own_host = s->l4->kind == BT_BALANCER_ROTATION;
+		ret->keeps_others = s->l4->kind == BT_BALANCER_IPVS;
 		ret->on = ret->own_host ? s->hosts : s->l4->on;
 		ret->n_on = ret->own_host ? s->n_hosts : s->l4->n_on;
 		ret->drains_at_host =

@@ -181,6 +181,7 @@ struct bt_haproxy {
 
 struct bt_nftables {
 	const char *interface; /* DSR: where clients' packets come in and go on to the hosts */
+	bool masquerade;       /* NAT: hosts see the balancer's address, so replies come back */
 };
 
 struct bt_ipvs {
@@ -271,7 +272,13 @@ enum bt_hook_when {
 	BT_HOOK_ON_FAILURE,    /* once, after the run went back or halted */
 	BT_HOOK_WHENS,
 };
-enum bt_hook_on { BT_ON_ONCE, BT_ON_EACH_HOST, BT_ON_EACH_INSTANCE, BT_ON_HOST };
+enum bt_hook_on {
+	BT_ON_ONCE,
+	BT_ON_EACH_HOST,
+	BT_ON_EACH_INSTANCE,
+	BT_ON_BALANCER, /* the first host whose agent the balancer is told through */
+	BT_ON_HOST,
+};
 
 /* A task as a person writes it, in a flow or a hook: its kind, where, and its parameters. What a
  * kind does not have is zero. */
@@ -376,6 +383,7 @@ struct bt_balancer_facts {
 	const char *const *on; /* whose agents are told */
 	size_t n_on;
 	bool own_host;	     /* each of them knows the instances of its own host only */
+	bool keeps_others;   /* what is in it besides the service's instances is left alone */
 	bool drains_at_host; /* connections are counted where they end, not at the balancer */
 };
 void bt_service_balancer(const struct bt_service *s, struct bt_balancer_facts *ret);

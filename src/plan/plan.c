@@ -2,6 +2,7 @@
 
 #include "base/str.h"
 #include "plan/build.h"
+#include "plan/flows.h"
 
 #include <string.h>
 
@@ -58,6 +59,14 @@ static int check_balancer(
 		return bt_err_set(err, BT_E_REFUSED,
 			"%s on %s is not running: start it, then deploy", family, at->on);
 	const struct bt_seen_member *gone = at->gone_member, *other = at->other_member;
+	if ((gone || other) && b->scene.facts.keeps_others) {
+		const struct bt_seen_member *one = gone ? gone : other;
+		bt_build_note(b,
+			"%s on %s sends to %s:%u too, which is no slot of %s: what others put "
+			"there stays",
+			family, at->on, one->address, one->port, b->service->name);
+		gone = other = NULL;
+	}
 	if (gone && b->scene.n_in == 0)
 		other = gone; /* nothing else serves */
 	else if (gone)
@@ -109,13 +118,31 @@ int bt_plan_deploy(const struct bt_plan_request *rq, struct bt_plan **ret, struc
 	return finish(&b, r, ret, err);
 }
 
+int bt_plan_flow(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err)
+{
+	struct bt_build b;
+	int r = bt_build_begin(
+		&b, rq, bt_flow_deploys(rq->flow) ? BT_PLAN_DEPLOY : BT_PLAN_FLOW, err);
+	if (r < 0)
+		return r;
+	r = check_balancers(&b, err);
+	if (r == 0)
+		r = bt_plan_flow_build(&b, err);
+	if (r == 0) {
+		bt_build_hooks_closing(&b, rq->service, rq->release.id);
+		r = bt_build_check_exec(&b, err);
+	}
+	return finish(&b, r, ret, err);
+}
+
 int bt_plan_rollback(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err)
 {
 	struct bt_build b;
 	int r = bt_build_begin(&b, rq, BT_PLAN_ROLLBACK, err);
 	if (r < 0)
 		return r;
-	r = bt_plan_back(&b, err);
+	r = rq->before && rq->before->flow ? bt_plan_flow_back(&b, rq->before, err)
+					   : bt_plan_back(&b, err);
 	if (r == 0 && rq->failed) {
 		bt_build_release(&b, &rq->failed_release);
 		bt_build_hooks_closing(&b, rq->failed, rq->failed_release.id);
