@@ -120,6 +120,39 @@ static void test_further_ports(void **state)
 	bt_policy_free(p);
 }
 
+static void test_tomcat(void **state)
+{
+	(void)state;
+	struct bt_err err = {0};
+	const struct bt_slot slots[] = {{"a", 8081, NULL, 0}, {"..", 8082, NULL, 0}};
+	struct bt_service s = {.name = "shop", .run = {.as = BT_RUNTIME_TOMCAT, .user = "daemon"}};
+	s.run.slots = slots;
+	s.run.n_slots = 1;
+	s.tomcat = (struct bt_tomcat){.home = "/opt/tomcat", .base = "/opt/base/{service}/{slot}"};
+	struct bt_policy *p = parse("run_as: [daemon]\npaths: [/opt]\nports: 8000-8090\n");
+	assert_int_equal(bt_policy_run(p, &s, &err), 0);
+	s.tomcat.home = "/usr/share/tomcat10"; /* the system's own */
+	assert_int_equal(bt_policy_run(p, &s, &err), 0);
+	s.tomcat.home = "/home/daemon/tomcat";
+	assert_int_equal(bt_policy_run(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "run.tomcat.home"));
+	s.tomcat.home = "/opt/tomcat";
+	s.run.n_slots = 2; /* a slot cannot be called so; where it leads counts all the same */
+	assert_int_equal(bt_policy_run(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "run.tomcat.base"));
+	s.run.n_slots = 1;
+	s.tomcat.base = "/etc/{slot}";
+	assert_int_equal(bt_policy_run(p, &s, &err), BT_E_REFUSED);
+	s.tomcat.base = NULL; /* the agent's own place */
+	assert_int_equal(bt_policy_run(p, &s, &err), 0);
+	s.tomcat.shutdown_port = 8005;
+	assert_int_equal(bt_policy_run(p, &s, &err), 0);
+	s.tomcat.shutdown_port = 9005;
+	assert_int_equal(bt_policy_run(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "rule 'ports'"));
+	bt_policy_free(p);
+}
+
 static void test_exec(void **state)
 {
 	(void)state;
@@ -326,6 +359,7 @@ int main(void)
 		cmocka_unit_test(test_parse_errors),
 		cmocka_unit_test(test_users),
 		cmocka_unit_test(test_further_ports),
+		cmocka_unit_test(test_tomcat),
 		cmocka_unit_test(test_exec),
 		cmocka_unit_test(test_network),
 		cmocka_unit_test(test_paths),

@@ -109,7 +109,8 @@ static void check_golden(const char *name, const char *text)
 static void examples(void **state)
 {
 	(void)state;
-	static const char *const names[] = {"minimal", "blog", "webservice", "assemble", "shop"};
+	static const char *const names[] = {
+		"minimal", "blog", "webservice", "assemble", "shop", "tomcat"};
 	for (size_t i = 0; i < BT_ARRAY_LEN(names); i++) {
 		struct bt_err err = {0};
 		BT_FREE char *path =
@@ -591,6 +592,90 @@ static void check_template(
 	bt_config_problems_done(&problems);
 }
 
+#define TOMCAT "service: a\nrun:\n  as: tomcat\n  slots: {x: 1001}\n"
+#define RECREATE "deploy: {strategy: recreate}\n"
+
+static void tomcat(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse(TOMCAT RECREATE);
+	const struct bt_tomcat *t = &c->services[0].tomcat;
+	assert_string_equal(t->home, "/usr/share/tomcat10");
+	assert_string_equal(t->context, "/");
+	assert_null(t->base);
+	assert_false(bt_config_unpacks(&c->services[0], "shop.war"));
+	same_again(c);
+	bt_config_free(c);
+	c = parse("service: a\nartifact: a.war\nrun:\n  as: tomcat\n"
+		  "  slots: {x: {port: 1001, shutdown: 1002}, y: {port: 1003, shutdown: 1004}}\n"
+		  "  tomcat: {home: /opt/t, base: '/srv/{service}/{slot}-{port}', context: "
+		  "'/a/b##2', exploded: true, xmx: 1g, java_opts: '-Da={slot}', connector: "
+		  "{maxThreads: 4}, access_log: true, shutdown_wait: 1s, stop_wait: 2s}\n");
+	const struct bt_service *s = &c->services[0];
+	BT_STR struct bt_str base = {0};
+	assert_true(bt_config_unpacks(s, "a.war"));
+	assert_int_equal(bt_config_tomcat_base(s, "y", 1003, &base, NULL), 0);
+	assert_string_equal(bt_str_get(&base), "/srv/a/y-1003");
+	assert_int_equal(bt_tomcat_shutdown_port(&s->tomcat, s->run.slots[1].more, 1), 1004);
+	same_again(c);
+	bt_config_free(c);
+	REFUSED(MINIMAL "  tomcat: {xmx: 1g}\n", "f:5:11: run.tomcat: only with run.as: tomcat");
+	REFUSED(TOMCAT "  command: java\n" RECREATE,
+		"f:5:12: run.command: not with run.as: tomcat, where the runtime starts "
+		"catalina.sh");
+	REFUSED(TOMCAT "  env: {CATALINA_BASE: /x}\n" RECREATE,
+		"f:5:8: run.env: CATALINA_BASE is the runtime's: see run.tomcat");
+	REFUSED(TOMCAT "  tomcat: {shutdown_port: 1001}\n" RECREATE,
+		"f:5:27: run.tomcat.shutdown_port: a port of the slot already");
+	REFUSED("service: a\nrun:\n  as: tomcat\n  slots: {x: {port: 1, shutdown: 2}}\n"
+		"  tomcat: {shutdown_port: 3}\n" RECREATE,
+		"f:5:27: run.tomcat.shutdown_port: the slot names its shutdown port itself: leave "
+		"one "
+		"of them");
+	REFUSED("service: a\nrun:\n  as: tomcat\n  slots: {x: 1, y: 2}\n"
+		"  tomcat: {base: /srv/a, shutdown_port: 3}\n",
+		"f:5:18: run.tomcat.base: it is the same in each slot: expected {slot} in it",
+		"f:5:41: run.tomcat.shutdown_port: several slots cannot share it: give each slot a "
+		"port of the name shutdown, such as {port: 8080, shutdown: 8005}");
+	REFUSED("unpack: false\n" TOMCAT "  tomcat: {exploded: true}\n" RECREATE,
+		"f:6:22: run.tomcat.exploded: not with unpack: false");
+	REFUSED("services:\n  a: {run: {as: tomcat, slots: {x: 1}, tomcat: {base: /b/c}}, "
+		"deploy: {strategy: recreate}}\n"
+		"  b: {run: {as: tomcat, slots: {y: 2}, tomcat: {base: '/b/c'}}, "
+		"deploy: {strategy: recreate}}\n",
+		"f:3:3: run.tomcat.base /b/c of b on host local is that of a, too");
+}
+
+static void tomcat_texts(void **state)
+{
+	(void)state;
+	static const char *const contexts[] = {"/", "/a", "/a/b-c/d.e", "/a##1.2", "/##1"},
+				 *const no_contexts[] = {"", "a", "//", "/a/", "/a//b", "/a#b",
+					 "/..", "/.a", "/a/../b", "/ROOT", "/ROOT/a", "/a##",
+					 "/a##/b", "/a b", "/a##1##2", "/\xc3\xa4", "/a?b"};
+	for (size_t i = 0; i < BT_ARRAY_LEN(contexts); i++)
+		assert_true(bt_check_tomcat_context(contexts[i]));
+	for (size_t i = 0; i < BT_ARRAY_LEN(no_contexts); i++)
+		if (bt_check_tomcat_context(no_contexts[i]))
+			fail_msg("%s", no_contexts[i]);
+	assert_true(bt_check_tomcat_options("-Xms1m \"-Da=b c\" -Dp={port} -Ds='*'"));
+	static const char *const shell[] = {"$(id)", "`id`", "a;b", "a&b", "a|b", "a>b", "a<b",
+		"a\\b", "a\nb", "{nope}", "(a)"};
+	for (size_t i = 0; i < BT_ARRAY_LEN(shell); i++)
+		if (bt_check_tomcat_options(shell[i]))
+			fail_msg("%s", shell[i]);
+	assert_true(bt_check_heap("512m") && bt_check_heap("2G") && bt_check_heap("1048576"));
+	assert_false(bt_check_heap("0m") || bt_check_heap("m") || bt_check_heap("5t") ||
+		     bt_check_heap("5mb") || bt_check_heap("") || bt_check_heap("1m -version"));
+	assert_true(bt_check_tomcat_base("/srv/{service}-{slot}"));
+	assert_false(bt_check_tomcat_base("srv") || bt_check_tomcat_base("/") ||
+		     bt_check_tomcat_base("/a/../b") || bt_check_tomcat_base("/a/..") ||
+		     bt_check_tomcat_base("/a/{host}") || bt_check_tomcat_base("/a'b"));
+	assert_true(bt_check_attribute("maxThreads") && bt_check_attribute("address"));
+	assert_false(bt_check_attribute("port") || bt_check_attribute("a b") ||
+		     bt_check_attribute("") || bt_check_attribute("a=\"x\""));
+}
+
 static void files(void **state)
 {
 	(void)state;
@@ -1006,6 +1091,8 @@ int main(void)
 		cmocka_unit_test(placeholders),
 		cmocka_unit_test(ports),
 		cmocka_unit_test(environments),
+		cmocka_unit_test(tomcat),
+		cmocka_unit_test(tomcat_texts),
 		cmocka_unit_test(files),
 		cmocka_unit_test(table),
 		cmocka_unit_test(directives),
