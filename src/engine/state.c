@@ -126,17 +126,20 @@ bool bt_state_never(const struct bt_task *t)
 	return bt_task_info(t->kind)->repeat == BT_REPEAT_NEVER && !(t->exec && t->exec->safe);
 }
 
-static bool serves(enum bt_task_kind kind)
+/* A strategy puts an address on as it brings a release: where it is missing, and to stay. In a flow
+ * it is one of the things that the flow is for. */
+static bool serves(const struct bt_state *s, enum bt_task_kind kind)
 {
 	return kind == BT_TASK_INSTANCE_START || kind == BT_TASK_INSTANCE_STOP ||
-	       kind == BT_TASK_SWITCH || bt_state_loopback(kind);
+	       kind == BT_TASK_SWITCH || kind == BT_TASK_LOOPBACK_STOP ||
+	       (kind == BT_TASK_LOOPBACK_START && s->plan->flow);
 }
 
 bool bt_state_changed(const struct bt_state *s)
 {
 	for (size_t i = 0; i < s->n_plan_tasks; i++) {
 		const struct bt_task_run *t = &s->tasks[i];
-		if (!serves(t->task->kind))
+		if (!serves(s, t->task->kind))
 			continue;
 		if (bt_state_outstanding(t) || t->state == BT_TASK_DONE ||
 			t->state == BT_TASK_UNKNOWN || t->state == BT_TASK_UNDO_FAILED)

@@ -307,7 +307,11 @@ void check_as_before(struct sim *s)
 				s->vip[h] ? "on" : "off", s->host_names[h]);
 	for (uint16_t i = 0; i < s->n_inst; i++) {
 		const struct inst *now = &s->inst[i], *was = &s->at_start[i];
-		for (uint16_t b = 0; b < s->n_balancers; b++)
+		/* A plan makes balancers alike that were not. */
+		if (s->n_plans && world_in(s, i) != world_was_in(s, i))
+			violated(s, "taken back, and %s is %s rotation", world_name(s, i),
+				world_in(s, i) ? "in" : "out of");
+		for (uint16_t b = 0; b < s->n_balancers && !s->n_plans; b++)
 			if (s->balancers[b].in[i] != s->balancers_at_start[b].in[i])
 				violated(s, "undone, and %s is %s rotation at %s", world_name(s, i),
 					s->balancers[b].in[i] ? "in" : "out of", s->on[b]);
