@@ -51,12 +51,17 @@ def was(net):
     return [f"{net.hosts[n].address}:{PORT}" for n in ("was1", "was2")]
 
 
-def rolls_under_load(net):
+def run_flow(net, version):
+    return net.lab.baton("run", "deployAndTomcatRestartWithL4Control", "--service", "shop", "--version", version,
+                         "--artifact", net.lab.artifact(version, listen="0.0.0.0"))
+
+
+def rolls_under_load(net, roll):
     done = deploy(net, "v1")
     assert done.returncode == 0, done.stdout + done.stderr
     with net.load(path="/where", rate=20, keepers=2) as load:
         load.wait(20)
-        done = deploy(net, "v2")
+        done = roll(net, "v2")
         assert done.returncode == 0, done.stdout + done.stderr
         after = time.monotonic()
         load.wait(40)
@@ -70,24 +75,27 @@ def test_direct_routing(net):
         net.hosts[name].serve_behind(net.vip)
     net.agents()
     config(net, "dr")
-    load, after = rolls_under_load(net)
+    load, after = rolls_under_load(net, run_flow)
     assert len(load.bodies(after)) == 2, load.bodies(after)  # both hosts serve, each with the new release
     service, servers = table(net)
     assert f"{net.vip}:{PORT} wrr" in service
     assert {k: v[:2] for k, v in servers.items()} == {a: ("Route", 100) for a in was(net)}
     assert not balancer(net).get("trouble"), balancer(net)
 
-    # a connection that is held holds the drain of its host, and the other serves meanwhile
+    # a connection that is held holds the drain of its host, and the other serves meanwhile, also while
+    # the balancer's agent is dead
     with net.load(path="/where", rate=10, keepers=0, holders=1, pause=0.1) as load:
         load.wait(5)
         held = poll("a host has the held connection", lambda: next(
             (a for a, (_, _, active, _) in table(net)[1].items() if active == 1 and once_more(net, a)), None))
         client = net.lab.start_deploy("v3", listen="0.0.0.0")
         poll("its host is out of rotation", lambda: table(net)[1][held][1] == 0, SLOW)
+        net.lab.kill("agent-l4")
         load.wait(20)
         now = table(net)[1][held]
         assert now[1] == 0 and now[2] == 1, "it keeps its connection and has weight 0"
         assert client.poll() is None
+        net.lab.agent("l4", machine=net.l4)
         load.tell("finish")
         output, _ = client.communicate(timeout=SLOW)
         assert client.returncode == 0, output
@@ -125,7 +133,7 @@ def test_nat(net):
     config(net, "nat", weight=5)
     poll("forwarding is named", lambda: in_plan(net, "net.ipv4.ip_forward is 0, expected 1"), SLOW)
     net.l4.set("net.ipv4.ip_forward", 1)
-    load, after = rolls_under_load(net)
+    load, after = rolls_under_load(net, deploy)
     assert len(load.bodies(after)) == 2, load.bodies(after)
     assert {k: v[:2] for k, v in table(net)[1].items()} == {a: ("Masq", 5) for a in was(net)}
 

@@ -38,6 +38,18 @@ def test_kernel_speaks_as_recorded():
         assert [len(line) for line in lines] == [len(line) for line in recorded[name]], name
 
 
+@pytest.mark.skipif(os.path.exists("/proc/net/ip_vs"), reason="this machine's kernel has IPVS")
+def test_kernel_without_ipvs(lab):
+    """Refused by the plan, with what to do: nothing was begun."""
+    lab.up()
+    lab.config(nginx=False, slots=("main",), deploy={"strategy": "rolling"},
+               traffic={"ipvs": {"vip": "192.0.2.10", "port": 80}})
+    done = lab.deploy("v1")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "modprobe ip_vs" in done.stderr, done.stderr
+    assert lab.deployments() == []
+
+
 @pytest.mark.parametrize("name", ["test_direct_routing", "test_nat", "test_adopted"])
 def test_in_user_mode_linux(name):
     """Each boots a kernel of its own: what one leaves is nothing to the next, and they run beside each other."""

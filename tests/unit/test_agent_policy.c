@@ -134,6 +134,28 @@ static void test_exec(void **state)
 	bt_policy_free(p);
 }
 
+static void test_network(void **state)
+{
+	(void)state;
+	static const enum bt_balancer_kind kinds[] = {BT_BALANCER_IPVS, BT_BALANCER_NFTABLES};
+	for (size_t i = 0; i < BT_ARRAY_LEN(kinds); i++) {
+		struct bt_err err = {0};
+		struct bt_l4 l4 = {.kind = kinds[i], .vip = "192.0.2.10", .port = 80};
+		struct bt_service s = {.name = "shop", .l4 = &l4};
+		struct bt_policy *p = parse("");
+		assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+		assert_non_null(strstr(err.text, "rule 'network'"));
+		bt_policy_free(p);
+		p = parse("network: true\n");
+		assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+		assert_non_null(strstr(err.text, "port 80"));
+		bt_policy_free(p);
+		p = parse("network: true\nports: 1-65535\n");
+		assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+		bt_policy_free(p);
+	}
+}
+
 static int balancer_with(const char *policy, const char *include, struct bt_err *err)
 {
 	struct bt_policy *p = parse(policy);
@@ -188,6 +210,32 @@ static void test_paths(void **state)
 	}
 	assert_int_equal(balancer_with("", "relative.conf", &err), BT_E_REFUSED);
 	bt_fs_remove_tree(dir, NULL);
+}
+
+static void test_haproxy(void **state)
+{
+	(void)state;
+	struct bt_policy *p = parse("");
+	struct bt_l4 l4 = {
+		.kind = BT_BALANCER_HAPROXY, .haproxy = {.socket = "/run/haproxy/admin.sock"}};
+	struct bt_service s = {.name = "shop", .l4 = &l4};
+	struct bt_err err = {0};
+	/* where haproxy was never installed its directory is not there, and nothing is beneath it
+	 */
+	int expected = bt_fs_exists("/run/haproxy") ? 0 : BT_E_REFUSED;
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), expected);
+	l4.haproxy.socket = "/var/lib/haproxy/stats";
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+	l4.haproxy.state_file = "/var/lib/haproxy/server-state";
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+	l4.haproxy.state_file = "/etc/passwd";
+	assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "haproxy.state_file /etc/passwd"));
+	l4.haproxy.state_file = NULL;
+	l4.haproxy.socket = "/root/docker.sock";
+	assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "haproxy.socket"));
+	bt_policy_free(p);
 }
 
 static void test_binary(void **state)
@@ -279,8 +327,10 @@ int main(void)
 		cmocka_unit_test(test_users),
 		cmocka_unit_test(test_further_ports),
 		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_network),
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_binary),
+		cmocka_unit_test(test_haproxy),
 		cmocka_unit_test(test_file_must_be_safe),
 		cmocka_unit_test(test_redact),
 	};
