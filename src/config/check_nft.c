@@ -34,7 +34,7 @@ void bt_config_check_nft(struct bt_reading *r)
 	bt_config_check_vip(r);
 	if (dsr)
 		check_own_host(r);
-	if (dsr && !l->nftables.interface)
+	if (dsr && !l->nftables.interface && !bt_reading_at(r, interface))
 		tell(r, interface, "is missing: with dsr, expected where packets come in");
 	if (!dsr && l->nftables.interface)
 		tell(r, interface, "only with mode: dsr");

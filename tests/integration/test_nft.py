@@ -120,6 +120,29 @@ def test_drain_waits_for_connections(lab, mode):
 
 
 @BOTH
+def test_half_open_connections(lab, mode):
+    """One that was begun before the host went out and is not established yet, since packets were lost, ends
+    where it began: its SYN is repeated to the same host, and the drain waits for it."""
+    net = Net(lab, mode, deploy={"bake": "0s", "strategy": "rolling", "drain": "60s"})
+    good(lab.deploy("v1", **ANY))
+    net.answering("was1", "was2")
+    net.was1.run("nft", "add table ip lost; add chain ip lost out { type filter hook output priority 0; }; "
+                 "add rule ip lost out tcp sport 8080 tcp flags & (syn | ack) == syn | ack drop")
+    with net.load(holders=12, rate=0, keepers=0) as load:
+        poll("some wait for was1", lambda: net.was1.run("ss", "-Htn", "state", "syn-recv", "sport", "=", ":8080").stdout)
+        run = lab.start_baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1")
+        poll("was1 is out", lambda: net.members().get(net.was1.address) is False)
+        off = time.monotonic()
+        assert run.poll() is None, "it did not wait for what is half open"
+        net.was1.run("nft", "delete", "table", "ip", "lost")
+        poll("was1 answers them", lambda: "was1" in hosts_of(load, kind="held", after=off))
+        load.tell("finish")
+        assert run.wait(60) == 0, run.stdout.read()
+    assert load.failed == 0, load.summary()
+    assert load.strayed() == {}
+
+
+@BOTH
 def test_the_agent_is_killed(lab, mode):
     net = Net(lab, mode)
     good(lab.deploy("v1", **ANY))

@@ -1,5 +1,5 @@
-/* traffic.ipvs and what every balancer with an address of its own has: what is taken, what follows,
- * and what is refused with its line. */
+/* traffic.ipvs, traffic.nftables and what every balancer with an address of its own has: what is
+ * taken, what follows, and what is refused with its line. */
 #include "base/str.h"
 #include "config/config.h"
 
@@ -31,7 +31,8 @@ static void refused(const char *text, const char *at, const char *words)
 	struct bt_err err = {0};
 	assert_int_equal(bt_config_parse(text, strlen(text), "f", NULL, NULL, &c, &problems, &err),
 		BT_E_CONFIG);
-	assert_int_equal(problems.n, 1);
+	if (problems.n != 1)
+		fail_msg("%zu problems in:\n%s", problems.n, text);
 	if (!bt_str_starts(problems.items[0].line, at) || !strstr(problems.items[0].line, words))
 		fail_msg("%s", problems.items[0].line);
 	bt_config_problems_done(&problems);
@@ -86,6 +87,37 @@ static void direct_return(void **state)
 	}
 }
 
+static void nftables(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse(SERVICE("main: 8080", "nftables: {vip: 192.0.2.10}"));
+	const struct bt_l4 *l = c->services[0].l4;
+	assert_int_equal(l->kind, BT_BALANCER_NFTABLES);
+	assert_string_equal(l->on[0], "w1");
+	assert_int_equal(l->port, 8080);
+	assert_int_equal(l->mode, BT_L4_NAT);
+	assert_true(l->nftables.masquerade);
+	assert_null(l->nftables.interface);
+	same_again(c);
+	bt_config_free(c);
+	c = parse(SERVICE("a: 8081, b: 8082",
+		"nftables: {on: l4, vip: '2001:db8::10', port: 80, masquerade: false}"));
+	l = c->services[0].l4;
+	assert_int_equal(l->port, 80);
+	assert_false(l->nftables.masquerade);
+	same_again(c);
+	bt_config_free(c);
+	c = parse(SERVICE("main: 80",
+		"nftables: {on: [l4, l5], vip: 192.0.2.10, mode: dsr, interface: br0.7}"));
+	const struct bt_service *s = &c->services[0];
+	assert_int_equal(s->l4->mode, BT_L4_DSR);
+	assert_string_equal(s->l4->nftables.interface, "br0.7");
+	assert_int_equal(s->loopback.n_vips, 1);
+	assert_string_equal(s->loopback.vips[0], "192.0.2.10");
+	same_again(c);
+	bt_config_free(c);
+}
+
 static void problems(void **state)
 {
 	(void)state;
@@ -106,6 +138,21 @@ static void problems(void **state)
 			"f:5:49: ", "one slot"},
 		{SERVICE("x: 1", "ipvs: {vip: 192.0.2.1, port: 2, mode: dsr}"),
 			"f:5:49: ", "slot x's"},
+		{SERVICE("x: 1", "nftables: {port: 1}"), "f:5:21: ", "vip is missing"},
+		{SERVICE("x: 1", "nftables: {vip: 192.0.2.1, mode: dsr, on: l4}"),
+			"f:5:21: ", "interface: is missing"},
+		{SERVICE("x: 1", "nftables: {vip: 192.0.2.1, interface: eth0}"),
+			"f:5:49: ", "mode: dsr"},
+		{SERVICE("x: 1", "nftables: {vip: 192.0.2.1, interface: 'a b', mode: dsr, on: l}"),
+			"f:5:49: ", "an interface's name"},
+		{SERVICE("x: 1", "nftables: {vip: 192.0.2.1, on: l, mode: dsr, interface: eth0, "
+				 "masquerade: false}"),
+			"f:5:85: ", "mode: nat"},
+		{SERVICE("x: 1", "nftables: {vip: 192.0.2.1, on: w2, mode: dsr, interface: eth0}"),
+			"f:5:42: ", "a host of its own"},
+		{SERVICE("x: 1, y: 2",
+			 "nftables: {vip: 192.0.2.1, port: 1, mode: dsr, on: l, interface: e}"),
+			"f:5:53: ", "one slot"},
 	};
 	for (size_t i = 0; i < BT_ARRAY_LEN(rows); i++)
 		refused(rows[i].text, rows[i].at, rows[i].words);
@@ -128,6 +175,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults),
 		cmocka_unit_test(direct_return),
+		cmocka_unit_test(nftables),
 		cmocka_unit_test(problems),
 		cmocka_unit_test(of_two_services),
 	};
