@@ -74,6 +74,7 @@ struct bt_job {
 	const uint32_t *keep;
 	size_t n_keep;
 	struct bt_task_exec program;
+	const struct bt_notify *notify;
 	bool ended;    /* Exec: nothing of the program is left */
 	bool anywhere; /* Exec: also where its release is not on this host */
 

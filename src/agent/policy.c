@@ -87,6 +87,11 @@ static int read_upgrade(struct reader *r, const yaml_node_t *n)
 	return read_bool(r, n, &r->p->upgrade);
 }
 
+static int read_network(struct reader *r, const yaml_node_t *n)
+{
+	return read_bool(r, n, &r->p->network);
+}
+
 static int read_paths(struct reader *r, const yaml_node_t *n)
 {
 	int e = read_list(r, n, &r->p->paths, &r->p->n_paths);
@@ -136,6 +141,7 @@ static const struct {
 	{"root", read_root},
 	{"exec", read_exec},
 	{"upgrade", read_upgrade},
+	{"network", read_network},
 	{"paths", read_paths},
 	{"ports", read_ports},
 	{"tasks", read_tasks},
@@ -156,7 +162,7 @@ static int read_key(struct reader *r, const yaml_node_t *k, const yaml_node_t *v
 	const char *near = scalar(k) ? bt_nearest(scalar(k), names, BT_ARRAY_LEN(keys)) : NULL;
 	char text[160];
 	snprintf(text, sizeof text,
-		"run_as, root, exec, upgrade, paths, ports or tasks, found '%.40s'%s%s%s",
+		"run_as, root, exec, upgrade, network, paths, ports or tasks, found '%.40s'%s%s%s",
 		scalar(k) ? scalar(k) : "", near ? " (did you mean '" : "", near ? near : "",
 		near ? "'?)" : "");
 	return bad(r, k, text);
@@ -186,7 +192,7 @@ static struct bt_policy *defaults(const struct bt_policy_spec *spec)
 	struct bt_policy *p = BT_ARENA_NEW(a, struct bt_policy);
 	p->arena = a;
 	p->file = spec->path ? bt_arena_strdup(a, spec->path) : "the defaults";
-	p->root = p->exec = spec->own_machine;
+	p->root = p->exec = p->network = spec->own_machine;
 	p->paths = spec->own_machine ? every_path : default_paths;
 	p->n_paths = spec->own_machine ? BT_ARRAY_LEN(every_path) : BT_ARRAY_LEN(default_paths);
 	p->port_min = spec->own_machine ? 1 : 1024;
@@ -419,6 +425,18 @@ int bt_policy_exec(const struct bt_policy *p, struct bt_err *err)
 			"programs that a service's config names are off on this host: its owner "
 			"allows them with 'exec: true'");
 	return bt_policy_task(p, BT_TASK_EXEC, err);
+}
+
+int bt_policy_network(const struct bt_policy *p, const char *what, struct bt_err *err)
+{
+	char text[160];
+	if (p->network)
+		return 0;
+	snprintf(text, sizeof text,
+		"%s changes this host's network, which is off here: its owner allows it with "
+		"'network: true'",
+		what);
+	return no(p, err, "network", text);
 }
 
 int bt_policy_health(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)

@@ -54,6 +54,12 @@ bool bt_check_env_name(const char *t)
 	return !isdigit((unsigned char)*t) && only(t, "_") && strlen(t) <= 256;
 }
 
+bool bt_check_interface(const char *t)
+{
+	return *t && t[0] != '-' && strlen(t) <= 15 && only(t, "._-@") && !bt_streq(t, ".") &&
+	       !bt_streq(t, "..") && !bt_streq(t, "all") && !bt_streq(t, "default");
+}
+
 bool bt_check_listen(const char *t)
 {
 	const char *colon = strrchr(t, ':');

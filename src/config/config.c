@@ -61,6 +61,16 @@ static void expand_text(struct parse *p, struct bt_node *n)
 	n->text = bt_arena_strdup(p->arena, bt_str_get(&out));
 }
 
+/* In `notify` a ${NAME} is a secret, which only an agent puts in: a value of the caller's
+ * environment would be stored with the config for everybody to read. */
+static bool holds_secrets(const char *key, const struct bt_node *value)
+{
+	bool all = bt_streq(key, "notify") && value->kind == BT_NODE_MAP;
+	for (size_t i = 0; all && i < value->n; i++)
+		all = value->items[i]->kind == BT_NODE_MAP;
+	return all;
+}
+
 static void expand(struct parse *p, struct bt_node *n)
 {
 	if (n->expanded)
@@ -69,7 +79,8 @@ static void expand(struct parse *p, struct bt_node *n)
 	if (n->kind == BT_NODE_SCALAR)
 		expand_text(p, n);
 	for (size_t i = 0; i < n->n; i++)
-		expand(p, n->items[i]);
+		if (n->kind != BT_NODE_MAP || !holds_secrets(n->keys[i]->text, n->items[i]))
+			expand(p, n->items[i]);
 }
 
 static void read_declared(struct parse *p, const struct bt_node *doc)

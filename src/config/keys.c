@@ -278,6 +278,27 @@ const struct bt_key bt_keys[] = {
 		.min = 1, .max = 10000,
 		.doc = "A reload is refused while more old workers than this still shut down.",
 		.example = "8"},
+	{"traffic.loopback",
+		.doc = "Direct server return: replies go past the balancer, so each host of the "
+		       "service holds the address that clients ask. See "
+		       "[loopback.md](loopback.md)."},
+	{"traffic.loopback.vips", &bt_type_names, AT(loopback.vips), WITH(loopback.n_vips),
+		.check = bt_check_vip, .expected = "an IPv4 or IPv6 address such as 192.0.2.10",
+		.derived = "the balancer's `vip` where its mode is dsr",
+		.doc = "The addresses, as /32 or /128: LoopbackStart puts them on the host, and "
+		       "LoopbackStop takes them off.",
+		.example = "[192.0.2.10, '2001:db8::10']"},
+	{"traffic.loopback.interface", &bt_type_text, AT(loopback.interface), .def = "lo",
+		.max = 15, .check = bt_check_interface, .expected = "an interface's name",
+		.when = BT_KEY_LOOPBACK,
+		.doc = "Where they go: one that answers no ARP, `lo` or a dummy.",
+		.example = "dummy0"},
+
+	{"notify", &bt_type_notify, AT(notify), WITH(n_notify),
+		.doc = "Whom a Notify task tells, by name: `{url: …, format: json|slack}`. The url "
+		       "may hold secrets of `run.secrets` as `${NAME}`. See "
+		       "[Notify](#notify).",
+		.example = "{ops: {url: 'https://hooks.example.com/${HOOK}', format: slack}}"},
 
 	{"traffic.haproxy", L4(HAPROXY),
 		.doc = "A haproxy that is there, told by its runtime API. See "
@@ -313,7 +334,10 @@ const struct bt_key bt_keys[] = {
 	{"deploy.strategy", &bt_type_enum, AT(deploy.strategy), .names = &bt_enum_strategy,
 		.def = "blue-green",
 		.doc = "`blue-green`: in the idle slot, then one switch. `rolling`: instance by "
-		       "instance. `recreate`: all down, then all up; requests fail meanwhile.",
+		       "instance. `canary`: a few instances first, watched for the bake's time, "
+		       "then the others as in rolling. `recreate`: all down, then all up; "
+		       "requests "
+		       "fail meanwhile.",
 		.example = "rolling"},
 	{"deploy.drain", &bt_type_duration, AT(deploy.drain_ms), .def = "30s", .max = DAY,
 		.doc = "Longest wait for requests that an old instance still serves.",
@@ -339,12 +363,19 @@ const struct bt_key bt_keys[] = {
 		.doc = "`rollback`, `halt` (stays as it stands, a person is needed) or `continue "
 		       "N`: go on until more than N lanes failed.",
 		.example = "continue 1"},
+	{"deploy.canary", &bt_type_batch, AT(deploy.canary), WITH(deploy.canary_percent),
+		.def = "1",
+		.doc = "canary: instances of the first batch, or a share of all (rounded down, at "
+		       "least 1).",
+		.example = "10%"},
 	{"deploy.batch", &bt_type_batch, AT(deploy.batch), WITH(deploy.batch_percent), .def = "1",
-		.doc = "rolling: instances replaced at a time over all hosts, or a share of them "
+		.doc = "rolling, canary: instances replaced at a time over all hosts, or a share "
+		       "of them "
 		       "(rounded down, at least 1).",
 		.example = "50%"},
 	{"deploy.min_in_rotation", &bt_type_count, AT(deploy.min_in_rotation), .max = 8192,
-		.derived = "blue-green: as many as serve now; rolling: all but the batch",
+		.derived = "blue-green: as many as serve now; rolling, canary: all but the "
+			   "batch",
 		.doc = "Never fewer instances in rotation than this.", .example = "2"},
 	{"deploy.keep", &bt_type_count, AT(deploy.keep), .def = "5", .min = 1, .max = 1000,
 		.doc = "Good releases kept on each host, besides what runs.", .example = "3"},
@@ -371,6 +402,11 @@ const struct bt_key bt_keys[] = {
 	{"deploy.hooks.on_failure", &bt_type_hooks, HOOKS(BT_HOOK_ON_FAILURE), .placeholders = true,
 		.doc = "Once, after the run went back or halted; a failure here changes nothing.",
 		.example = "[{run: [./notify.sh, 'deployment failed']}]"},
+
+	{"flows", &bt_type_flows, AT(flows), WITH(n_flows),
+		.doc = "Flows of your own, by name: lists of stages, or of tasks that each host "
+		       "does in turn. `baton run FLOW` runs one. See [flows.md](flows.md).",
+		.example = "{night: [L4TurnOff, TomcatStop, TomcatStart, L4TurnOn]}"},
 };
 const size_t bt_n_keys = BT_ARRAY_LEN(bt_keys);
 

@@ -35,7 +35,8 @@ enum bt_key_when {
 	BT_KEY_MANAGED,
 	BT_KEY_HTTP,
 	BT_KEY_HTTPS,
-	BT_KEY_TOMCAT, /* run.as: tomcat */
+	BT_KEY_TOMCAT,	 /* run.as: tomcat */
+	BT_KEY_LOOPBACK, /* with addresses there */
 };
 
 /* Which object a key's offsets are into. */
@@ -81,6 +82,9 @@ void bt_reading_wrong(struct bt_reading *r, const struct bt_key *k, const struct
 /* Of a map of our own: tells keys that are not among the words; true when the node is a map. */
 bool bt_reading_only(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
 	const char *const *words, size_t n_words, const char *expected);
+/* A task of a flow or a hook (type_tasks.c); false after a problem. */
+bool bt_reading_task(
+	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, struct bt_hook *ret);
 /* A whole number between the key's bounds; false after a problem. */
 bool bt_reading_whole(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, int64_t *ret);
@@ -89,7 +93,8 @@ extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt
 	bt_type_number, bt_type_health_port, bt_type_bool, bt_type_enum, bt_type_share, bt_type_map,
 	bt_type_list, bt_type_names, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes,
 	bt_type_failure, bt_type_batch, bt_type_health_path, bt_type_health_tls_path,
-	bt_type_health_tcp, bt_type_health_exec, bt_type_files, bt_type_hooks;
+	bt_type_health_tcp, bt_type_health_exec, bt_type_files, bt_type_hooks, bt_type_flows,
+	bt_type_notify;
 
 /* Checks of texts. */
 bool bt_check_text(const char *t);     /* any, without control characters but tab and newline */
@@ -98,7 +103,12 @@ bool bt_check_url_path(const char *t); /* /…, no blanks */
 bool bt_check_route(const char *t);
 bool bt_check_url(const char *t); /* http:// or https:// */
 bool bt_check_env_name(const char *t);
-bool bt_check_listen(const char *t);	  /* PORT or ADDRESS:PORT */
+/* The bytes of an IPv4 or IPv6 address: 4 or 16; 0: it is none. */
+size_t bt_address_parse(const char *t, uint8_t ret[static 16]);
+bool bt_check_address(const char *t);	/* IPv4 or IPv6, numeric */
+bool bt_check_vip(const char *t);	/* … that clients can ask: not loopback, multicast, … */
+bool bt_check_interface(const char *t); /* of the network, as Linux names them */
+bool bt_check_listen(const char *t);	/* PORT or ADDRESS:PORT */
 bool bt_check_server_name(const char *t); /* host names, blanks between */
 bool bt_check_variable(const char *t);	  /* of nginx, without $ */
 bool bt_check_directive(const char *t);	  /* one, of those that are allowed */
@@ -134,7 +144,10 @@ void bt_config_check_service(struct bt_reading *r);
 /* Names of ports, wherever they stand, are those of the slots (type_slots.c). */
 void bt_config_check_ports(struct bt_reading *r);
 void bt_config_check_hooks(struct bt_reading *r); /* type_hooks.c */
+void bt_config_check_flows(struct bt_reading *r); /* type_flows.c */
 void bt_config_check_l4(struct bt_reading *r);	  /* check_l4.c; with r->l4 only */
+void bt_config_check_loopback(struct bt_reading *r);
+void bt_config_check_notify(struct bt_reading *r); /* type_notify.c */
 /* Ports and names of two services; told at `later`'s place. */
 void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later);

@@ -28,6 +28,8 @@ static bool applies(const struct bt_service *s, const struct bt_key *k)
 		return health == BT_HEALTH_HTTPS;
 	case BT_KEY_TOMCAT:
 		return s->run.as == BT_RUNTIME_TOMCAT;
+	case BT_KEY_LOOPBACK:
+		return bt_service_has_loopback(s);
 	default:
 		return true;
 	}

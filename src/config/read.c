@@ -189,6 +189,10 @@ static void derive(struct bt_reading *r)
 		s->health.kind = BT_HEALTH_TCP;
 	if (s->identity.path && !s->identity.expect)
 		s->identity.expect = scalar(r, "{slot}")->text;
+	if (r->l4 && r->l4->mode == BT_L4_DSR && r->l4->vip && !s->loopback.n_vips) {
+		s->loopback.vips = &r->l4->vip;
+		s->loopback.n_vips = 1;
+	}
 	if (r->nginx)
 		derive_nginx(r);
 	if (r->l4)

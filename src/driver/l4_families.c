@@ -5,5 +5,6 @@
 
 const struct bt_l4_family *const bt_l4_families[] = {
 	&bt_l4_haproxy,
+	&bt_l4_nftables,
 	NULL,
 };

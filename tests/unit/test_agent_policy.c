@@ -38,7 +38,8 @@ static void test_parse(void **state)
 {
 	(void)state;
 	struct bt_policy *p = parse("run_as: [nobody]\nroot: true\nports: 8000-8099\n"
-				    "tasks: [Observe, InstanceStart]\npaths: [/srv]\n");
+				    "tasks: [Observe, InstanceStart]\npaths: [/srv]\n"
+				    "network: true\n");
 	struct bt_err err = {0};
 	assert_int_equal(p->n_run_as, 1);
 	assert_true(p->root);
@@ -49,8 +50,12 @@ static void test_parse(void **state)
 	assert_int_equal(bt_policy_task(p, BT_TASK_INSTANCE_START, NULL), 0);
 	assert_int_equal(bt_policy_task(p, BT_TASK_SWITCH, &err), BT_E_REFUSED);
 	assert_non_null(strstr(err.text, "Switch"));
+	assert_int_equal(bt_policy_network(p, "traffic.loopback", NULL), 0);
 	bt_policy_free(p);
-	bt_policy_free(parse(""));
+	p = parse("");
+	assert_int_equal(bt_policy_network(p, "traffic.loopback", &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "rule 'network'): traffic.loopback"));
+	bt_policy_free(p);
 }
 
 static void test_parse_errors(void **state)
