@@ -142,6 +142,12 @@ bool bt_check_identity(const char *t)
 	return *t && known_placeholders(t, IDENTITY_FROM);
 }
 
+/* The kernel's names are of at most 15 characters, and a module has each. */
+bool bt_check_scheduler(const char *t)
+{
+	return strlen(t) <= 15 && only(t, "_-");
+}
+
 /* Nothing in it ends a command of the runtime API, or a word of one. */
 bool bt_check_haproxy_name(const char *t)
 {

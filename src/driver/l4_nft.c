@@ -59,8 +59,25 @@ static void op_cancel(struct bt_op *base)
 		op_free(op);
 }
 
+/* Members as the service has them, however nft spells their addresses. */
+static void name_members(struct nft_op *op)
+{
+	for (size_t i = 0; i < op->found.n_members; i++)
+		for (size_t k = 0; k < op->target.n_members; k++) {
+			struct bt_seen_member *seen = &op->found.members[i];
+			const struct bt_pool_member *m = &op->target.members[k];
+			if (seen->port != m->port ||
+				!bt_nft_same_address(seen->address, m->address))
+				continue;
+			seen->address = m->address;
+			seen->host = m->host;
+			seen->slot = m->slot;
+		}
+}
+
 static void finish(struct nft_op *op, int result, const struct bt_err *err)
 {
+	name_members(op);
 	struct bt_l4_seen seen = {
 		.running = result == 0,
 		.epoch = op->found.handle && op->found.leads ? op->found.handle : NO_TABLE_EPOCH,
@@ -331,7 +348,7 @@ static struct bt_l4_target copy_target(struct bt_arena *a, const struct bt_l4_ta
 		m[i].host = bt_arena_strdup(a, m[i].host);
 		m[i].slot = bt_arena_strdup(a, m[i].slot);
 	}
-	return (struct bt_l4_target){s, m, t->n_members};
+	return (struct bt_l4_target){.service = s, .members = m, .n_members = t->n_members};
 }
 
 static struct nft_op *begin(const struct bt_l4_target *t, bool writes, void *arg)

@@ -3,7 +3,8 @@
  *
  * Direct server return forwards to a member's address and leaves its MAC address to the kernel. One
  * that answers no ARP would swallow connections in silence, so it is asked for before the switch:
- * an entry is used (NTF_USE), which makes the kernel ask, and its notification awaited. */
+ * an entry is used (NTF_USE), which makes the kernel ask, and its notification awaited. That is for
+ * those alone that have no valid entry, since it would undo one that a person made permanent. */
 #include "driver/l4_nft.h"
 
 #include "base/clock.h"
@@ -248,17 +249,36 @@ static const struct bt_pool_member *missing(const struct neighbours *n, bool *re
 	return first;
 }
 
+static int list(struct neighbours *n, struct mnl_socket *ask, struct bt_err *err)
+{
+	_Alignas(struct nlmsghdr) char buf[256];
+	int r = exchange(ask, neighbour_message(n, buf, RTM_GETNEIGH, NLM_F_DUMP), on_neighbour, n);
+	return r < 0 ? bt_err_errno(err, -r, "ask the kernel for its neighbours") : 0;
+}
+
+static int use_missing(struct neighbours *n, struct mnl_socket *ask, struct bt_err *err)
+{
+	int r = list(n, ask, err);
+	for (size_t i = 0; r == 0 && i < n->t->n_members; i++) {
+		const struct bt_pool_member *m = &n->t->members[i];
+		int e = m->in && !n->known[i] ? use(ask, n, m->address) : 0;
+		if (e < 0)
+			r = bt_err_errno(err, -e, "ask for the MAC address of %s (%s) on %s",
+				host_of(m), m->address, n->t->service->l4->nftables.interface);
+	}
+	return r;
+}
+
 static int await(struct neighbours *n, struct mnl_socket *ask, struct mnl_socket *news,
 	int64_t wait_ms, struct bt_err *err)
 {
 	int64_t deadline = bt_clock_boot_ms() + wait_ms;
 	for (;;) {
-		_Alignas(struct nlmsghdr) char buf[256], heard[16384];
+		char heard[8192];
 		bool failed = false;
-		int r = exchange(
-			ask, neighbour_message(n, buf, RTM_GETNEIGH, NLM_F_DUMP), on_neighbour, n);
+		int r = list(n, ask, err);
 		if (r < 0)
-			return bt_err_errno(err, -r, "ask the kernel for its neighbours");
+			return r;
 		const struct bt_pool_member *m = missing(n, &failed);
 		int64_t left = deadline - bt_clock_boot_ms();
 		if (!m)
@@ -285,13 +305,8 @@ int bt_nft_neighbours(const struct bt_l4_target *t, int64_t wait_ms, struct bt_e
 		t, if_nametoindex(l4->nftables.interface), family_of(l4->vip), known, failed};
 	struct mnl_socket *ask = route_socket(0), *news = route_socket(RTMGRP_NEIGH);
 	int r = ask && news ? 0 : bt_err_errno(err, errno, "open a socket to the kernel");
-	for (size_t i = 0; r == 0 && i < t->n_members; i++) {
-		int e = t->members[i].in ? use(ask, &n, t->members[i].address) : 0;
-		if (e < 0)
-			r = bt_err_errno(err, -e, "ask for the MAC address of %s (%s) on %s",
-				host_of(&t->members[i]), t->members[i].address,
-				l4->nftables.interface);
-	}
+	if (r == 0)
+		r = use_missing(&n, ask, err);
 	if (r == 0)
 		r = await(&n, ask, news, wait_ms, err);
 	if (ask)

@@ -36,13 +36,14 @@
 #define YOUNG_S 15 /* SYNs are repeated after 1, 3 and 7 s */
 #define BRIEF_S 60 /* not yet answered, or ended */
 #define IDLE_S 3600
-#define MAX_FLOWS 262144 /* of one member; some 30 MB when full */
+#define MAX_FLOWS 131072 /* of one member: 2 MB at once, some 15 MB when full */
 #define HASH_SEED 0x6261746f
 
 enum { PRIO_DSTNAT = -100, PRIO_SRCNAT = 100 };
 
 struct render {
 	const struct bt_l4_target *t;
+	const struct bt_nft_found *found;
 	const struct bt_l4 *l4;
 	const char *family;
 	const char *ip; /* the protocol of the VIP: "ip" or "ip6" */
@@ -245,20 +246,26 @@ static void choose(struct render *r)
 
 /* ---- NAT ------------------------------------------------------------------------------------- */
 
+static json_t *is_tcp(void)
+{
+	return match("==", json_pack("{s:{s:s}}", "meta", "key", "l4proto"), json_string("tcp"));
+}
+
+/* What the connection's first packet had. */
+static json_t *original(const char *key, json_t *value)
+{
+	return match("==", json_pack("{s:{s:s, s:s}}", "ct", "key", key, "dir", "original"), value);
+}
+
 static void masquerade(struct render *r)
 {
 	BT_FREE char *daddr = bt_asprintf("%s daddr", r->ip);
 	rule(r, "postrouting",
-		json_pack("[{s:{s:s, s:{s:{s:s}}, s:s}}, o, o, {s:n}]", "match", "op", "in", "left",
-			"ct", "key", "status", "right", "dnat",
-			match("==",
-				json_pack("{s:{s:s, s:s}}", "ct", "key", daddr, "dir", "original"),
-				json_string(r->l4->vip)),
-			match("==",
-				json_pack("{s:{s:s, s:s}}", "ct", "key", "proto-dst", "dir",
-					"original"),
-				json_integer(r->l4->port)),
-			"masquerade"));
+		json_pack("[o, o, o, o, {s:n}]", is_tcp(),
+			match("in", json_pack("{s:{s:s}}", "ct", "key", "status"),
+				json_string("dnat")),
+			original(daddr, json_string(r->l4->vip)),
+			original("proto-dst", json_integer(r->l4->port)), "masquerade"));
 }
 
 static void nat(struct render *r)
@@ -273,9 +280,8 @@ static void nat(struct render *r)
 		bt_nft_chain_name(m->address, m->port, name);
 		chain(r, name);
 		rule(r, name,
-			json_pack("[{s:{s:s, s:{s:{s:s}}, s:s}}, {s:{s:s, s:i}}]", "match", "op",
-				"==", "left", "meta", "key", "l4proto", "right", "tcp", "dnat",
-				"addr", m->address, "port", (int)m->port));
+			json_pack("[o, {s:{s:s, s:i}}]", is_tcp(), "dnat", "addr", m->address,
+				"port", (int)m->port));
 	}
 	choose(r);
 	to_service(r, "prerouting", BT_NFT_CHOOSE);
@@ -287,8 +293,13 @@ static void nat(struct render *r)
 /* ---- direct server return ----------------------------------------------------------------------
  */
 
+/* One that is there stays as it is: nft marks a set that rules write to as dynamic, its JSON cannot
+ * say so, and the same set without that mark would be another one. */
 static void set(struct render *r, const char *name, int seconds, int size)
 {
+	for (size_t i = 0; i < r->found->n_sets; i++)
+		if (strcmp(r->found->sets[i], name) == 0)
+			return;
 	json_t *s = named(r, name);
 	json_object_set_new(s, "type",
 		json_pack("[s, s]", strcmp(r->ip, "ip6") == 0 ? "ipv6_addr" : "ipv4_addr",
@@ -399,8 +410,9 @@ static bool wanted_set(const struct render *r, const char *name)
 		       is_member_part(r, name, bt_nft_flows_name));
 }
 
-static void take_away(struct render *r, const struct bt_nft_found *f)
+static void take_away(struct render *r)
 {
+	const struct bt_nft_found *f = r->found;
 	for (size_t i = 0; i < f->n_chains; i++)
 		if (!wanted_chain(r, f->chains[i]))
 			say(r, "flush", "chain", named(r, f->chains[i]));
@@ -419,6 +431,7 @@ char *bt_nft_render(const struct bt_l4_target *t, const struct bt_nft_found *fou
 {
 	const struct bt_l4 *l4 = t->service->l4;
 	struct render r = {.t = t,
+		.found = found,
 		.l4 = l4,
 		.family = bt_nft_family_name(bt_nft_family_of(l4)),
 		.ip = strchr(l4->vip, ':') ? "ip6" : "ip"};
@@ -429,7 +442,7 @@ char *bt_nft_render(const struct bt_l4_target *t, const struct bt_nft_found *fou
 		direct(&r);
 	else
 		nat(&r);
-	take_away(&r, found);
+	take_away(&r);
 	bt_str_add(&r.out, "\n]}\n");
 	return bt_str_steal(&r.out);
 }
