@@ -329,8 +329,7 @@ static void test_policy_of_a_stage(void **state)
 		answer(&r, BT_OUTCOME_DONE, false);
 		expect(&r, 20, BT_DO);
 		answer(&r, BT_OUTCOME_FAILED, false);
-		assert_int_equal(
-			bt_engine_phase(r.e), own ? BT_PHASE_OBSERVING : BT_PHASE_ENDED);
+		assert_int_equal(bt_engine_phase(r.e), own ? BT_PHASE_OBSERVING : BT_PHASE_ENDED);
 		assert_int_equal(bt_engine_end(r.e), own ? BT_END_NONE : BT_END_HALTED);
 		end(&r);
 	}
