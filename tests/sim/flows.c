@@ -227,7 +227,8 @@ void flows_remember(struct sim *s)
 void flows_meddle(struct sim *s)
 {
 	uint16_t i = (uint16_t)(dice(s, 60) % s->n_inst);
-	if (s->opt.calm || dice(s, 61) % 4 || s->flow_about[i] || s->inst[i].app != APP_HEALTHY)
+	if (s->opt.calm || dice(s, 61) % 4 || s->flow_about[i] || s->inst[i].app != APP_HEALTHY ||
+		s->inst[i].adopted || s->inst[i].foreign)
 		return;
 	trace(s, "world: %s dies, which the flow is not about", world_name(s, i));
 	counters[C_FLOW_NEIGHBOUR]++;
