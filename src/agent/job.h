@@ -71,6 +71,7 @@ struct bt_job {
 	const struct bt_placed_file *files;
 	size_t n_files;
 	bool unpack, identity;
+	bool zip; /* ComponentDeploy: the artifact is for a Tomcat */
 	const uint32_t *keep;
 	size_t n_keep;
 	struct bt_task_exec program;

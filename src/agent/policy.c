@@ -5,6 +5,7 @@
 
 #include "base/fs.h"
 #include "base/str.h"
+#include "config/config.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,8 @@
 
 #define POLICY_MAX 65536
 
-static const char *const default_paths[] = {"/etc/nginx", "/opt", "/srv", "/var/lib", "/var/www"};
+static const char *const default_paths[] = {
+	"/etc/nginx", "/opt", "/run/haproxy", "/srv", "/var/lib", "/var/www"};
 static const char *const every_path[] = {"/"};
 
 struct reader {
@@ -406,9 +408,32 @@ static int check_user(const struct bt_policy *p, const char *user, struct bt_err
 	return no(p, err, "run_as", text);
 }
 
+/* What the system itself has there runs without a word of the policy, as run.command does. */
+static int check_home(const struct bt_policy *p, const char *home, struct bt_err *err)
+{
+	return beneath("/usr/share", home) ? 0 : check_path(p, "run.tomcat.home", home, err);
+}
+
+static int check_tomcat(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
+{
+	int e = check_home(p, s->tomcat.home, err);
+	for (size_t i = 0; e == 0 && s->tomcat.base && i < s->run.n_slots; i++) {
+		BT_STR struct bt_str base = {0};
+		const struct bt_slot *slot = &s->run.slots[i];
+		e = bt_config_tomcat_base(s, slot->name, slot->port, &base, err);
+		if (e == 0)
+			e = check_path(p, "run.tomcat.base", bt_str_get(&base), err);
+	}
+	if (e == 0 && s->tomcat.shutdown_port)
+		e = bt_policy_port(p, (uint16_t)s->tomcat.shutdown_port, err);
+	return e;
+}
+
 int bt_policy_run(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	int e = check_user(p, s->run.user, err);
+	if (e == 0 && s->run.as == BT_RUNTIME_TOMCAT)
+		e = check_tomcat(p, s, err);
 	if (e == 0 && s->run.dir && s->run.dir[0] == '/')
 		e = check_path(p, "run.dir", s->run.dir, err);
 	for (size_t i = 0; i < s->run.n_slots; i++)
@@ -467,11 +492,19 @@ static int check_kernel(const struct bt_policy *p, const struct bt_l4 *l, struct
 	return e < 0 ? e : bt_policy_port(p, l->port, err);
 }
 
+static int check_l4(const struct bt_policy *p, const struct bt_l4 *l, struct bt_err *err)
+{
+	if (l->kind != BT_BALANCER_HAPROXY)
+		return check_kernel(p, l, err);
+	int e = check_path(p, "haproxy.socket", l->haproxy.socket, err);
+	return e == 0 ? check_path(p, "haproxy.state_file", l->haproxy.state_file, err) : e;
+}
+
 int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	const struct bt_nginx *n = s->nginx;
 	if (s->l4)
-		return check_kernel(p, s->l4, err);
+		return check_l4(p, s->l4, err);
 	if (!n)
 		return 0;
 	if (n->binary && !bt_streq(n->binary, "nginx") && !p->exec)

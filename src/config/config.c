@@ -32,7 +32,8 @@ void bt_config_problems_done(struct bt_config_problems *p)
 
 /* ── ${NAME} ── */
 
-static void expand_text(struct parse *p, struct bt_node *n)
+/* keep: ${NAME} is somebody else's to replace, and $${ is another way to write it. */
+static void expand_text(struct parse *p, struct bt_node *n, bool keep)
 {
 	BT_STR struct bt_str out = {0};
 	if (!strstr(n->text, "${"))
@@ -41,7 +42,7 @@ static void expand_text(struct parse *p, struct bt_node *n)
 		if (bt_str_starts(t, "$${")) {
 			bt_str_add(&out, "${");
 			t += 3;
-		} else if (bt_str_starts(t, "${")) {
+		} else if (bt_str_starts(t, "${") && !keep) {
 			const char *end = strchr(t, '}');
 			if (!end) {
 				bt_problem(&p->sink, n, "'${' without '}' ($${ writes the text)");
@@ -71,16 +72,17 @@ static bool holds_secrets(const char *key, const struct bt_node *value)
 	return all;
 }
 
-static void expand(struct parse *p, struct bt_node *n)
+static void expand(struct parse *p, struct bt_node *n, bool keep)
 {
 	if (n->expanded)
 		return;
 	n->expanded = true;
 	if (n->kind == BT_NODE_SCALAR)
-		expand_text(p, n);
+		expand_text(p, n, keep);
 	for (size_t i = 0; i < n->n; i++)
-		if (n->kind != BT_NODE_MAP || !holds_secrets(n->keys[i]->text, n->items[i]))
-			expand(p, n->items[i]);
+		expand(p, n->items[i],
+			keep || (n->kind == BT_NODE_MAP &&
+					holds_secrets(n->keys[i]->text, n->items[i])));
 }
 
 static void read_declared(struct parse *p, const struct bt_node *doc)
@@ -313,7 +315,7 @@ static void add_document(struct parse *p, struct bt_node *doc)
 	read_declared(p, doc);
 	struct bt_node *rest = without(p, doc, "env");
 	rest->expanded = false;
-	expand(p, rest);
+	expand(p, rest, false);
 	const struct bt_node *services = bt_node_get(rest, "services");
 	if (services)
 		add_services(p, rest, services);

@@ -35,8 +35,9 @@ enum bt_key_when {
 	BT_KEY_MANAGED,
 	BT_KEY_HTTP,
 	BT_KEY_HTTPS,
-	BT_KEY_TOMCAT,	 /* run.as: tomcat */
 	BT_KEY_LOOPBACK, /* with addresses there */
+	BT_KEY_PROCESS,	 /* run.as: process */
+	BT_KEY_TOMCAT,	 /* run.as: tomcat */
 };
 
 /* Which object a key's offsets are into. */
@@ -67,6 +68,8 @@ extern const size_t bt_n_keys;
 /* The row of `parent`.`name` (parent "" is the top); NULL with the nearest sibling or NULL. */
 const struct bt_key *bt_key_find(const char *parent, const char *name, const char **ret_nearest);
 const struct bt_key *bt_key_path(const char *path); /* must exist */
+/* Whether the key means something in the service, so that it is printed, and required (print.c). */
+bool bt_key_applies(const struct bt_service *s, const struct bt_key *k);
 static inline size_t bt_key_index(const struct bt_key *k)
 {
 	return (size_t)(k - bt_keys);
@@ -122,6 +125,12 @@ bool bt_check_identity(const char *t);
 bool bt_check_scheduler(const char *t);	     /* of IPVS */
 bool bt_check_haproxy_name(const char *t);   /* of a backend or server */
 bool bt_check_haproxy_server(const char *t); /* the same, with {host} {slot} {port} */
+#define BT_TOMCAT_BASE_PLACEHOLDERS "{service} {slot} {port}"
+bool bt_check_tomcat_base(const char *t);    /* absolute, those placeholders */
+bool bt_check_tomcat_context(const char *t); /* "/", "/shop", "/api/v1", "/shop##2" */
+bool bt_check_tomcat_options(const char *t); /* for java: catalina.sh hands them to a shell */
+bool bt_check_heap(const char *t);	     /* "512m" */
+bool bt_check_attribute(const char *t);	     /* of Tomcat's Connector, and not baton's */
 bool bt_check_place(const char *t); /* of a file in a release: relative, known placeholders */
 /* Of the {word} or {port.NAME} that begins here, with its braces; 0: none does. */
 size_t bt_placeholder_len(const char *t);
@@ -152,6 +161,10 @@ void bt_config_check_flows(struct bt_reading *r); /* type_flows.c */
 void bt_config_check_l4(struct bt_reading *r);	  /* check_l4.c; with r->l4 only */
 void bt_config_check_loopback(struct bt_reading *r);
 void bt_config_check_notify(struct bt_reading *r); /* type_notify.c */
+void bt_config_check_tomcat(struct bt_reading *r); /* check_tomcat.c */
+/* Two services that share a CATALINA_BASE on the host. */
+void bt_config_check_tomcat_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
+	const struct bt_service *earlier, const struct bt_service *later, const char *host);
 /* Ports and names of two services; told at `later`'s place. */
 void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later);

@@ -149,6 +149,14 @@ uint16_t bt_slot_port(const struct bt_slot *slot, const char *name)
 	return 0;
 }
 
+uint16_t bt_tomcat_shutdown_port(
+	const struct bt_tomcat *t, const struct bt_port *more, size_t n_more)
+{
+	const struct bt_slot slot = {.more = more, .n_more = n_more};
+	uint16_t named = bt_slot_port(&slot, BT_TOMCAT_SHUTDOWN);
+	return named ? named : (uint16_t)t->shutdown_port;
+}
+
 uint16_t bt_health_port(const struct bt_health *h, const struct bt_slot *slot, uint16_t port)
 {
 	uint16_t named = h->port_name ? bt_slot_port(slot, h->port_name) : 0;

@@ -237,14 +237,24 @@ struct bt_loopback {
 
 struct bt_tomcat {
 	const char *home;    /* CATALINA_HOME */
-	const char *base;    /* CATALINA_BASE, with {slot} {service}; made where it is not there */
+	const char *base;    /* CATALINA_BASE, with {service} {slot} {port}; made where it is not
+				there; NULL: below the agent's state directory */
 	const char *context; /* "/" "/shop" "/api/v1", "/shop##2" for a version */
 	bool exploded;	     /* the archive is unpacked before it is placed */
-	const char *java_opts, *xmx;
-	uint16_t shutdown_port; /* 0: none */
+	bool take_over; /* what others placed at the context is moved aside, rather than refused */
+	const char *java_opts, *xmx; /* NULL: none */
+	/* Of a base that baton makes: */
+	const char *jars_to_skip; /* by the scan at the start; NULL: what the distribution skips */
+	const struct bt_kv *connector; /* further attributes of the Connector */
+	size_t n_connector;
 	bool access_log;
+	int shutdown_port; /* 0: that of the name `shutdown` in the slot, or none */
 	int64_t shutdown_wait_ms, stop_wait_ms; /* of the shutdown port; of catalina.sh stop */
 };
+#define BT_TOMCAT_SHUTDOWN "shutdown" /* the name of a slot's port */
+/* The shutdown port of a slot with these further ports; 0: none. */
+uint16_t bt_tomcat_shutdown_port(
+	const struct bt_tomcat *t, const struct bt_port *more, size_t n_more);
 
 /* A program of the user's, as an Exec task runs it. */
 struct bt_task_exec {

@@ -212,6 +212,32 @@ static void test_paths(void **state)
 	bt_fs_remove_tree(dir, NULL);
 }
 
+static void test_haproxy(void **state)
+{
+	(void)state;
+	struct bt_policy *p = parse("");
+	struct bt_l4 l4 = {
+		.kind = BT_BALANCER_HAPROXY, .haproxy = {.socket = "/run/haproxy/admin.sock"}};
+	struct bt_service s = {.name = "shop", .l4 = &l4};
+	struct bt_err err = {0};
+	/* where haproxy was never installed its directory is not there, and nothing is beneath it
+	 */
+	int expected = bt_fs_exists("/run/haproxy") ? 0 : BT_E_REFUSED;
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), expected);
+	l4.haproxy.socket = "/var/lib/haproxy/stats";
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+	l4.haproxy.state_file = "/var/lib/haproxy/server-state";
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+	l4.haproxy.state_file = "/etc/passwd";
+	assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "haproxy.state_file /etc/passwd"));
+	l4.haproxy.state_file = NULL;
+	l4.haproxy.socket = "/root/docker.sock";
+	assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "haproxy.socket"));
+	bt_policy_free(p);
+}
+
 static void test_binary(void **state)
 {
 	(void)state;
@@ -304,6 +330,7 @@ int main(void)
 		cmocka_unit_test(test_network),
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_binary),
+		cmocka_unit_test(test_haproxy),
 		cmocka_unit_test(test_file_must_be_safe),
 		cmocka_unit_test(test_redact),
 	};
