@@ -32,7 +32,20 @@ void bt_config_problems_done(struct bt_config_problems *p)
 
 /* ── ${NAME} ── */
 
-static void expand_text(struct parse *p, struct bt_node *n)
+/* Where in a document: the values of traffic.http.headers keep their ${NAME}, since those are
+ * secrets, which only the host that makes the call may know. */
+enum place { ANYWHERE, IN_TRAFFIC, IN_HTTP, IN_HEADERS };
+
+static enum place place_of(enum place parent, const char *key)
+{
+	if (bt_streq(key, "traffic"))
+		return IN_TRAFFIC;
+	if (parent == IN_TRAFFIC && bt_streq(key, "http"))
+		return IN_HTTP;
+	return parent == IN_HTTP && bt_streq(key, "headers") ? IN_HEADERS : ANYWHERE;
+}
+
+static void expand_text(struct parse *p, struct bt_node *n, enum place place)
 {
 	BT_STR struct bt_str out = {0};
 	if (!strstr(n->text, "${"))
@@ -48,8 +61,13 @@ static void expand_text(struct parse *p, struct bt_node *n)
 				return;
 			}
 			BT_FREE char *name = bt_strndup(t + 2, (size_t)(end - t - 2));
-			const char *value = bt_variables_get(&p->sink, n, &p->variables, name);
-			bt_str_add(&out, value ? value : "0");
+			if (place == IN_HEADERS)
+				bt_str_addf(&out, "${%s}", name);
+			else {
+				const char *value =
+					bt_variables_get(&p->sink, n, &p->variables, name);
+				bt_str_add(&out, value ? value : "0");
+			}
 			t = end + 1;
 		} else
 			bt_str_addc(&out, *t++);
@@ -61,15 +79,18 @@ static void expand_text(struct parse *p, struct bt_node *n)
 	n->text = bt_arena_strdup(p->arena, bt_str_get(&out));
 }
 
-static void expand(struct parse *p, struct bt_node *n)
+static void expand(struct parse *p, struct bt_node *n, enum place place)
 {
 	if (n->expanded)
 		return;
 	n->expanded = true;
 	if (n->kind == BT_NODE_SCALAR)
-		expand_text(p, n);
+		expand_text(p, n, place);
 	for (size_t i = 0; i < n->n; i++)
-		expand(p, n->items[i]);
+		expand(p, n->items[i],
+			place == IN_HEADERS	 ? place
+			: n->kind == BT_NODE_MAP ? place_of(place, n->keys[i]->text)
+						 : ANYWHERE);
 }
 
 static void read_declared(struct parse *p, const struct bt_node *doc)
@@ -302,7 +323,7 @@ static void add_document(struct parse *p, struct bt_node *doc)
 	read_declared(p, doc);
 	struct bt_node *rest = without(p, doc, "env");
 	rest->expanded = false;
-	expand(p, rest);
+	expand(p, rest, ANYWHERE);
 	const struct bt_node *services = bt_node_get(rest, "services");
 	if (services)
 		add_services(p, rest, services);

@@ -63,6 +63,9 @@ int bt_config_template(const struct bt_template *t, struct bt_config_problems *p
 	struct bt_str *out, struct bt_err *err);
 /* Whether it says {slot} or a port, so that it differs from slot to slot. */
 bool bt_config_differs_by_slot(const char *text);
+/* The path that the agent of the host answers for a service whose balancer is `rotation`; the
+ * caller frees. */
+char *bt_config_rotation_path(const struct bt_service *s, const char *host);
 /* docs/config.md's table, from the key table. */
 void bt_config_keys_markdown(struct bt_str *out);
 

@@ -98,10 +98,13 @@ bool bt_check_url_path(const char *t); /* /…, no blanks */
 bool bt_check_route(const char *t);
 bool bt_check_url(const char *t); /* http:// or https:// */
 bool bt_check_env_name(const char *t);
-bool bt_check_listen(const char *t);	  /* PORT or ADDRESS:PORT */
-bool bt_check_server_name(const char *t); /* host names, blanks between */
-bool bt_check_variable(const char *t);	  /* of nginx, without $ */
-bool bt_check_directive(const char *t);	  /* one, of those that are allowed */
+bool bt_check_header_name(const char *t);
+bool bt_check_json_path(const char *t);	    /* names, dots between */
+bool bt_check_rotation_path(const char *t); /* /…, with {service} and {host} */
+bool bt_check_listen(const char *t);	    /* PORT or ADDRESS:PORT */
+bool bt_check_server_name(const char *t);   /* host names, blanks between */
+bool bt_check_variable(const char *t);	    /* of nginx, without $ */
+bool bt_check_directive(const char *t);	    /* one, of those that are allowed */
 #define BT_DIRECTIVE_EXPECTED                                                                      \
 	"one directive that docs/nginx.md lists, and its values, without ; { } or a backslash"
 extern const char *const bt_nginx_directives[]; /* their names, ended by NULL */
@@ -131,7 +134,14 @@ void bt_reading_service(struct bt_reading *r);
 void bt_config_check_service(struct bt_reading *r);
 /* Names of ports, wherever they stand, are those of the slots (type_slots.c). */
 void bt_config_check_ports(struct bt_reading *r);
-void bt_config_check_hooks(struct bt_reading *r); /* type_hooks.c */
+void bt_config_check_hooks(struct bt_reading *r);    /* type_hooks.c */
+void bt_config_check_http(struct bt_reading *r);     /* check_http.c */
+void bt_config_check_rotation(struct bt_reading *r); /* check_rotation.c */
+/* Two services that would answer at the same place. */
+void bt_config_check_rotation_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
+	const struct bt_service *earlier, const struct bt_service *later);
+/* The service's own port on the host for the checks of the outside balancer; 0: it has none. */
+long bt_config_rotation_port(const struct bt_service *s, const char *host);
 /* Ports and names of two services; told at `later`'s place. */
 void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later);

@@ -156,6 +156,16 @@ static void derive_nginx(struct bt_reading *r)
 	}
 }
 
+/* Whose agents tell it; where the hosts themselves are asked, nobody is named. */
+static void derive_l4(struct bt_reading *r)
+{
+	struct bt_l4 *l = r->l4;
+	if (l->n_on || l->kind == BT_BALANCER_ROTATION)
+		return;
+	l->on = r->service->hosts;
+	l->n_on = 1;
+}
+
 /* Defaults that depend on other values. Idempotent: a printed config reads to the same. */
 static void derive(struct bt_reading *r)
 {
@@ -180,6 +190,8 @@ static void derive(struct bt_reading *r)
 		s->identity.expect = scalar(r, "{slot}")->text;
 	if (r->nginx)
 		derive_nginx(r);
+	if (r->l4)
+		derive_l4(r);
 }
 
 void bt_reading_service(struct bt_reading *r)

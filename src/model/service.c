@@ -99,6 +99,24 @@ bool bt_service_balances_on(const struct bt_service *s, const char *host)
 	return false;
 }
 
+bool bt_service_balancer_has_secrets(const struct bt_service *s)
+{
+	if (!s->l4 || s->l4->kind != BT_BALANCER_HTTP)
+		return false;
+	for (size_t i = 0; i < s->l4->http.n_headers; i++)
+		if (strstr(s->l4->http.headers[i].value, "${"))
+			return true;
+	return false;
+}
+
+const char *bt_rotation_listen(const struct bt_rotation *r, const char *host)
+{
+	for (size_t i = 0; i < r->n_on_host; i++)
+		if (bt_streq(r->on_host[i].key, host))
+			return r->on_host[i].value;
+	return r->listen;
+}
+
 bool bt_service_has_loopback(const struct bt_service *s)
 {
 	return s->loopback.n_vips > 0;
