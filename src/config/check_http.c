@@ -45,8 +45,6 @@ static void check_headers(struct bt_reading *r)
 void bt_config_check_http(struct bt_reading *r)
 {
 	const struct bt_service *s = r->service;
-	if (!s->l4 || s->l4->kind != BT_BALANCER_HTTP)
-		return;
 	const struct bt_appliance *a = &s->l4->http;
 	const struct {
 		const char *path, *value;

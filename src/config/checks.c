@@ -158,6 +158,17 @@ bool bt_check_identity(const char *t)
 	return *t && known_placeholders(t, IDENTITY_FROM);
 }
 
+/* Nothing in it ends a command of the runtime API, or a word of one. */
+bool bt_check_haproxy_name(const char *t)
+{
+	return only(t, "._:-");
+}
+
+bool bt_check_haproxy_server(const char *t)
+{
+	return only(t, "._:-{}") && !strstr(t, "{{") && bt_check_identity(t);
+}
+
 /* The number of {port.NAME} as text; "" where the slot has none of that name. */
 static const char *port_of(
 	const struct bt_placeholders *p, const char *t, size_t len, char text[static 8])

@@ -112,6 +112,8 @@ bool bt_check_user(const char *t);
 #define BT_PLACEHOLDERS "{artifact} {release} {port} {port.NAME} {slot} {host}"
 bool bt_check_command(const char *t); /* only known placeholders */
 bool bt_check_identity(const char *t);
+bool bt_check_haproxy_name(const char *t);   /* of a backend or server */
+bool bt_check_haproxy_server(const char *t); /* the same, with {host} {slot} {port} */
 bool bt_check_place(const char *t); /* of a file in a release: relative, known placeholders */
 /* Of the {word} or {port.NAME} that begins here, with its braces; 0: none does. */
 size_t bt_placeholder_len(const char *t);
@@ -135,6 +137,7 @@ void bt_config_check_service(struct bt_reading *r);
 /* Names of ports, wherever they stand, are those of the slots (type_slots.c). */
 void bt_config_check_ports(struct bt_reading *r);
 void bt_config_check_hooks(struct bt_reading *r);    /* type_hooks.c */
+void bt_config_check_l4(struct bt_reading *r);	     /* check_l4.c; with r->l4 only */
 void bt_config_check_http(struct bt_reading *r);     /* check_http.c */
 void bt_config_check_rotation(struct bt_reading *r); /* check_rotation.c */
 /* Two services that would answer at the same place. */

@@ -119,7 +119,7 @@ static const struct bt_node *scalar(struct bt_reading *r, const char *text)
 	return bt_node_scalar(r->arena, text);
 }
 
-/* nginx would take an `@` for the end of a user's name. */
+/* nginx and haproxy would take an `@` for something else. */
 static const char *upstream_of(struct bt_reading *r)
 {
 	char *name = bt_arena_strdup(r->arena, r->service->name);
@@ -156,14 +156,15 @@ static void derive_nginx(struct bt_reading *r)
 	}
 }
 
-/* Whose agents tell it; where the hosts themselves are asked, nobody is named. */
 static void derive_l4(struct bt_reading *r)
 {
 	struct bt_l4 *l = r->l4;
-	if (l->n_on || l->kind == BT_BALANCER_ROTATION)
-		return;
-	l->on = r->service->hosts;
-	l->n_on = 1;
+	if (!l->n_on && l->kind != BT_BALANCER_ROTATION) {
+		l->on = r->service->hosts;
+		l->n_on = 1;
+	}
+	if (l->kind == BT_BALANCER_HAPROXY && !l->haproxy.backend)
+		l->haproxy.backend = upstream_of(r);
 }
 
 /* Defaults that depend on other values. Idempotent: a printed config reads to the same. */

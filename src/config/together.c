@@ -267,8 +267,8 @@ void bt_config_check_service(struct bt_reading *r)
 	bt_config_check_hooks(r);
 	if (r->nginx)
 		check_nginx(r);
-	bt_config_check_http(r);
-	bt_config_check_rotation(r);
+	if (r->l4)
+		bt_config_check_l4(r);
 }
 
 /* Ports a service takes on a host: its slots, and nginx's own. */

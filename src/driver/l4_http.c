@@ -10,6 +10,7 @@
  * and the real one is the appliance's. */
 #include "driver/l4.h"
 
+#include "base/clock.h"
 #include "base/str.h"
 #include "driver/l4_http.h"
 #include "driver/op.h"
@@ -17,7 +18,8 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { AT_ONCE = 8, FIRST_POLL_MS = 100, MAX_POLL_MS = 2000 };
+/* WRITE_MS: a Switch has a minute, and says better than that it is over what it waits for. */
+enum { AT_ONCE = 8, FIRST_POLL_MS = 100, MAX_POLL_MS = 2000, WRITE_MS = 50000 };
 
 static const struct bt_driver_env *env;
 
@@ -44,6 +46,7 @@ struct survey {
 	const struct bt_pool_member *members;
 	size_t n, next, left;
 	struct asked *asked;
+	int64_t until_ms;
 	bt_progress_fn progress;
 	void *progress_arg;
 	void (*done)(void *arg);
@@ -82,6 +85,7 @@ static void ask_more(struct survey *s)
 			.service = &s->service,
 			.member = &s->members[s->next],
 			.verb = BT_API_STATUS,
+			.until_ms = s->until_ms,
 			.progress = s->progress,
 			.progress_arg = s->progress_arg,
 		};
@@ -146,16 +150,20 @@ static void reading_cancel(struct bt_op *op)
 }
 
 /* What is not known of one member is said of the whole: a plan made from a part would take what
- * serves for what is idle. Where a secret has not come yet there is nothing baton ever switched. */
-static void add_trouble(struct reading *r, struct bt_l4_seen *seen, const struct asked *a)
+ * serves for what is idle. Where a secret has not come yet there is nothing baton ever switched,
+ * and the deployment that brings it must be able to begin. The result of the read. */
+static int add_trouble(struct bt_l4_seen *seen, const struct asked *a)
 {
-	const char *text = bt_arena_strdup(r->arena, a->err.text);
-	if (a->result == BT_E_UNREACHABLE || a->result == BT_E_TIMEOUT)
-		seen->running = false;
 	if (!seen->trouble)
-		seen->trouble = text;
-	if (a->result != BT_E_NOTFOUND && !seen->refuses)
-		seen->refuses = text;
+		seen->trouble = a->err.text;
+	if (a->result == BT_E_NOTFOUND)
+		return 0;
+	if (a->result != BT_E_UNREACHABLE && a->result != BT_E_TIMEOUT)
+		return a->result;
+	seen->running = false;
+	if (!seen->refuses)
+		seen->refuses = a->err.text;
+	return 0;
 }
 
 static void on_surveyed(void *arg)
@@ -164,11 +172,13 @@ static void on_surveyed(void *arg)
 	const struct survey *s = r->survey;
 	struct bt_l4_seen seen = {.running = true};
 	struct bt_seen_member *list = BT_ARENA_ARRAY(r->arena, struct bt_seen_member, s->n + 1);
+	struct bt_err err = {0};
 	for (size_t i = 0; i < s->n; i++) {
 		const struct bt_pool_member *m = &s->members[i];
 		const struct asked *a = &s->asked[i];
 		if (a->result < 0) {
-			add_trouble(r, &seen, a);
+			if (add_trouble(&seen, a) < 0 && err.code == 0)
+				err = a->err;
 			continue;
 		}
 		list[seen.n_members++] = (struct bt_seen_member){
@@ -182,8 +192,7 @@ static void on_surveyed(void *arg)
 		};
 	}
 	seen.members = list;
-	struct bt_err none = {0};
-	r->done(r->arg, 0, &seen, &none);
+	r->done(r->arg, err.code, &seen, &err);
 	reading_free(r);
 }
 
@@ -257,6 +266,8 @@ struct writing {
 	struct survey *survey;
 	struct change *changes; /* those that come in first */
 	size_t n, n_in, next, flying, n_done;
+	bool again;
+	int64_t until_ms;
 	struct event *fire;
 	bt_progress_fn progress;
 	void *progress_arg;
@@ -319,6 +330,14 @@ static void on_poll_timer(evutil_socket_t fd, short what, void *arg)
 	look(arg);
 }
 
+static void change_ends(struct change *c)
+{
+	c->done = true;
+	c->w->flying--;
+	c->w->n_done++;
+	change_more(c->w);
+}
+
 static void look_later(struct change *c)
 {
 	int64_t ms = FIRST_POLL_MS;
@@ -346,6 +365,14 @@ static void on_look(void *arg, int result, const char *body, size_t n, const str
 		return;
 	}
 	c->polls++;
+	if (state.in != c->member->in && bt_clock_boot_ms() >= w->until_ms) {
+		bt_err_set(&e, BT_E_TIMEOUT,
+			"%s/%s was told to be %s, and the API still says that it is %s",
+			c->member->host, c->member->slot, c->member->in ? "in" : "out",
+			state.in ? "in" : "out");
+		writing_end(w, e.code, &e);
+		return;
+	}
 	if (state.in != c->member->in) {
 		if (c->polls == 1)
 			say(w, c->member,
@@ -354,17 +381,14 @@ static void on_look(void *arg, int result, const char *body, size_t n, const str
 		look_later(c);
 		return;
 	}
-	c->done = true;
 	say(w, c->member, c->member->in ? "is in rotation" : "is out of rotation");
-	w->flying--;
-	w->n_done++;
-	change_more(w);
+	change_ends(c);
 }
 
 static void look(struct change *c)
 {
-	struct bt_api_request rq = {
-		c->w->service, c->member, BT_API_STATUS, c->w->progress, c->w->progress_arg};
+	struct bt_api_request rq = {c->w->service, c->member, BT_API_STATUS, c->w->until_ms,
+		c->w->progress, c->w->progress_arg};
 	c->call = bt_api_start(env, &rq, on_look, c);
 }
 
@@ -380,7 +404,10 @@ static void on_told(void *arg, int result, const char *body, size_t n, const str
 		return;
 	}
 	c->told = true;
-	look(c);
+	if (c->w->again && c->member->in)
+		change_ends(c);
+	else
+		look(c);
 }
 
 /* Starts what may be started: nobody leaves before all that come in are seen in. */
@@ -395,7 +422,8 @@ static void change_more(struct writing *w)
 	for (; w->next < end && w->flying < AT_ONCE; w->next++, w->flying++) {
 		struct change *c = &w->changes[w->next];
 		struct bt_api_request rq = {w->service, c->member,
-			c->member->in ? BT_API_ON : BT_API_OFF, w->progress, w->progress_arg};
+			c->member->in ? BT_API_ON : BT_API_OFF, w->until_ms, w->progress,
+			w->progress_arg};
 		c->call = bt_api_start(env, &rq, on_told, c);
 	}
 }
@@ -439,6 +467,8 @@ static struct bt_op *write_state(const struct bt_l4_target *t, bt_progress_fn pr
 	struct timeval now = {0, 0};
 	w->op.cancel = writing_cancel;
 	w->service = t->service;
+	w->again = t->again;
+	w->until_ms = bt_clock_boot_ms() + WRITE_MS;
 	w->progress = progress;
 	w->progress_arg = progress_arg;
 	w->done = done;
@@ -449,6 +479,7 @@ static struct bt_op *write_state(const struct bt_l4_target *t, bt_progress_fn pr
 		return &w->op;
 	}
 	w->survey = survey_new(t->service, t->members, t->n_members, true, on_differences, w);
+	w->survey->until_ms = w->until_ms;
 	w->survey->progress = progress;
 	w->survey->progress_arg = progress_arg;
 	ask_more(w->survey);

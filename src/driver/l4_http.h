@@ -39,6 +39,7 @@ struct bt_api_request {
 	const struct bt_service *service;
 	const struct bt_pool_member *member;
 	enum bt_api_verb verb;
+	int64_t until_ms;	 /* bt_clock_boot_ms after which nothing is repeated; 0: none */
 	bt_progress_fn progress; /* told of each repeat; may be NULL */
 	void *progress_arg;
 };

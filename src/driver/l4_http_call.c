@@ -5,6 +5,7 @@
  * a longer pause, or the one that Retry-After asks for (RFC 9110, 10.2.3: seconds; its other form,
  * a date, would trust the appliance's clock). To turn a member on or off twice is the same as once,
  * so a repeat after an answer that was lost does no harm. */
+#include "base/clock.h"
 #include "config/call.h"
 #include "driver/l4_http.h"
 
@@ -96,6 +97,11 @@ static bool may_repeat(const struct bt_http_response *r, const struct bt_err *er
 	return r->status == 429 || r->status >= 500;
 }
 
+static bool in_time(const struct bt_api_try *t, const struct bt_http_response *r)
+{
+	return !t->rq.until_ms || bt_clock_boot_ms() + pause_ms(t, r) < t->rq.until_ms;
+}
+
 static void repeat_later(struct bt_api_try *t, const struct bt_http_response *r, struct bt_err *why)
 {
 	int64_t ms = pause_ms(t, r);
@@ -136,7 +142,8 @@ static void on_answer(void *arg, const struct bt_http_response *r, const struct 
 	struct bt_err err = {0};
 	t->call = NULL;
 	int result = judge(t, r, no_answer, &err);
-	if (result < 0 && may_repeat(r, no_answer) && t->tried <= appliance(t)->retries) {
+	if (result < 0 && may_repeat(r, no_answer) && t->tried <= appliance(t)->retries &&
+		in_time(t, r)) {
 		repeat_later(t, r, &err);
 		return;
 	}

@@ -49,6 +49,7 @@ struct waiting { /* a write that waits until it is believed */
 	struct place *place;
 	struct event *timer;
 	int64_t said; /* as last told */
+	bool again;   /* said before: nobody waits */
 	bt_progress_fn progress;
 	void *progress_arg;
 	bt_done_fn done;
@@ -57,6 +58,7 @@ struct waiting { /* a write that waits until it is believed */
 };
 
 static const struct bt_driver_env *env;
+static uint64_t epoch; /* this process: another one is told again what does not hold */
 static struct place *places;
 static struct listener *listeners;
 static struct waiting *waitings;
@@ -365,7 +367,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	struct bt_err err = w->err;
 	(void)fd;
 	(void)what;
-	int64_t ms = err.code ? 0 : wait_ms(w->place, bt_clock_boot_ms());
+	int64_t ms = err.code || w->again ? 0 : wait_ms(w->place, bt_clock_boot_ms());
 	if (ms > 0) {
 		struct timeval tv = {ms / 1000, ms % 1000 * 1000};
 		report(w);
@@ -392,6 +394,7 @@ static int init(const struct bt_driver_env *e, struct bt_err *err)
 {
 	(void)err;
 	env = e;
+	epoch = (uint64_t)bt_clock_boot_us() + 1;
 	return 0;
 }
 
@@ -402,6 +405,7 @@ static struct bt_op *write_state(const struct bt_l4_target *t, bt_progress_fn pr
 	struct timeval now = {0, 0};
 	w->op.cancel = waiting_cancel;
 	w->place = take_place(t->service->name);
+	w->again = t->again;
 	w->progress = progress;
 	w->progress_arg = progress_arg;
 	w->done = done;
@@ -438,7 +442,8 @@ static void on_read(evutil_socket_t fd, short what, void *arg)
 {
 	struct reading *r = arg;
 	const struct place *p = r->place;
-	struct bt_l4_seen seen = {.running = true, .refuses = r->err.code ? r->err.text : NULL};
+	struct bt_l4_seen seen = {
+		.running = true, .epoch = epoch, .refuses = r->err.code ? r->err.text : NULL};
 	struct bt_seen_member *list = bt_calloc(p->n_slots + 1, sizeof *list);
 	struct bt_err none = {0};
 	(void)fd;

@@ -99,6 +99,16 @@ bool bt_service_balances_on(const struct bt_service *s, const char *host)
 	return false;
 }
 
+int64_t bt_service_balancer_settle_ms(const struct bt_service *s)
+{
+	if (!s->l4 || s->l4->kind != BT_BALANCER_ROTATION)
+		return 0;
+	const struct bt_rotation *r = &s->l4->rotation;
+	int64_t times = r->fall > r->rise ? r->fall : r->rise;
+	return (times + 4) *
+	       r->interval_ms; /* it may be late, and is listened for until it stops */
+}
+
 bool bt_service_balancer_has_secrets(const struct bt_service *s)
 {
 	if (!s->l4 || s->l4->kind != BT_BALANCER_HTTP)

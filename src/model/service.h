@@ -381,6 +381,9 @@ struct bt_balancer_facts {
 void bt_service_balancer(const struct bt_service *s, struct bt_balancer_facts *ret);
 /* Whether the agent on the host is one of those that are told. */
 bool bt_service_balances_on(const struct bt_service *s, const char *host);
+/* How long its balancer may take to believe what it is told, beyond what telling it takes: the
+ * answers that an outside checker needs. */
+int64_t bt_service_balancer_settle_ms(const struct bt_service *s);
 /* Whether a header of its balancer's API refers to one of run.secrets: whoever asks the API needs
  * the values. */
 bool bt_service_balancer_has_secrets(const struct bt_service *s);

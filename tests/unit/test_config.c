@@ -798,16 +798,16 @@ static void rotation(void **state)
 	c = parse(TWO("{listen: 9100}", "{listen: 9100}"));
 	bt_config_free(c);
 	REFUSED(TWO("{listen: 9100, path: /x}", "{listen: 9100, path: /x}"),
-		"f:2:5: traffic.rotation: a and b answer on host local at the same place, port "
+		"f:2:2: traffic.rotation: a and b answer on host local at the same place, port "
 		"9100 /x");
 	REFUSED(TWO("{listen: 9100, tcp: true}", "{listen: 9100}"),
-		"f:2:5: port 9100 of b (traffic.rotation) on host local is that of a, too: with "
+		"f:2:2: port 9100 of b (traffic.rotation) on host local is that of a, too: with "
 		"tcp each needs its own");
 	REFUSED(TWO("{listen: 9100}", "{listen: '127.0.0.1:9100'}"),
-		"f:2:5: traffic.rotation: a and b listen on host local at port 9100 by different "
+		"f:2:2: traffic.rotation: a and b listen on host local at port 9100 by different "
 		"addresses: write the same for both");
 	REFUSED(TWO("{listen: 9100}", "{listen: 2}"),
-		"f:2:5: port 2 of b (traffic.rotation) on host local is taken by y of a");
+		"f:2:2: port 2 of b (traffic.rotation) on host local is taken by y of a");
 }
 
 /* ── random services: any value of any type at any key ── */

@@ -229,6 +229,9 @@ static void on_seen(void *arg, int result, const struct bt_l4_seen *seen, const 
 	assert_false(got.done);
 	got.done = true;
 	got.result = result;
+	snprintf(got.text, sizeof got.text, "%s", err->text);
+	if (result < 0)
+		return;
 	got.running = seen->running;
 	got.n = seen->n_members;
 	assert_true(seen->n_members <= 2);
@@ -241,7 +244,6 @@ static void on_seen(void *arg, int result, const struct bt_l4_seen *seen, const 
 		got.connections[who] = m->connections;
 		got.counted = m->counted;
 	}
-	snprintf(got.text, sizeof got.text, "%s", err->text);
 	snprintf(got.trouble, sizeof got.trouble, "%s", seen->trouble ? seen->trouble : "");
 	snprintf(got.refuses, sizeof got.refuses, "%s", seen->refuses ? seen->refuses : "");
 }
@@ -250,7 +252,7 @@ static struct bt_l4_target target(bool one, bool two)
 {
 	members[0].in = one;
 	members[1].in = two;
-	return (struct bt_l4_target){&service, members, 2};
+	return (struct bt_l4_target){.service = &service, .members = members, .n_members = 2};
 }
 
 static void write_it(bool one, bool two)
@@ -264,14 +266,20 @@ static void write_it(bool one, bool two)
 	assert_null(strstr(got.lined, "s3cret"));
 }
 
-static void read_it(const struct bt_l4_target *t)
+static void read_with(const struct bt_l4_target *t, int result)
 {
 	memset(&got, 0, sizeof got);
 	bt_l4_http.read(t, on_seen, NULL);
 	assert_false(got.done);
 	run();
-	assert_int_equal(got.result, 0);
+	assert_int_equal(got.result, result);
+	assert_null(strstr(got.text, "s3cret"));
 	assert_null(strstr(got.trouble, "s3cret"));
+}
+
+static void read_it(const struct bt_l4_target *t)
+{
+	read_with(t, 0);
 }
 
 static void says(const char *text, const char *words)
@@ -407,6 +415,21 @@ static void test_down(void **state)
 	assert_string_equal(fake.order, "-0");
 }
 
+/* What is only said again: in is told, and not waited for. */
+static void test_again(void **state)
+{
+	struct bt_l4_target t = target(true, true);
+	(void)state;
+	t.again = true;
+	fake.stubborn = true;
+	fake.enabled[0] = false;
+	memset(&got, 0, sizeof got);
+	bt_l4_http.write(&t, on_line, NULL, on_done, NULL);
+	run();
+	assert_int_equal(got.result, 0);
+	assert_string_equal(fake.order, "+0");
+}
+
 /* It takes the change and then goes away: what was changed is said. */
 static void test_down_between(void **state)
 {
@@ -434,9 +457,8 @@ static void test_wrong_token(void **state)
 	write_it(false, true);
 	assert_int_equal(got.result, BT_E_AUTH);
 	says(got.text, "answered 401 who is Bearer ***?");
-	read_it(&t);
-	assert_true(got.running);
-	says(got.refuses, "answered 401");
+	read_with(&t, BT_E_AUTH);
+	says(got.text, "answered 401");
 	kept = "two\nlines";
 	write_it(false, true);
 	assert_int_equal(got.result, BT_E_CONFIG);
@@ -506,9 +528,8 @@ static void test_answers(void **state)
 	assert_string_equal(got.text, "status of was1/a: the answer is no JSON: rubbish");
 	assert_int_equal(fake.told, 0);
 	struct bt_l4_target t = target(true, true);
-	read_it(&t);
-	assert_true(got.running);
-	assert_string_equal(got.refuses, "status of was1/a: the answer is no JSON: rubbish");
+	read_with(&t, BT_E_FAILED);
+	assert_string_equal(got.text, "status of was1/a: the answer is no JSON: rubbish");
 }
 
 static void test_templates(void **state)
@@ -539,7 +560,7 @@ int main(void)
 {
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 	const struct CMUnitTest tests[] = {TEST(test_read), TEST(test_write), TEST(test_cancel),
-		TEST(test_repeats), TEST(test_down), TEST(test_down_between),
+		TEST(test_repeats), TEST(test_down), TEST(test_down_between), TEST(test_again),
 		TEST(test_wrong_token), TEST(test_too_large), TEST(test_answers),
 		TEST(test_templates)};
 	return cmocka_run_group_tests(tests, NULL, NULL);

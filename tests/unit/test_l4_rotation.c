@@ -77,7 +77,7 @@ static struct bt_l4_target target(bool a, bool b)
 			.address = "127.0.0.1",
 			.port = slots[i % 2].port,
 			.in = i >= 2 || (i ? b : a)}; /* the other host's say nothing here */
-	return (struct bt_l4_target){&service, members, 4};
+	return (struct bt_l4_target){.service = &service, .members = members, .n_members = 4};
 }
 
 /* ---- asking ---- */
