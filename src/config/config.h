@@ -63,6 +63,9 @@ int bt_config_template(const struct bt_template *t, struct bt_config_problems *p
 	struct bt_str *out, struct bt_err *err);
 /* Whether it says {slot} or a port, so that it differs from slot to slot. */
 bool bt_config_differs_by_slot(const char *text);
+/* A flow's stages as baton.yaml writes them; the caller decrefs. */
+json_t *bt_flow_written(const struct bt_flow *f);
+json_t *bt_task_written(const struct bt_hook *h);
 /* The path that the agent of the host answers for a service whose balancer is `rotation`; the
  * caller frees. */
 char *bt_config_rotation_path(const struct bt_service *s, const char *host);

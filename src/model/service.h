@@ -267,7 +267,13 @@ enum bt_hook_when {
 	BT_HOOK_ON_FAILURE,    /* once, after the run went back or halted */
 	BT_HOOK_WHENS,
 };
-enum bt_hook_on { BT_ON_ONCE, BT_ON_EACH_HOST, BT_ON_EACH_INSTANCE, BT_ON_HOST };
+enum bt_hook_on {
+	BT_ON_ONCE,
+	BT_ON_EACH_HOST,
+	BT_ON_EACH_INSTANCE,
+	BT_ON_BALANCER, /* the first host whose agent the balancer is told through */
+	BT_ON_HOST,
+};
 
 /* A task as a person writes it, in a flow or a hook: its kind, where, and its parameters. What a
  * kind does not have is zero. */

@@ -2,6 +2,7 @@
  * refused first; then every host of the service says what it sees now; then the plan is made from
  * that, and only a plan that holds becomes rows, a lease and first commands (run_start.c). */
 #include "server/planning_wish.h"
+#include "server/tasks.h"
 
 #include "base/clock.h"
 
@@ -41,6 +42,10 @@ static void wish_free(struct bt_wish *w)
 	json_decref(w->contents);
 	json_decref(w->secrets);
 	json_decref(w->pruned);
+	json_decref(w->body);
+	json_decref(w->only_hosts);
+	json_decref(w->only_slots);
+	free(w->task);
 	free(w);
 }
 
@@ -73,7 +78,10 @@ static void on_started(void *arg, uint64_t id, int result, const struct bt_err *
 	bt_gate_begun(w->server, w->ticket, w->release->service, w->holder);
 	if (w->pruned)
 		drop_pruned(w);
-	if (w->x)
+	if (w->x && w->task) {
+		bt_http_on_close(w->x, NULL, NULL);
+		bt_tasks_answer(w->server, BT_STEAL(w->x), id, w->task->wait_ms);
+	} else if (w->x)
 		bt_http_reply_json(w->x, 201,
 			json_pack("{s:O*, s:I, s:s, s:{s:i, s:s}}", "removed", w->pruned, "id",
 				(json_int_t)id, "service", w->release->service, "release", "id",
@@ -142,6 +150,7 @@ static void on_world(void *arg, struct bt_world *world, const struct bt_err *err
 	};
 	rq.n_known = bt_release_known(w->server, rel->service, a, &known);
 	rq.known = known;
+	bt_wish_fill_flow(w, a, &rq);
 	int r = w->make(&rq, &plan, &why);
 	if (r == 0 && w->adopt)
 		bt_release_adopted(w->release, plan, world);
@@ -178,7 +187,19 @@ void bt_planning_deploy(
 	struct bt_err err;
 	w->preview = preview;
 	w->make = bt_plan_deploy;
+	w->body = json_incref((json_t *)body);
 	if (bt_wish_read(w, body, &err) < 0) {
+		refuse(w, &err);
+		return;
+	}
+	gather(w);
+}
+
+void bt_planning_task(struct bt_server *s, struct bt_http_exchange *x, const json_t *body)
+{
+	struct bt_wish *w = wish_new(s, x);
+	struct bt_err err;
+	if (bt_wish_read_task(w, body, &err) < 0) {
 		refuse(w, &err);
 		return;
 	}
