@@ -441,6 +441,8 @@ static int check_listen(const struct bt_policy *p, const char *listen, struct bt
 int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	const struct bt_nginx *n = s->nginx;
+	if (s->l4 && s->l4->kind == BT_BALANCER_HTTP)
+		return check_path(p, "traffic.http.ca", s->l4->http.ca, err);
 	if (!n)
 		return 0;
 	if (n->binary && !bt_streq(n->binary, "nginx") && !p->exec)
@@ -467,4 +469,12 @@ int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, st
 	}
 	int e = n->mode == BT_NGINX_MANAGED ? check_listen(p, n->listen, err) : 0;
 	return e == 0 && n->mode == BT_NGINX_MANAGED ? check_listen(p, n->redirect, err) : e;
+}
+
+int bt_policy_rotation(
+	const struct bt_policy *p, const struct bt_service *s, const char *host, struct bt_err *err)
+{
+	if (!s->l4 || s->l4->kind != BT_BALANCER_ROTATION)
+		return 0;
+	return check_listen(p, bt_rotation_listen(&s->l4->rotation, host), err);
 }
