@@ -67,8 +67,7 @@ static json_t *desired_to_json(const struct bt_known_service *s)
 	}
 	for (size_t i = 0; i < s->n_balancers; i++) {
 		const struct bt_wanted_balancer *b = &s->balancers[i];
-		json_object_set_new(
-			balancers, b->name, json_integer((json_int_t)b->generation));
+		json_object_set_new(balancers, b->name, json_integer((json_int_t)b->generation));
 		if (b->secrets)
 			json_object_set(secrets, b->name, b->secrets);
 	}
