@@ -4,6 +4,7 @@
 
 #include "agent/boot.h"
 #include "agent/identity.h"
+#include "agent/loopback.h"
 #include "agent/upgrade_priv.h"
 #include "base/fs.h"
 #include "base/str.h"
@@ -36,6 +37,7 @@ struct bt_agent {
 	struct bt_ledger_file *ledger;
 	struct bt_known *known;
 	struct bt_boot *boot;
+	struct bt_addresses *addresses;
 	struct bt_exec_env exec_env;
 	struct bt_exec *exec;
 	struct bt_link *link;
@@ -106,7 +108,6 @@ static const char *on_secret(void *arg, const char *service, const char *name)
 
 static int start_drivers(struct bt_agent *a, struct bt_err *err)
 {
-	const struct bt_runtime_ops *rt = bt_runtime_find(BT_RUNTIME_PROCESS);
 	a->driver = (struct bt_driver_env){
 		.base = a->base,
 		.work = a->work,
@@ -122,7 +123,9 @@ static int start_drivers(struct bt_agent *a, struct bt_err *err)
 	int load = bt_boot_load(a->state_dir, a->known, &a->driver, &a->boot, err);
 	if (load < 0)
 		return load;
-	int r = rt ? rt->init(&a->driver, err) : 0;
+	int r = 0;
+	for (int kind = 0; r == 0 && kind <= BT_RUNTIME_TOMCAT; kind++)
+		r = bt_runtime_find((enum bt_runtime)kind)->init(&a->driver, err);
 	const struct bt_balancer_ops *lb;
 	for (size_t i = 0; r == 0 && (lb = bt_balancer_at(i)); i++)
 		r = lb->init(&a->driver, err);
@@ -219,6 +222,8 @@ int bt_agent_run(struct event_base *base, const struct bt_agent_spec *spec, stru
 		return r;
 	}
 	start_executor(a);
+	/* Before anybody is asked whether this host may get requests. */
+	a->addresses = bt_addresses_start(&a->exec_env, &a->log);
 	bt_boot_start(a->boot, &a->exec_env, &a->log);
 	size_t open = bt_exec_recover(a->exec);
 	const struct bt_upgrade_start *up = bt_upgrade_started();
@@ -239,6 +244,7 @@ struct bt_agent *bt_agent_free(struct bt_agent *a)
 	bt_renewal_free(a->renewal);
 	bt_exec_free(a->exec);
 	bt_boot_free(a->boot);
+	bt_addresses_free(a->addresses);
 	bt_link_free(a->link);
 	bt_ledger_file_free(a->ledger);
 	bt_known_free(a->known);

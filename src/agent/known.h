@@ -21,6 +21,15 @@ struct bt_wanted_balancer {
 	uint64_t generation; /* highest accepted */
 	json_t *secrets;     /* object name → value, of those that its API wants; NULL: none */
 };
+/* Whether the host shall hold the service's addresses, and which those are: a later config may
+ * name others. */
+struct bt_wanted_loopback {
+	bool told; /* a LoopbackStop or a LoopbackStart was here */
+	bool on;
+	char *interface;
+	char **vips;
+	size_t n_vips;
+};
 struct bt_known_service {
 	char *name;
 	struct bt_config *config; /* NULL: only desired state is known */
@@ -30,6 +39,7 @@ struct bt_known_service {
 	size_t n_slots;
 	struct bt_wanted_balancer *balancers;
 	size_t n_balancers;
+	struct bt_wanted_loopback loopback;
 };
 
 struct bt_known;
@@ -54,5 +64,11 @@ void bt_known_want_balancer(struct bt_known *k, const char *service, const char 
 /* The value of a secret that the API of the service's balancer wants; NULL: not known. */
 const char *bt_known_balancer_secret(
 	const struct bt_known *k, const char *service, const char *name);
+void bt_known_want_loopback(
+	struct bt_known *k, const char *service, const struct bt_loopback *l, bool on);
+/* What was wanted last, as a config says it (borrowed, arena); no vips: nothing is wanted there. */
+struct bt_loopback bt_known_loopback(const struct bt_known_service *s, struct bt_arena *a);
+/* Another service than this one that wants the address on this host; NULL: none does. */
+const char *bt_known_holder(const struct bt_known *k, const char *service, const char *vip);
 const struct bt_wanted_slot *bt_known_slot(
 	const struct bt_known *k, const char *service, const char *slot);

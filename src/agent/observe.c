@@ -218,6 +218,27 @@ static void see_balancer(struct bt_observing *o)
 	o->balancer_op = ops->observe(o->balancer->name, s, on_balancer, o);
 }
 
+/* Looking changes nothing; that the host's owner allows no more is said beforehand. */
+static void see_vips(struct bt_observing *o)
+{
+	const struct bt_service *s = o->service;
+	struct bt_seen_vip *seen = NULL;
+	struct bt_err err = {0}, no = {0};
+	if (!bt_service_has_loopback(s) || !here(s, o->env->driver->host))
+		return;
+	if (o->env->drivers->loopback_see(&s->loopback, o->arena, &seen, &err) < 0) {
+		seen = BT_ARENA_ARRAY(o->arena, struct bt_seen_vip, s->loopback.n_vips);
+		for (size_t i = 0; i < s->loopback.n_vips; i++)
+			seen[i] = (struct bt_seen_vip){.address = s->loopback.vips[i],
+				.trouble = bt_arena_strdup(o->arena, err.text)};
+	}
+	if (bt_policy_network(o->env->policy, "traffic.loopback", &no) < 0)
+		for (size_t i = 0; i < s->loopback.n_vips; i++)
+			seen[i].trouble = bt_arena_strdup(o->arena, no.text);
+	o->seen.vips = seen;
+	o->seen.n_vips = s->loopback.n_vips;
+}
+
 static void see_host(struct bt_observing *o)
 {
 	uint32_t *ids = NULL;
@@ -275,6 +296,7 @@ int bt_observe_start(const struct bt_exec_env *env, const json_t *service,
 		bt_observe_cancel(o);
 		return r;
 	}
+	see_vips(o);
 	see_balancer(o);
 	one_less(o);
 	*ret = o;

@@ -54,9 +54,10 @@ static void print_troubles(const json_t *hosts)
 	json_array_foreach (hosts, i, host)
 		json_array_foreach (json_object_get(host, "balancers"), k, balancer) {
 			const char *trouble = bt_answer_text(balancer, "trouble");
+			const char *name = bt_answer_text(balancer, "name");
 			if (*trouble)
-				printf("attention: nginx on %s: %s\n", bt_answer_text(host, "host"),
-					trouble);
+				printf("attention: %.*s on %s: %s\n", (int)strcspn(name, "/"), name,
+					bt_answer_text(host, "host"), trouble);
 		}
 }
 

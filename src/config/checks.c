@@ -76,6 +76,12 @@ bool bt_check_rotation_path(const char *t)
 	return t[0] == '/' && only(t, "/._-+@=:,~");
 }
 
+bool bt_check_interface(const char *t)
+{
+	return *t && t[0] != '-' && strlen(t) <= 15 && only(t, "._-@") && !bt_streq(t, ".") &&
+	       !bt_streq(t, "..") && !bt_streq(t, "all") && !bt_streq(t, "default");
+}
+
 bool bt_check_listen(const char *t)
 {
 	const char *colon = strrchr(t, ':');
@@ -156,6 +162,12 @@ bool bt_check_command(const char *t)
 bool bt_check_identity(const char *t)
 {
 	return *t && known_placeholders(t, IDENTITY_FROM);
+}
+
+/* The kernel's names are of at most 15 characters, and a module has each. */
+bool bt_check_scheduler(const char *t)
+{
+	return strlen(t) <= 15 && only(t, "_-");
 }
 
 /* Nothing in it ends a command of the runtime API, or a word of one. */

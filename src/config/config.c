@@ -32,20 +32,31 @@ void bt_config_problems_done(struct bt_config_problems *p)
 
 /* ── ${NAME} ── */
 
-/* Where in a document: the values of traffic.http.headers keep their ${NAME}, since those are
- * secrets, which only the host that makes the call may know. */
-enum place { ANYWHERE, IN_TRAFFIC, IN_HTTP, IN_HEADERS };
+/* Where in a document a ${NAME} is a secret, which only an agent puts in: a value of the caller's
+ * environment would be stored with the config for everybody to read. */
+enum place { ANYWHERE, IN_TRAFFIC, IN_HTTP, OF_SECRETS };
 
-static enum place place_of(enum place parent, const char *key)
+static bool is_notify(const char *key, const struct bt_node *value)
 {
+	bool all = bt_streq(key, "notify") && value->kind == BT_NODE_MAP;
+	for (size_t i = 0; all && i < value->n; i++)
+		all = value->items[i]->kind == BT_NODE_MAP;
+	return all;
+}
+
+static enum place place_of(enum place parent, const char *key, const struct bt_node *value)
+{
+	if (parent == OF_SECRETS || is_notify(key, value))
+		return OF_SECRETS;
 	if (bt_streq(key, "traffic"))
 		return IN_TRAFFIC;
 	if (parent == IN_TRAFFIC && bt_streq(key, "http"))
 		return IN_HTTP;
-	return parent == IN_HTTP && bt_streq(key, "headers") ? IN_HEADERS : ANYWHERE;
+	return parent == IN_HTTP && bt_streq(key, "headers") ? OF_SECRETS : ANYWHERE;
 }
 
-static void expand_text(struct parse *p, struct bt_node *n, enum place place)
+/* keep: ${NAME} is somebody else's to replace, and $${ is another way to write it. */
+static void expand_text(struct parse *p, struct bt_node *n, bool keep)
 {
 	BT_STR struct bt_str out = {0};
 	if (!strstr(n->text, "${"))
@@ -54,20 +65,15 @@ static void expand_text(struct parse *p, struct bt_node *n, enum place place)
 		if (bt_str_starts(t, "$${")) {
 			bt_str_add(&out, "${");
 			t += 3;
-		} else if (bt_str_starts(t, "${")) {
+		} else if (bt_str_starts(t, "${") && !keep) {
 			const char *end = strchr(t, '}');
 			if (!end) {
 				bt_problem(&p->sink, n, "'${' without '}' ($${ writes the text)");
 				return;
 			}
 			BT_FREE char *name = bt_strndup(t + 2, (size_t)(end - t - 2));
-			if (place == IN_HEADERS)
-				bt_str_addf(&out, "${%s}", name);
-			else {
-				const char *value =
-					bt_variables_get(&p->sink, n, &p->variables, name);
-				bt_str_add(&out, value ? value : "0");
-			}
+			const char *value = bt_variables_get(&p->sink, n, &p->variables, name);
+			bt_str_add(&out, value ? value : "0");
 			t = end + 1;
 		} else
 			bt_str_addc(&out, *t++);
@@ -85,12 +91,12 @@ static void expand(struct parse *p, struct bt_node *n, enum place place)
 		return;
 	n->expanded = true;
 	if (n->kind == BT_NODE_SCALAR)
-		expand_text(p, n, place);
+		expand_text(p, n, place == OF_SECRETS);
 	for (size_t i = 0; i < n->n; i++)
 		expand(p, n->items[i],
-			place == IN_HEADERS	 ? place
-			: n->kind == BT_NODE_MAP ? place_of(place, n->keys[i]->text)
-						 : ANYWHERE);
+			n->kind == BT_NODE_MAP ? place_of(place, n->keys[i]->text, n->items[i])
+			: place == OF_SECRETS  ? place
+					       : ANYWHERE);
 }
 
 static void read_declared(struct parse *p, const struct bt_node *doc)

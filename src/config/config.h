@@ -87,3 +87,6 @@ struct bt_placeholders {
 };
 int bt_config_expand(
 	const char *text, const struct bt_placeholders *p, struct bt_str *out, struct bt_err *err);
+/* run.tomcat.base in the slot; "" where the config has none (check_tomcat.c). */
+int bt_config_tomcat_base(const struct bt_service *s, const char *slot, uint16_t port,
+	struct bt_str *out, struct bt_err *err);

@@ -181,6 +181,7 @@ struct bt_haproxy {
 
 struct bt_nftables {
 	const char *interface; /* DSR: where clients' packets come in and go on to the hosts */
+	bool masquerade;       /* NAT: hosts see the balancer's address, so replies come back */
 };
 
 struct bt_ipvs {
@@ -242,14 +243,24 @@ struct bt_loopback {
 
 struct bt_tomcat {
 	const char *home;    /* CATALINA_HOME */
-	const char *base;    /* CATALINA_BASE, with {slot} {service}; made where it is not there */
+	const char *base;    /* CATALINA_BASE, with {service} {slot} {port}; made where it is not
+				there; NULL: below the agent's state directory */
 	const char *context; /* "/" "/shop" "/api/v1", "/shop##2" for a version */
 	bool exploded;	     /* the archive is unpacked before it is placed */
-	const char *java_opts, *xmx;
-	uint16_t shutdown_port; /* 0: none */
+	bool take_over; /* what others placed at the context is moved aside, rather than refused */
+	const char *java_opts, *xmx; /* NULL: none */
+	/* Of a base that baton makes: */
+	const char *jars_to_skip; /* by the scan at the start; NULL: what the distribution skips */
+	const struct bt_kv *connector; /* further attributes of the Connector */
+	size_t n_connector;
 	bool access_log;
+	int shutdown_port; /* 0: that of the name `shutdown` in the slot, or none */
 	int64_t shutdown_wait_ms, stop_wait_ms; /* of the shutdown port; of catalina.sh stop */
 };
+#define BT_TOMCAT_SHUTDOWN "shutdown" /* the name of a slot's port */
+/* The shutdown port of a slot with these further ports; 0: none. */
+uint16_t bt_tomcat_shutdown_port(
+	const struct bt_tomcat *t, const struct bt_port *more, size_t n_more);
 
 /* A program of the user's, as an Exec task runs it. */
 struct bt_task_exec {
@@ -382,6 +393,7 @@ struct bt_balancer_facts {
 	const char *const *on; /* whose agents are told */
 	size_t n_on;
 	bool own_host;	     /* each of them knows the instances of its own host only */
+	bool keeps_others;   /* what is in it besides the service's instances is left alone */
 	bool drains_at_host; /* connections are counted where they end, not at the balancer */
 };
 void bt_service_balancer(const struct bt_service *s, struct bt_balancer_facts *ret);

@@ -268,6 +268,35 @@ static int exec(struct build *b, struct bt_err *err)
 	return 0;
 }
 
+/* Direct server return is told as its balancer is: with the config of what shall serve. */
+static int loopback(struct build *b, struct bt_err *err)
+{
+	(void)err;
+	put_service(b, b->plan->release);
+	return 0;
+}
+
+/* Whom to tell is the run's own config's word; the secrets are those of the release that serves or
+ * shall serve. */
+static int notify(struct build *b, struct bt_err *err)
+{
+	const struct bt_plan *p = b->plan;
+	const struct bt_task *t = bt_plan_task(p, b->c->key.task, &(const struct bt_stage *){NULL});
+	if (!t || !t->to)
+		return bt_err_set(err, BT_E_CORRUPT, "task %u: nobody to tell", b->c->key.task);
+	const char *flow = p->flow ? p->flow : bt_enum_name(&bt_enum_strategy, (int)p->strategy);
+	uint32_t id = t->release ? t->release : p->release ? p->release : p->old_release;
+	const struct bt_plan_release *rel = bt_plan_release(p, id);
+	json_t *message = t->message ? json_string(t->message)
+				     : json_sprintf("%s %s%s%s", bt_plan_purpose_name(p->purpose),
+					       flow, rel ? " of " : "", rel ? rel->version : "");
+	json_object_set(b->params, "service", (json_t *)b->service_json);
+	json_object_update_new(b->params,
+		json_pack("{s:s, s:o, s:s, s:I, s:s*}", "to", t->to, "message", message, "flow",
+			flow, "release", (json_int_t)id, "version", rel ? rel->version : NULL));
+	return 0;
+}
+
 static int approve(struct build *b, struct bt_err *err)
 {
 	return bt_err_set(err, BT_E_CORRUPT, "task %u: no host approves", b->c->key.task);
@@ -290,6 +319,9 @@ static const struct param_row {
 	[BT_TASK_ADOPT] = {adopt, true, false},
 	[BT_TASK_EXEC] = {exec, false, false},
 	[BT_TASK_APPROVE] = {approve, false, false},
+	[BT_TASK_LOOPBACK_STOP] = {loopback, false, false},
+	[BT_TASK_LOOPBACK_START] = {loopback, false, false},
+	[BT_TASK_NOTIFY] = {notify, false, false},
 };
 
 int bt_params_command(struct bt_server *s, const struct bt_plan *p, const char *service,
@@ -326,8 +358,18 @@ const char *bt_params_digest(const json_t *command)
 
 /* ---- on the way out ---------------------------------------------------------------------- */
 
+/* Whether the url that a Notify goes to holds one. */
+static bool tells_with_secrets(const json_t *params)
+{
+	const json_t *all = json_object_get(json_object_get(params, "service"), "notify");
+	const char *to = json_string_value(json_object_get(params, "to"));
+	const json_t *one = to ? json_object_get(all, to) : NULL;
+	const char *url = json_string_value(json_object_get(one, "url"));
+	return url && strstr(url, "${");
+}
+
 /* An InstanceStart and an Exec need their release's secrets, an undo of InstanceStop those of what
- * it starts again. */
+ * it starts again, and a Notify those that its url may hold. */
 static uint32_t needs_secrets_of(const json_t *command)
 {
 	/* a Switch, where the balancer's API wants some */
@@ -338,8 +380,10 @@ static uint32_t needs_secrets_of(const json_t *command)
 	const char *task = json_string_value(json_object_get(command, "task"));
 	const json_t *key = json_object_get(command, "key");
 	bool undo = bt_streq(json_string_value(json_object_get(key, "verb")), "undo");
-	const json_t *from = (bt_streq(task, "InstanceStart") || bt_streq(task, "Exec")) && !undo
-				     ? json_object_get(command, "params")
+	const json_t *params = json_object_get(command, "params");
+	bool runs = bt_streq(task, "InstanceStart") || bt_streq(task, "Exec") ||
+		    (bt_streq(task, "Notify") && tells_with_secrets(params));
+	const json_t *from = runs && !undo ? params
 			     : bt_streq(task, "InstanceStop") && undo
 				     ? json_object_get(command, "prior")
 				     : NULL;

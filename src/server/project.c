@@ -16,6 +16,8 @@ static json_t *task_json(const struct bt_plan *p, const struct bt_task *t)
 		BT_FREE char *name = bt_asprintf("%s/%s", p->hosts[i->host], i->slot);
 		json_object_set_new(j, "instance", json_string(name));
 	}
+	if (t->step)
+		json_object_set_new(j, "step", json_string(t->step));
 	bt_plan_task_words(p, t, &words);
 	json_object_set_new(j, "words", json_string(bt_str_get(&words)));
 	return j;

@@ -323,6 +323,13 @@ static void problems(void **state)
 		"50%, found '120%'",
 		"f:5:34: deploy.keep_warm: only with strategy: blue-green",
 		"f:5:74: deploy.min_in_rotation: rolling with 2 instances allows at most 1");
+	REFUSED(MINIMAL "deploy: {batch: 2, canary: 10%}\n",
+		"f:5:17: deploy.batch: only with strategy: rolling or canary",
+		"f:5:28: deploy.canary: only with strategy: canary");
+	REFUSED(MINIMAL "deploy: {strategy: canary, batch: 2, canary: 0, min_in_rotation: 2}\n",
+		"f:5:46: deploy.canary: expected instances at a time such as 2, or a share such as "
+		"50%, found '0'",
+		"f:5:66: deploy.min_in_rotation: canary with 2 instances allows at most 1");
 }
 
 static void nginx_problems(void **state)
@@ -636,6 +643,127 @@ static void files(void **state)
 }
 
 /* docs/nginx.md lists what is allowed, from the table. */
+#define NGINX "traffic: {nginx: {on: local}, loopback: {vips: "
+
+static void loopback(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse(MINIMAL NGINX "192.0.2.10}}\n");
+	const struct bt_loopback *l = &c->services[0].loopback;
+	assert_int_equal(l->n_vips, 1);
+	assert_string_equal(l->vips[0], "192.0.2.10");
+	assert_string_equal(l->interface, "lo");
+	same_again(c);
+	bt_config_free(c);
+	c = parse(MINIMAL NGINX "[192.0.2.10, '2001:db8::10'], interface: dummy0}}\n");
+	l = &c->services[0].loopback;
+	assert_int_equal(l->n_vips, 2);
+	assert_string_equal(l->interface, "dummy0");
+	same_again(c);
+	bt_config_free(c);
+	/* Nothing of it is printed where there is none. */
+	c = parse(MINIMAL);
+	BT_JSON json_t *j = bt_config_service_to_json(&c->services[0]);
+	assert_null(json_object_get(j, "traffic"));
+	bt_config_free(c);
+	REFUSED(MINIMAL NGINX "[192.0.2.10, 192.0.2.256, 127.0.0.1, '::1', 'fe80::1', 'ff02::1', "
+			      "10.0.0.010]}}\n",
+		"f:5:61: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found '192.0.2.256'",
+		"f:5:74: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found '127.0.0.1'",
+		"f:5:85: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found '::1'",
+		"f:5:92: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found 'fe80::1'",
+		"f:5:103: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found 'ff02::1'",
+		"f:5:114: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found '10.0.0.010'");
+	REFUSED(MINIMAL NGINX "['2001:db8::1', '2001:db8:0:0::1']}}\n",
+		"f:5:48: traffic.loopback.vips: 2001:db8::1 and 2001:db8:0:0::1 are the same "
+		"address");
+	REFUSED(MINIMAL "traffic: {loopback: {vips: 192.0.2.10}}\n",
+		"f:5:28: traffic.loopback.vips: only with a balancer, which sends to the hosts "
+		"what clients ask at these addresses");
+	REFUSED(MINIMAL "traffic: {loopback: {interface: lo}}\n",
+		"f:5:33: traffic.loopback.interface: only with traffic.loopback.vips");
+	REFUSED(MINIMAL NGINX "192.0.2.10, interface: ../lo}}\n",
+		"f:5:71: traffic.loopback.interface: expected an interface's name, found '../lo'");
+}
+
+static void addresses(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text;
+		size_t n;
+		uint8_t bytes[16];
+	} cases[] = {
+		{"0.0.0.0", 4, {0}},
+		{"255.255.255.255", 4, {255, 255, 255, 255}},
+		{"192.0.2.10", 4, {192, 0, 2, 10}},
+		{"::", 16, {0}},
+		{"::1", 16, {[15] = 1}},
+		{"1::", 16, {0, 1}},
+		{"2001:db8::10", 16, {0x20, 0x01, 0x0d, 0xb8, [15] = 0x10}},
+		{"2001:DB8:0:0:0:0:0:10", 16, {0x20, 0x01, 0x0d, 0xb8, [15] = 0x10}},
+		{"1:2:3:4:5:6:7:8", 16, {0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8}},
+		{"1:2:3:4:5:6:7::", 16, {0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 0}},
+		{"::ffff:192.0.2.10", 16, {[10] = 255, 255, 192, 0, 2, 10}},
+		{"1:2:3:4:5:6:1.2.3.4", 16, {0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 1, 2, 3, 4}},
+	};
+	static const char *const none[] = {"", "1", "1.2.3", "1.2.3.4.5", "1.2.3.", ".1.2.3",
+		"1.2.3.04", "1.2.3.256", "1.2.3.4 ", " 1.2.3.4", "1.2.3.-4", "99999999999.1.1.1",
+		":", ":1", "1:", ":::", "1:::2", "1::2::3", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9",
+		"1:2:3:4:5:6:7:8::", "12345::", "g::", "::1%lo", "[::1]", "1:2:3:4:5:6:7:1.2.3.4",
+		"::1.2.3", "::1.2.3.4:5", "1.2.3.4::"};
+	uint8_t a[16];
+	for (size_t i = 0; i < BT_ARRAY_LEN(cases); i++) {
+		if (bt_address_parse(cases[i].text, a) != cases[i].n ||
+			memcmp(a, cases[i].bytes, cases[i].n) != 0)
+			fail_msg("%s", cases[i].text);
+	}
+	for (size_t i = 0; i < BT_ARRAY_LEN(none); i++)
+		if (bt_address_parse(none[i], a) != 0)
+			fail_msg("'%s' was taken", none[i]);
+}
+
+#define HOOK "service: a\nrun:\n  command: ./a\n  slots: {x: 1001, y: 1002}\n  secrets: [HOOK]\n"
+
+static void notify(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse(
+		"env: [HOOK]\n" HOOK "notify:\n  ops: {url: 'https://h.example.com/x?k=${HOOK}'}\n"
+		"  chat: {url: '${HOOK}', format: slack}\n");
+	const struct bt_service *s = &c->services[0];
+	assert_int_equal(s->n_notify, 2);
+	assert_string_equal(s->notify[0].name, "ops");
+	/* Never what the caller's environment has: the config is for everybody to read. */
+	assert_string_equal(s->notify[0].url, "https://h.example.com/x?k=${HOOK}");
+	assert_int_equal(s->notify[0].format, BT_NOTIFY_JSON);
+	assert_int_equal(s->notify[1].format, BT_NOTIFY_SLACK);
+	same_again(c);
+	bt_config_free(c);
+	REFUSED(HOOK "notify: [ops]\n",
+		"f:6:9: notify: expected a map of at most 20 names to {url: 'https://…', format: "
+		"json|slack}, found a list");
+	REFUSED(HOOK "notify: {ops: {format: slack}}\n",
+		"f:6:15: notify.ops: url is missing: expected {url: 'https://…', format: "
+		"json|slack}");
+	REFUSED(HOOK "notify: {ops: {url: ftp://h/}}\n",
+		"f:6:21: notify: expected a URL such as https://hooks.example.com/${HOOK}, found "
+		"'ftp://h/'");
+	REFUSED(HOOK "notify: {ops: {url: 'https://h/${HOOK'}}\n",
+		"f:6:21: notify: expected a URL such as https://hooks.example.com/${HOOK}, found "
+		"'https://h/${HOOK'");
+	REFUSED(HOOK "notify: {ops: {url: 'https://h/${NONE}'}}\n",
+		"f:6:9: notify.ops.url: ${NONE} is none of run.secrets: name it there");
+	REFUSED(HOOK "notify: {ops: {url: 'https://h/', format: mail}}\n",
+		"f:6:43: notify: expected json or slack, found 'mail'");
+}
+
 static void directives(void **state)
 {
 	(void)state;
@@ -889,17 +1017,28 @@ static json_t *random_value(const struct bt_key *k)
 	return NULL;
 }
 
-/* Puts random values at random keys of a service that holds. */
+static bool of_family(const struct bt_key *k, enum bt_balancer_kind family)
+{
+	return k->in == BT_IN_NGINX ? family == BT_BALANCER_NGINX
+	       : k->in == BT_IN_L4  ? family == k->family
+				    : true;
+}
+
+/* Puts random values at random keys of a service that holds; of one balancer, or of none. */
 static json_t *random_service(void)
 {
 	json_t *root = json_object();
+	/* http and rotation hold together only as a whole: appliance() and rotation() above */
+	enum bt_balancer_kind family = (enum bt_balancer_kind)pick(BT_BALANCER_HTTP);
+	bool tomcat = pick(4) == 0;
 	for (size_t i = 0; i < bt_n_keys; i++) {
 		const struct bt_key *k = &bt_keys[i];
 		json_t *at = root, *value = NULL;
-		/* what L4 families have holds together only as a whole: see their own tests */
-		if (!k->type || k->in == BT_IN_L4 || (!k->required && pick(8)))
+		bool as = bt_streq(k->path, "run.as");
+		if (!k->type || (!k->required && !as && pick(8)) || !of_family(k, family) ||
+			k->when == (tomcat ? BT_KEY_PROCESS : BT_KEY_TOMCAT))
 			continue;
-		value = random_value(k);
+		value = as ? json_string(tomcat ? "tomcat" : "process") : random_value(k);
 		if (!value && k->required && k->type == &bt_type_text)
 			value = json_string("svc");
 		if (!value)
@@ -954,6 +1093,9 @@ int main(void)
 		cmocka_unit_test(files),
 		cmocka_unit_test(table),
 		cmocka_unit_test(directives),
+		cmocka_unit_test(loopback),
+		cmocka_unit_test(addresses),
+		cmocka_unit_test(notify),
 		cmocka_unit_test(appliance),
 		cmocka_unit_test(rotation),
 		cmocka_unit_test(random_services),
