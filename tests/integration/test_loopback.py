@@ -254,11 +254,12 @@ def neighbour(was, address):
     ip("neigh", "flush", "to", address, "dev", link)
 
     def state():
-        with socket.socket(family, socket.SOCK_DGRAM) as s, contextlib.suppress(OSError):
-            s.sendto(b"who has it?", (address, 9))
         said = json.loads(subprocess.run(["ip", "-j", "neigh", "show", "to", address, "dev", link], capture_output=True,
                                          text=True, check=True).stdout or "[]")
         states = {s for one in said for s in one.get("state", [])}
+        if not states:  # nobody has asked yet; asking where nobody answered would begin anew
+            with socket.socket(family, socket.SOCK_DGRAM) as s, contextlib.suppress(OSError):
+                s.sendto(b"who has it?", (address, 9))
         return next((s for s in ("REACHABLE", "FAILED") if s in states), None)
 
     return poll(f"an answer for {address}, or none", state)
