@@ -101,6 +101,11 @@ static int open_memory(struct bt_agent *a, struct bt_err *err)
 	return bt_known_load(a->state_dir, a->ledger, a->redact, on_known_failed, &a->known, err);
 }
 
+static const char *on_secret(void *arg, const char *service, const char *name)
+{
+	return bt_known_balancer_secret(((struct bt_agent *)arg)->known, service, name);
+}
+
 static int start_drivers(struct bt_agent *a, struct bt_err *err)
 {
 	a->driver = (struct bt_driver_env){
@@ -112,6 +117,8 @@ static int start_drivers(struct bt_agent *a, struct bt_err *err)
 		.shim_path = a->shim_path,
 		.self_path = a->self_path,
 		.tls = &a->tls,
+		.secret = on_secret,
+		.secret_arg = a,
 	};
 	int load = bt_boot_load(a->state_dir, a->known, &a->driver, &a->boot, err);
 	if (load < 0)

@@ -494,6 +494,8 @@ static int check_kernel(const struct bt_policy *p, const struct bt_l4 *l, struct
 
 static int check_l4(const struct bt_policy *p, const struct bt_l4 *l, struct bt_err *err)
 {
+	if (l->kind == BT_BALANCER_HTTP)
+		return check_path(p, "traffic.http.ca", l->http.ca, err);
 	if (l->kind != BT_BALANCER_HAPROXY)
 		return check_kernel(p, l, err);
 	int e = check_path(p, "haproxy.socket", l->haproxy.socket, err);
@@ -531,4 +533,12 @@ int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, st
 	}
 	int e = n->mode == BT_NGINX_MANAGED ? check_listen(p, n->listen, err) : 0;
 	return e == 0 && n->mode == BT_NGINX_MANAGED ? check_listen(p, n->redirect, err) : e;
+}
+
+int bt_policy_rotation(
+	const struct bt_policy *p, const struct bt_service *s, const char *host, struct bt_err *err)
+{
+	if (!s->l4 || s->l4->kind != BT_BALANCER_ROTATION)
+		return 0;
+	return check_listen(p, bt_rotation_listen(&s->l4->rotation, host), err);
 }

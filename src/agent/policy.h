@@ -47,3 +47,6 @@ int bt_policy_port(const struct bt_policy *p, uint16_t port, struct bt_err *err)
 int bt_policy_network(const struct bt_policy *p, const char *what, struct bt_err *err);
 int bt_policy_health(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err);
 int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err);
+/* Where this host, called so, is to answer outside health checks (traffic.rotation). */
+int bt_policy_rotation(const struct bt_policy *p, const struct bt_service *s, const char *host,
+	struct bt_err *err);

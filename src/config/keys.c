@@ -1,6 +1,7 @@
 #include "config/keys.h"
 
 #include "base/str.h"
+#include "config/call.h"
 
 #include <assert.h>
 #include <string.h>
@@ -17,6 +18,17 @@
 #define L4(family_) .in = BT_IN_L4, .family = BT_BALANCER_##family_
 #define L4_AT(member) .offset = offsetof(struct bt_l4, member)
 #define L4_WITH(member) .count = offsetof(struct bt_l4, member)
+#define METHOD .check = bt_check_method, .expected = "a method such as PUT"
+#define CALL_URL                                                                                   \
+	.check = bt_check_call_url, .max = 2048,                                                   \
+	.expected = "an http or https URL, without user@, and with no placeholders "               \
+		    "but " BT_CALL_PLACEHOLDERS
+#define CALL_BODY                                                                                  \
+	.check = bt_check_call, .max = 16384,                                                      \
+	.expected = "no placeholders but " BT_CALL_PLACEHOLDERS " ({{ writes a brace)"
+#define JSON_PATH                                                                                  \
+	.check = bt_check_json_path, .max = 256,                                                   \
+	.expected = "names with dots between, such as data.state"
 #define HOOKS(when) AT(deploy.hooks[when].list), WITH(deploy.hooks[when].n)
 #define NAME .check = bt_name_valid, .expected = "a name of letters, digits, '.', '_' and '-'"
 
@@ -455,6 +467,105 @@ const struct bt_key bt_keys[] = {
 		.doc = "Its `server-state-file`: baton writes there what is in force after each "
 		       "change, so that a reload forgets nothing.",
 		.example = "/var/lib/haproxy/server-state"},
+	{"traffic.http", L4(HTTP),
+		.doc = "An L4 appliance or cloud balancer with a REST API: see "
+		       "[balancers.md](balancers.md#http)."},
+	{"traffic.http.on", &bt_type_names, L4(HTTP), L4_AT(on), L4_WITH(n_on), NAME, .max = 63,
+		.derived = "the first host", .doc = "The host whose agent calls the API.",
+		.example = "lb1"},
+	{"traffic.http.headers", &bt_type_map, L4(HTTP), L4_AT(http.headers),
+		L4_WITH(http.n_headers), .check = bt_check_header_name,
+		.expected = "a header's name",
+		.doc = "Headers of every call; `${NAME}` is the value of one of `run.secrets`.",
+		.example = "{Authorization: 'Bearer ${LB_TOKEN}'}"},
+	{"traffic.http.status", L4(HTTP),
+		.doc = "The call that tells whether a member is in rotation."},
+	{"traffic.http.status.method", &bt_type_text, L4(HTTP), L4_AT(http.status.method), METHOD,
+		.def = "GET", .doc = "Its method.", .example = "POST"},
+	{"traffic.http.status.url", &bt_type_text, L4(HTTP), L4_AT(http.status.url), CALL_URL,
+		.doc = "Its URL. Required.",
+		.example = "https://lb.example.com/api/members/{host}-{slot}"},
+	{"traffic.http.status.body", &bt_type_text, L4(HTTP), L4_AT(http.status.body), CALL_BODY,
+		.doc = "Its body.", .example = "'{\"member\": \"{host}\"}'"},
+	{"traffic.http.turn_on", L4(HTTP), .doc = "The call that puts a member in rotation."},
+	{"traffic.http.turn_on.method", &bt_type_text, L4(HTTP), L4_AT(http.on.method), METHOD,
+		.def = "PUT", .doc = "Its method.", .example = "POST"},
+	{"traffic.http.turn_on.url", &bt_type_text, L4(HTTP), L4_AT(http.on.url), CALL_URL,
+		.doc = "Its URL. Required.",
+		.example = "https://lb.example.com/api/members/{host}-{slot}"},
+	{"traffic.http.turn_on.body", &bt_type_text, L4(HTTP), L4_AT(http.on.body), CALL_BODY,
+		.doc = "Its body; values are escaped as in JSON strings.",
+		.example = "'{\"state\": \"enabled\"}'"},
+	{"traffic.http.turn_off", L4(HTTP),
+		.doc = "The call after which a member gets no new connection."},
+	{"traffic.http.turn_off.method", &bt_type_text, L4(HTTP), L4_AT(http.off.method), METHOD,
+		.def = "PUT", .doc = "Its method.", .example = "POST"},
+	{"traffic.http.turn_off.url", &bt_type_text, L4(HTTP), L4_AT(http.off.url), CALL_URL,
+		.doc = "Its URL. Required.",
+		.example = "https://lb.example.com/api/members/{host}-{slot}"},
+	{"traffic.http.turn_off.body", &bt_type_text, L4(HTTP), L4_AT(http.off.body), CALL_BODY,
+		.doc = "Its body.", .example = "'{\"state\": \"disabled\"}'"},
+	{"traffic.http.in_rotation", L4(HTTP),
+		.doc = "What in the JSON answer of `status` means: in rotation."},
+	{"traffic.http.in_rotation.path", &bt_type_text, L4(HTTP), L4_AT(http.in_rotation),
+		JSON_PATH, .doc = "Dotted path of a scalar. Required.", .example = "data.state"},
+	{"traffic.http.in_rotation.is", &bt_type_text, L4(HTTP), L4_AT(http.in_rotation_is),
+		.def = "true", .max = 256, .doc = "Its value for in; every other means out.",
+		.example = "enabled"},
+	{"traffic.http.connections", &bt_type_text, L4(HTTP), L4_AT(http.connections), JSON_PATH,
+		.derived = "none: each host counts its own",
+		.doc = "Dotted path of the member's open connections.",
+		.example = "data.connections"},
+	{"traffic.http.timeout", &bt_type_duration, L4(HTTP), L4_AT(http.timeout_ms), .def = "5s",
+		.min = 10, .max = HOUR, .doc = "Limit of one call.", .example = "10s"},
+	{"traffic.http.retries", &bt_type_count, L4(HTTP), L4_AT(http.retries), .def = "4",
+		.max = 100,
+		.doc = "How often a call is repeated that had no answer, a 5xx or a 429.",
+		.example = "2"},
+	{"traffic.http.verify", &bt_type_bool, L4(HTTP), L4_AT(http.verify), .def = "true",
+		.doc = "https: check the certificate.", .example = "false"},
+	{"traffic.http.ca", &bt_type_text, L4(HTTP), L4_AT(http.ca), .check = bt_check_abs_path,
+		.expected = "an absolute path", .max = 1024,
+		.derived = "those that the host trusts",
+		.doc = "https: the CA that signed it, on the host of `on`.",
+		.example = "/etc/ssl/lb-ca.pem"},
+	{"traffic.rotation", L4(ROTATION),
+		.doc = "A balancer that nobody tells anything: it asks the agent of each host "
+		       "whether "
+		       "to send there. See [balancers.md](balancers.md#rotation)."},
+	{"traffic.rotation.listen", &bt_type_text, L4(ROTATION), L4_AT(rotation.listen),
+		.check = bt_check_listen, .expected = "PORT or ADDRESS:PORT", .max = 128,
+		.doc = "Where each host's agent answers; a port alone: at every address. Several "
+		       "services may share it. Required, where `hosts` does not name every host.",
+		.example = "9100"},
+	{"traffic.rotation.hosts", &bt_type_map, L4(ROTATION), L4_AT(rotation.on_host),
+		L4_WITH(rotation.n_on_host), .check = bt_name_valid, .expected = "a host's name",
+		.doc = "Hosts that answer elsewhere, and where.",
+		.example = "{was2: 10.0.0.2:9200}"},
+	{"traffic.rotation.path", &bt_type_text, L4(ROTATION), L4_AT(rotation.path),
+		.check = bt_check_rotation_path, .max = 256, .def = "/rotation/{service}",
+		.expected = "a path such as /rotation/{service}, with {service} and {host} only",
+		.doc = "Path of the service; below it, the name of a slot is that slot's.",
+		.example = "/alive"},
+	{"traffic.rotation.in", &bt_type_text, L4(ROTATION), L4_AT(rotation.body_in), .max = 4096,
+		.derived = "the slots' names", .doc = "Body of the answer 200.", .example = "OK"},
+	{"traffic.rotation.out", &bt_type_text, L4(ROTATION), L4_AT(rotation.body_out), .max = 4096,
+		.derived = "the slots' names, or why", .doc = "Body of the answer 503.",
+		.example = "MAINTENANCE"},
+	{"traffic.rotation.tcp", &bt_type_bool, L4(ROTATION), L4_AT(rotation.tcp), .def = "false",
+		.doc = "For checkers that only connect: the port is open while in, and closed "
+		       "while "
+		       "out.",
+		.example = "true"},
+	{"traffic.rotation.interval", &bt_type_duration, L4(ROTATION), L4_AT(rotation.interval_ms),
+		.def = "2s", .min = 10, .max = HOUR, .doc = "How often the balancer asks.",
+		.example = "1s"},
+	{"traffic.rotation.fall", &bt_type_count, L4(ROTATION), L4_AT(rotation.fall), .def = "3",
+		.min = 1, .max = 1000,
+		.doc = "Bad answers in a row after which it sends nothing there.", .example = "2"},
+	{"traffic.rotation.rise", &bt_type_count, L4(ROTATION), L4_AT(rotation.rise), .def = "2",
+		.min = 1, .max = 1000,
+		.doc = "Good answers in a row after which it sends there again.", .example = "3"},
 
 	{"deploy", .doc = "How a release takes over."},
 	{"deploy.strategy", &bt_type_enum, AT(deploy.strategy), .names = &bt_enum_strategy,

@@ -106,6 +106,9 @@ bool bt_check_url_path(const char *t); /* /…, no blanks */
 bool bt_check_route(const char *t);
 bool bt_check_url(const char *t); /* http:// or https:// */
 bool bt_check_env_name(const char *t);
+bool bt_check_header_name(const char *t);
+bool bt_check_json_path(const char *t);	    /* names, dots between */
+bool bt_check_rotation_path(const char *t); /* /…, with {service} and {host} */
 /* The bytes of an IPv4 or IPv6 address: 4 or 16; 0: it is none. */
 size_t bt_address_parse(const char *t, uint8_t ret[static 16]);
 bool bt_check_address(const char *t);	/* IPv4 or IPv6, numeric */
@@ -154,7 +157,6 @@ void bt_config_check_service(struct bt_reading *r);
 /* Names of ports, wherever they stand, are those of the slots (type_slots.c). */
 void bt_config_check_ports(struct bt_reading *r);
 void bt_config_check_hooks(struct bt_reading *r); /* type_hooks.c */
-void bt_config_check_l4(struct bt_reading *r);	  /* check_l4.c; with r->l4 only */
 void bt_config_check_vip(struct bt_reading *r);	  /* check_vip.c; NFTABLES and IPVS */
 void bt_config_check_nft(struct bt_reading *r);	  /* check_nft.c */
 void bt_config_check_flows(struct bt_reading *r); /* type_flows.c */
@@ -165,6 +167,13 @@ void bt_config_check_tomcat(struct bt_reading *r); /* check_tomcat.c */
 /* Two services that share a CATALINA_BASE on the host. */
 void bt_config_check_tomcat_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later, const char *host);
+void bt_config_check_http(struct bt_reading *r);     /* check_http.c */
+void bt_config_check_rotation(struct bt_reading *r); /* check_rotation.c */
+/* Two services that would answer at the same place. */
+void bt_config_check_rotation_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
+	const struct bt_service *earlier, const struct bt_service *later);
+/* The service's own port on the host for the checks of the outside balancer; 0: it has none. */
+long bt_config_rotation_port(const struct bt_service *s, const char *host);
 /* Ports and names of two services; told at `later`'s place. */
 void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later);

@@ -285,6 +285,8 @@ static const char *taken(const struct bt_service *s, const char *host, long port
 	const struct bt_slot *slot = runs_on(s, host) ? slot_with(s, port) : NULL;
 	if (slot)
 		return slot->name;
+	if (port && bt_config_rotation_port(s, host) == port)
+		return "traffic.rotation";
 	return s->nginx && bt_nginx_is_on(s->nginx, host) && listens(s, port) ? "nginx" : NULL;
 }
 
@@ -329,6 +331,13 @@ void bt_config_check_pair(struct bt_problem_sink *sink, const struct bt_node *at
 			bt_service_balances_on(earlier, later->l4->on[i]))
 			bt_problem(sink, at, "vip %s port %u on host %s is that of %s too",
 				later->l4->vip, later->l4->port, later->l4->on[i], earlier->name);
+	bt_config_check_rotation_pair(sink, at, earlier, later);
+	for (size_t h = 0; h < later->n_hosts; h++) {
+		long port = bt_config_rotation_port(later, later->hosts[h]);
+		if (port != bt_config_rotation_port(earlier, later->hosts[h]))
+			check_port(sink, at, earlier, later, later->hosts[h], port,
+				"traffic.rotation");
+	}
 	for (size_t i = 0; later->nginx && i < later->nginx->n_on; i++) {
 		const char *on = later->nginx->on[i], *file = later->nginx->include;
 		for (size_t k = 0; k < N_LISTEN; k++)

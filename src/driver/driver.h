@@ -27,6 +27,10 @@ struct bt_driver_env {
 	/* Who this agent is to its server: artifact downloads present it. NULL in tests: plain
 	 * http. */
 	const struct bt_tls_identity *tls;
+	/* A secret that this host keeps for the API of the service's balancer; NULL: none of that
+	 * name. Borrowed for a moment. The function may be NULL. */
+	const char *(*secret)(void *arg, const char *service, const char *name);
+	void *secret_arg;
 };
 
 /* Progress for people while something runs: one short line. May be NULL. */

@@ -15,9 +15,12 @@ struct bt_l4_target {
 	 * (read then tells what it finds). */
 	const struct bt_pool_member *members;
 	size_t n_members;
+	/* write, of each member: it comes in by this change, so it has to be seen taking requests,
+	 * also where it was told to already (a crash, a person). The others that are `in` need not
+	 * be well for somebody else to go out. NULL: none does. */
+	const bool *fresh;
 	/* write: all this was in force before and is only said again (after the balancer began
-	 * anew, or on the way back from a failure): members that are `in` need to be told so, and
-	 * not to be seen taking requests. */
+	 * anew, or on the way back from a failure): nobody needs to be seen taking requests. */
 	bool again;
 	/* read: somebody waits for connections to end: counts those, too, that an older process of
 	 * the balancer still has. */

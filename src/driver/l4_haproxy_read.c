@@ -1,5 +1,7 @@
 /* What haproxy does for a service. A member is `in` when nobody took it out: what haproxy's own
- * checks think of it comes and goes, and is told as trouble. */
+ * checks think of it comes and goes, and is told as trouble. Only where baton has not said anything
+ * yet, and a configuration names servers before anything runs there, is who is found down no one
+ * that serves. */
 #include "driver/l4_haproxy.h"
 
 #include <stdio.h>
@@ -102,7 +104,8 @@ static void add_server(
 	struct bt_seen_member *m = &r->members[at];
 	*m = (struct bt_seen_member){.address = bt_arena_strdup(r->arena, h->address),
 		.port = h->port,
-		.in = bt_haproxy_is_in(h),
+		.in = bt_haproxy_is_in(h) &&
+		      (r->t->n_members > 0 || h->op_state != BT_HAPROXY_STOPPED),
 		.counted = h->counted,
 		.connections = h->connections};
 	bool ours = owner_of(r, v, h, m);

@@ -214,16 +214,27 @@ static bool check(struct writing *w, const struct bt_haproxy_view *v, struct bt_
 	return true;
 }
 
-/* The first that is in, by our word, and gets no requests, by haproxy's; NULL: there is none. */
+static bool was_changed(const struct writing *w, const struct bt_haproxy_server *h)
+{
+	for (size_t i = 0; i < w->n_priors; i++)
+		if (bt_streq(w->priors[i].server, h->name))
+			return true;
+	return false;
+}
+
+/* The first of the phase that haproxy does not have so; who comes in has to get requests. NULL:
+ * there is none. */
 static const struct bt_haproxy_server *waits_for(
 	const struct writing *w, const struct bt_haproxy_view *v, bool in)
 {
 	for (size_t i = 0; i < w->t->n_members; i++) {
 		const struct bt_pool_member *m = &w->t->members[i];
 		const struct bt_haproxy_server *h = bt_haproxy_find(w->t->service, v, m);
-		bool good = !h || (in && !w->t->again ? bt_haproxy_is_served(h)
-						      : bt_haproxy_is_in(h) == in);
-		if (m->in == in && !good)
+		if (!h || m->in != in)
+			continue;
+		bool comes = in && !w->t->again &&
+			     ((w->t->fresh && w->t->fresh[i]) || was_changed(w, h));
+		if (comes ? !bt_haproxy_is_served(h) : bt_haproxy_is_in(h) != in)
 			return h;
 	}
 	return NULL;

@@ -308,7 +308,8 @@ int bt_ipvs_next(const void **at, size_t *left, uint32_t seq, uint16_t family, i
 	const struct nlmsghdr *h = *at;
 	if (*left == 0)
 		return 0;
-	if (*left > BT_IPVS_DATAGRAM_MAX || !mnl_nlmsg_ok(h, (int)*left))
+	/* libmnl takes lengths for signed: one above 2 GiB would pass as less than what is left */
+	if (*left > BT_IPVS_DATAGRAM_MAX || !mnl_nlmsg_ok(h, (int)*left) || h->nlmsg_len > *left)
 		return bt_err_set(err, BT_E_PROTOCOL, "IPVS: a message that is cut");
 	size_t len = MNL_ALIGN((size_t)h->nlmsg_len);
 	len = len < *left ? len : *left;

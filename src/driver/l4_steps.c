@@ -58,9 +58,24 @@ static void aim(struct bt_l4_change *c, const struct bt_l4_wish *w,
 		.again = again};
 }
 
+static bool was_in(const struct bt_l4_wish *w, const struct bt_pool_member *m)
+{
+	for (size_t i = 0; i < w->n_members; i++)
+		if (bt_streq(w->members[i].host, m->host) && bt_streq(w->members[i].slot, m->slot))
+			return w->members[i].in;
+	return false;
+}
+
 static void aim_pending(struct bt_l4_change *c)
 {
-	aim(c, &c->want->pending, c->want->pending.members, false);
+	const struct bt_l4_state *w = c->want;
+	const struct bt_l4_wish *p = &w->pending;
+	bool *fresh = BT_ARENA_ARRAY(w->arena, bool, p->n_members + 1);
+	for (size_t i = 0; i < p->n_members; i++)
+		fresh[i] = w->has_confirmed && p->members[i].in &&
+			   !was_in(&w->confirmed, &p->members[i]);
+	aim(c, p, p->members, false);
+	c->target.fresh = fresh;
 }
 
 static void aim_confirmed(struct bt_l4_change *c)

@@ -101,6 +101,34 @@ bool bt_service_balances_on(const struct bt_service *s, const char *host)
 	return false;
 }
 
+int64_t bt_service_balancer_settle_ms(const struct bt_service *s)
+{
+	if (!s->l4 || s->l4->kind != BT_BALANCER_ROTATION)
+		return 0;
+	const struct bt_rotation *r = &s->l4->rotation;
+	int64_t times = r->fall > r->rise ? r->fall : r->rise;
+	return (times + 4) *
+	       r->interval_ms; /* it may be late, and is listened for until it stops */
+}
+
+bool bt_service_balancer_has_secrets(const struct bt_service *s)
+{
+	if (!s->l4 || s->l4->kind != BT_BALANCER_HTTP)
+		return false;
+	for (size_t i = 0; i < s->l4->http.n_headers; i++)
+		if (strstr(s->l4->http.headers[i].value, "${"))
+			return true;
+	return false;
+}
+
+const char *bt_rotation_listen(const struct bt_rotation *r, const char *host)
+{
+	for (size_t i = 0; i < r->n_on_host; i++)
+		if (bt_streq(r->on_host[i].key, host))
+			return r->on_host[i].value;
+	return r->listen;
+}
+
 bool bt_service_has_loopback(const struct bt_service *s)
 {
 	return s->loopback.n_vips > 0;

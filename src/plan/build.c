@@ -564,6 +564,7 @@ void bt_build_switch(struct bt_build *b, struct bt_list in, struct bt_list out, 
 			why ? why
 			    : bt_build_text(
 				      b, "one change, confirmed by %s", b->scene.facts.family));
+		t->timeout_ms += bt_service_balancer_settle_ms(b->service);
 		t->in = to.v;
 		t->n_in = to.n;
 		t->out = from.v;

@@ -1,10 +1,37 @@
 /* Commands in words: the engine's are numbers and plan indexes; an agent gets names, addresses and
  * specs (docs/wire.md, "params by task kind"). One row a task kind. Secrets are not part of what is
  * stored: bt_params_complete puts them in when a command is handed to its host. */
+#include "config/call.h"
 #include "server/run.h"
 
 #include <stdio.h>
 #include <string.h>
+
+bool bt_params_balancer_wants(const json_t *service, const char *secret)
+{
+	const json_t *http = json_object_get(json_object_get(service, "traffic"), "http");
+	const char *name;
+	json_t *value;
+	json_object_foreach (json_object_get(http, "headers"), name, value) {
+		const char *ref = NULL;
+		size_t n = 0;
+		for (const char *t = json_string_value(value); t && bt_secret_ref(t, &ref, &n);
+			t = ref + n)
+			if (!secret || (strlen(secret) == n && memcmp(secret, ref, n) == 0))
+				return true;
+	}
+	return false;
+}
+
+json_t *bt_params_balancer_secrets(const json_t *service, const json_t *all)
+{
+	json_t *out = json_object(), *value;
+	const char *name;
+	json_object_foreach ((json_t *)all, name, value)
+		if (bt_params_balancer_wants(service, name))
+			json_object_set(out, name, value);
+	return out;
+}
 
 struct build {
 	struct bt_server *server;
@@ -158,7 +185,10 @@ static int put_switch(struct build *b, struct bt_err *err)
 		b->params, json_pack("{s:s, s:I, s:o, s:{s:o}}", "balancer", b->balancer->name,
 				   "generation", (json_int_t)b->c->generation, "members", members,
 				   "expect", "slots", slots));
+	uint32_t release = b->plan->release ? b->plan->release : b->plan->old_release;
 	put_service(b, b->plan->release);
+	if (bt_params_balancer_wants(json_object_get(b->params, "service"), NULL))
+		json_object_set_new(b->params, "secrets_of", json_integer(release));
 	return 0;
 }
 
@@ -342,6 +372,11 @@ static bool tells_with_secrets(const json_t *params)
  * it starts again, and a Notify those that its url may hold. */
 static uint32_t needs_secrets_of(const json_t *command)
 {
+	/* a Switch, where the balancer's API wants some */
+	const json_t *balancer = json_object_get(json_object_get(command, "params"), "secrets_of");
+	if (balancer)
+		return (uint32_t)json_integer_value(balancer);
+
 	const char *task = json_string_value(json_object_get(command, "task"));
 	const json_t *key = json_object_get(command, "key");
 	bool undo = bt_streq(json_string_value(json_object_get(key, "verb")), "undo");
@@ -384,8 +419,14 @@ int bt_params_complete(
 	int r = 0;
 	if (release && (r = bt_release_load(s, release, &rel, err)) == 0)
 		r = bt_release_secrets(s, rel, &secrets, err);
+	json_t *params = json_object_get(j, "params");
+	if (secrets && json_object_get(params, "secrets_of")) {
+		json_t *all = secrets;
+		secrets = bt_params_balancer_secrets(json_object_get(params, "service"), all);
+		json_decref(all);
+	}
 	if (secrets)
-		json_object_set_new(json_object_get(j, "params"), "secrets", secrets);
+		json_object_set_new(params, "secrets", secrets);
 	bt_release_free(rel);
 	json_t *files = NULL;
 	release = r == 0 ? needs_files_of(j) : 0;

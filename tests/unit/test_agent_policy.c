@@ -101,6 +101,29 @@ static void test_users(void **state)
 	bt_policy_free(p);
 }
 
+/* Each host has its own port for outside checkers; another host's is none of this policy's. */
+static void test_rotation(void **state)
+{
+	(void)state;
+	struct bt_err err = {0};
+	struct bt_kv there = {"was2", "10.0.0.2:90"};
+	struct bt_l4 l4 = {.kind = BT_BALANCER_ROTATION,
+		.rotation = {.listen = "9100", .on_host = &there, .n_on_host = 1}};
+	struct bt_service s = {.name = "shop", .l4 = &l4};
+	struct bt_policy *p = parse("ports: 9000-9200\n");
+	assert_int_equal(bt_policy_rotation(p, &s, "was1", NULL), 0);
+	assert_int_equal(bt_policy_rotation(p, &s, "was2", &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "rule 'ports'"));
+	l4.kind = BT_BALANCER_HTTP;
+	l4.http.ca = "/root/ca.pem";
+	assert_int_equal(bt_policy_rotation(p, &s, "was2", NULL), 0);
+	assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "rule 'paths'"));
+	l4.http.ca = NULL;
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+	bt_policy_free(p);
+}
+
 static void test_further_ports(void **state)
 {
 	(void)state;
@@ -358,6 +381,7 @@ int main(void)
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_parse_errors),
 		cmocka_unit_test(test_users),
+		cmocka_unit_test(test_rotation),
 		cmocka_unit_test(test_further_ports),
 		cmocka_unit_test(test_tomcat),
 		cmocka_unit_test(test_exec),

@@ -941,6 +941,89 @@ static void environments(void **state)
 		"NAME@ENVIRONMENT), found 'a@b@c'");
 }
 
+/* ── L4 families: what they print reads back, and what does not hold together ── */
+
+#define APPLIANCE                                                                                  \
+	"traffic: {http: {status: {url: 'http://lb/{host}/{slot}'}, turn_on: {url: 'http://lb/'}," \
+	" turn_off: {url: 'http://lb/'}, in_rotation: {path: a.b}"
+
+static void appliance(void **state)
+{
+	(void)state;
+	struct bt_config *c =
+		parse("service: a\nrun: {command: x, slots: {x: 1001, y: 1002}, secrets: [TOKEN]}\n"
+		      "hosts: [was1, was2]\n" APPLIANCE ", headers: {A: 'Bearer ${TOKEN}', B: "
+		      "'$${TOKEN}'}, verify: false}}\n");
+	const struct bt_service *s = &c->services[0];
+	same_again(c);
+	assert_int_equal(s->l4->kind, BT_BALANCER_HTTP);
+	assert_string_equal(s->l4->on[0], "was1");
+	assert_string_equal(s->l4->http.headers[0].value, "Bearer ${TOKEN}");
+	assert_string_equal(s->l4->http.headers[1].value, "${TOKEN}");
+	assert_string_equal(s->l4->http.on.method, "PUT");
+	assert_string_equal(s->l4->http.in_rotation_is, "true");
+	assert_true(bt_service_balancer_has_secrets(s));
+	bt_config_free(c);
+	REFUSED(MINIMAL APPLIANCE ", headers: {A: 'x ${TOKEN}'}}}\n",
+		"f:5:156: traffic.http.headers: ${TOKEN} is none of run.secrets: put it there, "
+		"since a header's ${NAME} is always a secret");
+	REFUSED(MINIMAL "traffic: {http: {on: [a, b], verify: false, ca: /x, status: {url: "
+			"'http://u@h/'}, turn_on: {url: 'http://h/{prot}'}}}\n",
+		"f:5:17: traffic.http.turn_off.url: missing",
+		"f:5:17: traffic.http.in_rotation.path: missing",
+		"f:5:22: traffic.http.on: expected one host: one agent calls the API",
+		"f:5:49: traffic.http.ca: not with verify: false",
+		"f:5:67: traffic.http.status.url: expected an http or https URL, without user@, "
+		"and with no placeholders but {host} {slot} {port} {address} {service}, found "
+		"'http://u@h/'",
+		"f:5:98: traffic.http.turn_on.url: expected an http or https URL, without user@, "
+		"and with no placeholders but {host} {slot} {port} {address} {service}, found "
+		"'http://h/{prot}'");
+}
+
+static void rotation(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse("service: a\nhosts: [was1, was2]\n"
+				    "run: {command: x, slots: {x: 1001, y: 1002}}\n"
+				    "traffic: {rotation: {listen: 9100, hosts: {was2: "
+				    "10.0.0.2:9200}, path: '/up/{host}', in: yes, tcp: true}}\n");
+	const struct bt_service *s = &c->services[0];
+	same_again(c);
+	assert_string_equal(bt_rotation_listen(&s->l4->rotation, "was1"), "9100");
+	assert_string_equal(bt_rotation_listen(&s->l4->rotation, "was2"), "10.0.0.2:9200");
+	assert_int_equal(s->l4->rotation.rise, 2);
+	BT_FREE char *path = bt_config_rotation_path(s, "was1");
+	assert_string_equal(path, "/up/was1");
+	bt_config_free(c);
+	REFUSED(MINIMAL "traffic: {rotation: {hosts: {b: 1, local: x}, path: '/{slot}'}}\n",
+		"f:5:29: traffic.rotation.hosts: b is no host of the service",
+		"f:5:29: traffic.rotation.hosts: expected PORT or ADDRESS:PORT for local, found "
+		"'x'",
+		"f:5:53: traffic.rotation.path: expected a path such as /rotation/{service}, with "
+		"{service} and {host} only, found '/{slot}'");
+	REFUSED(MINIMAL "traffic: {rotation: {listen: 1001}}\n",
+		"f:5:30: traffic.rotation.listen: port 1001 is that of slot x on host local");
+	REFUSED(MINIMAL "traffic: {rotation: {tcp: false}}\n",
+		"f:5:21: traffic.rotation.listen: missing");
+#define TWO(a, b)                                                                                  \
+	"services: {a: {run: {command: x, slots: {x: 1, y: 2}}, traffic: {rotation: " a "}},\n"    \
+	" b: {run: {command: x, slots: {x: 3, y: 4}}, traffic: {rotation: " b "}}}\n"
+	c = parse(TWO("{listen: 9100}", "{listen: 9100}"));
+	bt_config_free(c);
+	REFUSED(TWO("{listen: 9100, path: /x}", "{listen: 9100, path: /x}"),
+		"f:2:2: traffic.rotation: a and b answer on host local at the same place, port "
+		"9100 /x");
+	REFUSED(TWO("{listen: 9100, tcp: true}", "{listen: 9100}"),
+		"f:2:2: port 9100 of b (traffic.rotation) on host local is that of a, too: with "
+		"tcp each needs its own");
+	REFUSED(TWO("{listen: 9100}", "{listen: '127.0.0.1:9100'}"),
+		"f:2:2: traffic.rotation: a and b listen on host local at port 9100 by different "
+		"addresses: write the same for both");
+	REFUSED(TWO("{listen: 9100}", "{listen: 2}"),
+		"f:2:2: port 2 of b (traffic.rotation) on host local is taken by y of a");
+}
+
 /* ── random services: any value of any type at any key ── */
 
 static uint32_t seed;
@@ -1030,7 +1113,8 @@ static bool of_family(const struct bt_key *k, enum bt_balancer_kind family)
 static json_t *random_service(void)
 {
 	json_t *root = json_object();
-	enum bt_balancer_kind family = (enum bt_balancer_kind)pick(BT_BALANCER_ROTATION + 1);
+	/* http and rotation hold together only as a whole: appliance() and rotation() above */
+	enum bt_balancer_kind family = (enum bt_balancer_kind)pick(BT_BALANCER_HTTP);
 	bool tomcat = pick(4) == 0;
 	for (size_t i = 0; i < bt_n_keys; i++) {
 		const struct bt_key *k = &bt_keys[i];
@@ -1099,6 +1183,8 @@ int main(void)
 		cmocka_unit_test(loopback),
 		cmocka_unit_test(addresses),
 		cmocka_unit_test(notify),
+		cmocka_unit_test(appliance),
+		cmocka_unit_test(rotation),
 		cmocka_unit_test(random_services),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

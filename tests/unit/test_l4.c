@@ -42,6 +42,7 @@ struct fake {
 	bool hold_writes;  /* they wait */
 	bool deaf;	   /* says it did, and did not */
 	int writes, again; /* that were asked for; that were `again` */
+	int fresh;	   /* bits of the last write */
 	bool no_counts;
 	uint32_t connections[SLOTS];
 	int64_t all, failed;
@@ -171,6 +172,9 @@ static struct bt_op *fake_write(const struct bt_l4_target *t, bt_progress_fn pro
 	f->done = done;
 	fake->writes++;
 	fake->again += t->again;
+	fake->fresh = 0;
+	for (size_t i = 0; t->fresh && i < t->n_members; i++)
+		fake->fresh |= t->fresh[i] ? bit_of(t->members[i].slot) : 0;
 	return &f->op;
 }
 
@@ -448,6 +452,9 @@ static struct bt_l4_state *on_disk(const char *service)
 	return r == 0 ? s : NULL;
 }
 
+static void crash(const char *step, struct shop *s, int generation, int in);
+static void expect_state(struct shop *s, uint64_t generation, int in);
+
 /* ---- apply -------------------------------------------------------------------------------- */
 
 static void test_apply(void **state)
@@ -492,6 +499,24 @@ static void test_generations(void **state)
 	contains(a.err.text, "not newer than 5");
 	assert_int_equal(fake->in, A | B);
 	apply_good(&s, 6, A);
+	bt_config_free(s.config);
+}
+
+/* Who has to be seen taking requests: who was out by the last word, whatever the balancer has. */
+static void test_fresh(void **state)
+{
+	struct shop s = shop_new("fresh");
+	(void)state;
+	apply_good(&s, 1, A);
+	assert_int_equal(fake->fresh, 0); /* there was no last word */
+	fake->in = A | B;
+	apply_good(&s, 2, A | B);
+	assert_int_equal(fake->fresh, B);
+	apply_good(&s, 3, B);
+	assert_int_equal(fake->fresh, 0);
+	crash("written", &s, 4, A);
+	expect_state(&s, 4, A);
+	assert_int_equal(fake->fresh, A); /* also after a crash */
 	bt_config_free(s.config);
 }
 
@@ -1117,6 +1142,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		TEST(test_apply),
 		TEST(test_generations),
+		TEST(test_fresh),
 		TEST(test_failure_goes_back),
 		TEST(test_failure_without_way_back),
 		TEST(test_first_failure),

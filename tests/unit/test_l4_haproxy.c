@@ -397,22 +397,28 @@ static void test_bare(void **state)
 	shop_end(&s);
 }
 
+static void until_down(struct shop *s)
+{
+	BT_FREE char *ask = bt_asprintf("show servers state %s", s->name);
+	struct said said;
+	process_end(s->b, SIGKILL);
+	s->b = 0;
+	do /* its checks have seen it */
+		person(s, ask, &said);
+	while (!strstr(said.text, "was1-b 127.0.0.1 0 "));
+}
+
 /* In is what haproxy sends to, and not what it was told. */
 static void test_waits_until_seen(void **state)
 {
 	struct traits t = plain;
 	struct shop s;
 	struct answer a = {0};
-	struct said said;
 	(void)state;
 	t.within = "1s";
 	shop_new(&s, "shop-slow", &t);
 	apply_good(&s, 1, A);
-	process_end(s.b, SIGKILL);
-	s.b = 0;
-	do /* its checks have seen it */
-		person(&s, "show servers state shop-slow", &said);
-	while (!strstr(said.text, "was1-b 127.0.0.1 0 "));
+	until_down(&s);
 	assert_int_equal(apply(&s, 2, B, &a), BT_E_TIMEOUT);
 	contains(a.err.text, "was1-b: DOWN, L4CON");
 	contains(a.progress, "sends nothing yet to was1-b");
@@ -439,6 +445,31 @@ static void test_waits_until_seen(void **state)
 	run_until(&a.done);
 	assert_int_equal(a.result, 0);
 	answers(&s, "b");
+	shop_end(&s);
+}
+
+/* Before baton has said anything, who is down does not serve; later, that is no reason to say so.
+ */
+static void test_found_down(void **state)
+{
+	struct traits t = plain;
+	struct shop s;
+	struct answer a;
+	(void)state;
+	t.within = "1s";
+	shop_new(&s, "shop-down", &t);
+	assert_int_equal(observe(&s).in, A | B);
+	until_down(&s);
+	assert_int_equal(observe(&s).in, A);
+	apply_good(&s, 1, A | B); /* both have been in: nobody comes in */
+	struct view v = observe(&s);
+	assert_int_equal(v.in, A | B);
+	contains(v.trouble, "finds was1-b down: L4CON");
+	apply_good(&s, 2, B); /* nor does a stay for b's sake */
+	assert_int_equal(apply(&s, 3, A, &a), 0);
+	struct said said;
+	person(&s, "set server shop-down/was1-b state ready", &said);
+	assert_int_equal(apply(&s, 4, A | B, &a), BT_E_TIMEOUT); /* told already, and not seen */
 	shop_end(&s);
 }
 
@@ -752,6 +783,7 @@ int main(void)
 		cmocka_unit_test(test_tcp),
 		cmocka_unit_test(test_bare),
 		cmocka_unit_test(test_waits_until_seen),
+		cmocka_unit_test(test_found_down),
 		cmocka_unit_test(test_mistakes),
 		cmocka_unit_test(test_level),
 		cmocka_unit_test(test_strangers),
