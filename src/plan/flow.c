@@ -20,6 +20,7 @@ struct flow {
 	bool *in, *runs;     /* by place: as it will be when the next task comes */
 	bool *drained;	     /* by place: since it was in rotation, in this plan */
 	bool *address;	     /* by host: the loopback has the service's */
+	bool *serves;	     /* by place: in rotation, and not where nothing runs */
 	size_t n_in, lowest; /* in rotation now, and at the worst */
 	int64_t floor;	     /* of the stage */
 	struct bt_err *err;
@@ -36,8 +37,11 @@ static void refuse(struct flow *f, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	f->result = bt_err_set(
-		f->err, BT_E_REFUSED, "flow %s, stage '%s': %s", f->flow->name, f->stage, text);
+	if (f->flow)
+		f->result = bt_err_set(f->err, BT_E_REFUSED, "flow %s, stage '%s': %s",
+			f->flow->name, f->stage, text);
+	else
+		f->result = bt_err_set(f->err, BT_E_REFUSED, "%s: %s", f->stage, text);
 }
 
 static const char *place_name(struct flow *f, uint16_t place)
@@ -114,8 +118,8 @@ static bool has_balancer(struct flow *f, const struct bt_hook *h)
 static void set_in(struct flow *f, struct bt_list l, bool in)
 {
 	for (size_t i = 0; i < l.n; i++) {
-		f->n_in = f->n_in + in - f->in[l.v[i]];
-		f->in[l.v[i]] = in;
+		f->n_in = f->n_in + in - f->serves[l.v[i]];
+		f->in[l.v[i]] = f->serves[l.v[i]] = in;
 		f->drained[l.v[i]] = false;
 	}
 	if (f->n_in < f->lowest)
@@ -602,6 +606,7 @@ static void look(struct flow *f)
 	f->chosen = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->in = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->runs = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
+	f->serves = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->drained = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->address = BT_ARENA_ARRAY(f->b->arena, bool, f->b->service->n_hosts);
 	for (size_t i = 0; i < s->n_places; i++) {
@@ -609,6 +614,8 @@ static void look(struct flow *f)
 			       named(rq->slots, rq->n_slots, bt_scene_slot(s, &s->places[i]));
 		f->in[i] = s->places[i].in;
 		f->runs[i] = bt_place_ours(&s->places[i]);
+		f->serves[i] = f->in[i] && (f->runs[i] || s->places[i].stranger);
+		f->n_in += f->serves[i];
 		if (s->places[i].release && s->places[i].release != f->b->plan->release &&
 			(s->places[i].in || !f->b->plan->old_release))
 			f->b->plan->old_release = s->places[i].release;
@@ -618,7 +625,7 @@ static void look(struct flow *f)
 		for (size_t i = 0; i < s->hosts[h]->n_vips; i++)
 			f->address[h] = f->address[h] && s->hosts[h]->vips[i].there;
 	}
-	f->n_in = f->lowest = s->n_in;
+	f->lowest = f->n_in;
 }
 
 /* What the flow brings is on its hosts before the first of them is taken out: what cannot be had
@@ -666,8 +673,8 @@ void bt_build_flow_task(
 	look(&f);
 	for (size_t i = 0; serving && i < here.n; i++) {
 		f.runs[here.v[i]] = true;
-		f.n_in += !f.in[here.v[i]];
-		f.in[here.v[i]] = true;
+		f.n_in += !f.serves[here.v[i]];
+		f.in[here.v[i]] = f.serves[here.v[i]] = true;
 	}
 	one(&f, h, here, here.n == 1);
 	b->refused = f.result;
