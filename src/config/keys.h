@@ -35,7 +35,9 @@ enum bt_key_when {
 	BT_KEY_MANAGED,
 	BT_KEY_HTTP,
 	BT_KEY_HTTPS,
-	BT_KEY_TOMCAT, /* run.as: tomcat */
+	BT_KEY_TOMCAT,	/* run.as: tomcat */
+	BT_KEY_PROCESS, /* run.as: process */
+	BT_KEY_BUNDLE,	/* run.as: bundle */
 };
 
 /* Which object a key's offsets are into. */
@@ -89,7 +91,7 @@ extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt
 	bt_type_number, bt_type_health_port, bt_type_bool, bt_type_enum, bt_type_share, bt_type_map,
 	bt_type_list, bt_type_names, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes,
 	bt_type_failure, bt_type_batch, bt_type_health_path, bt_type_health_tls_path,
-	bt_type_health_tcp, bt_type_health_exec, bt_type_files, bt_type_hooks;
+	bt_type_health_tcp, bt_type_health_exec, bt_type_files, bt_type_hooks, bt_type_codedeploy;
 
 /* Checks of texts. */
 bool bt_check_text(const char *t);     /* any, without control characters but tab and newline */
@@ -132,6 +134,8 @@ void bt_config_check_service(struct bt_reading *r);
 /* Names of ports, wherever they stand, are those of the slots (type_slots.c). */
 void bt_config_check_ports(struct bt_reading *r);
 void bt_config_check_hooks(struct bt_reading *r); /* type_hooks.c */
+/* What CodeDeploy bundles have, and what they do not (check_bundle.c). */
+void bt_config_check_bundle(struct bt_reading *r);
 /* Ports and names of two services; told at `later`'s place. */
 void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later);
