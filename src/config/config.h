@@ -63,6 +63,8 @@ int bt_config_template(const struct bt_template *t, struct bt_config_problems *p
 	struct bt_str *out, struct bt_err *err);
 /* Whether it says {slot} or a port, so that it differs from slot to slot. */
 bool bt_config_differs_by_slot(const char *text);
+/* A flow's stages as baton.yaml writes them; the caller decrefs. */
+json_t *bt_flow_written(const struct bt_flow *f);
 /* docs/config.md's table, from the key table. */
 void bt_config_keys_markdown(struct bt_str *out);
 

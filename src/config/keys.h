@@ -83,6 +83,10 @@ void bt_reading_wrong(struct bt_reading *r, const struct bt_key *k, const struct
 /* Of a map of our own: tells keys that are not among the words; true when the node is a map. */
 bool bt_reading_only(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
 	const char *const *words, size_t n_words, const char *expected);
+/* A task of a flow or a hook (type_tasks.c); false after a problem. */
+bool bt_reading_task(
+	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, struct bt_hook *ret);
+json_t *bt_task_written(const struct bt_hook *h);
 /* A whole number between the key's bounds; false after a problem. */
 bool bt_reading_whole(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, int64_t *ret);
@@ -91,7 +95,8 @@ extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt
 	bt_type_number, bt_type_health_port, bt_type_bool, bt_type_enum, bt_type_share, bt_type_map,
 	bt_type_list, bt_type_names, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes,
 	bt_type_failure, bt_type_batch, bt_type_health_path, bt_type_health_tls_path,
-	bt_type_health_tcp, bt_type_health_exec, bt_type_files, bt_type_hooks, bt_type_codedeploy;
+	bt_type_health_tcp, bt_type_health_exec, bt_type_files, bt_type_hooks, bt_type_flows,
+	bt_type_codedeploy_config, bt_type_min_healthy;
 
 /* Checks of texts. */
 bool bt_check_text(const char *t);     /* any, without control characters but tab and newline */
@@ -134,8 +139,10 @@ void bt_config_check_service(struct bt_reading *r);
 /* Names of ports, wherever they stand, are those of the slots (type_slots.c). */
 void bt_config_check_ports(struct bt_reading *r);
 void bt_config_check_hooks(struct bt_reading *r); /* type_hooks.c */
-/* What CodeDeploy bundles have, and what they do not (check_bundle.c). */
+void bt_config_check_flows(struct bt_reading *r); /* type_flows.c */
+/* What CodeDeploy bundles have, and what they do not (type_bundle.c). */
 void bt_config_check_bundle(struct bt_reading *r);
+bool bt_config_not_for_bundles(const char *path); /* the key means nothing there */
 /* Ports and names of two services; told at `later`'s place. */
 void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later);

@@ -17,6 +17,8 @@ static bool applies(const struct bt_service *s, const struct bt_key *k)
 		return false;
 	if (k->in == BT_IN_L4 && (!s->l4 || s->l4->kind != k->family))
 		return false;
+	if (s->run.as == BT_RUNTIME_BUNDLE && bt_config_not_for_bundles(k->path))
+		return false;
 	switch (k->when) {
 	case BT_KEY_ADOPT:
 		return s->nginx->mode == BT_NGINX_ADOPT;
@@ -28,6 +30,10 @@ static bool applies(const struct bt_service *s, const struct bt_key *k)
 		return health == BT_HEALTH_HTTPS;
 	case BT_KEY_TOMCAT:
 		return s->run.as == BT_RUNTIME_TOMCAT;
+	case BT_KEY_PROCESS:
+		return s->run.as == BT_RUNTIME_PROCESS;
+	case BT_KEY_BUNDLE:
+		return s->run.as == BT_RUNTIME_BUNDLE;
 	default:
 		return true;
 	}

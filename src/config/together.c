@@ -265,6 +265,8 @@ void bt_config_check_service(struct bt_reading *r)
 	check_strategy(r);
 	bt_config_check_ports(r);
 	bt_config_check_hooks(r);
+	bt_config_check_flows(r);
+	bt_config_check_bundle(r);
 	if (r->nginx)
 		check_nginx(r);
 }

@@ -37,7 +37,7 @@ ENUM(hook_when, {"before", BT_HOOK_BEFORE}, {"before_switch", BT_HOOK_BEFORE_SWI
 	{"after_switch", BT_HOOK_AFTER_SWITCH}, {"on_failure", BT_HOOK_ON_FAILURE});
 /* BT_ON_HOST has the host's name instead. */
 ENUM(hook_on, {"once", BT_ON_ONCE}, {"each host", BT_ON_EACH_HOST},
-	{"each instance", BT_ON_EACH_INSTANCE});
+	{"each instance", BT_ON_EACH_INSTANCE}, {"balancer", BT_ON_BALANCER});
 ENUM(repeat, {"safe", BT_REPEAT_SAFE}, {"never", BT_REPEAT_NEVER});
 
 const char *bt_enum_name(const struct bt_enum *e, int value)

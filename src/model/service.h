@@ -266,7 +266,13 @@ enum bt_hook_when {
 	BT_HOOK_ON_FAILURE,    /* once, after the run went back or halted */
 	BT_HOOK_WHENS,
 };
-enum bt_hook_on { BT_ON_ONCE, BT_ON_EACH_HOST, BT_ON_EACH_INSTANCE, BT_ON_HOST };
+enum bt_hook_on {
+	BT_ON_ONCE,
+	BT_ON_EACH_HOST,
+	BT_ON_EACH_INSTANCE,
+	BT_ON_BALANCER, /* the first host whose agent the balancer is told through */
+	BT_ON_HOST,
+};
 
 /* A task as a person writes it, in a flow or a hook: its kind, where, and its parameters. What a
  * kind does not have is zero. */
@@ -326,7 +332,7 @@ enum bt_codedeploy_style { BT_CODEDEPLOY_IN_PLACE, BT_CODEDEPLOY_BLUE_GREEN };
 /* How a CodeDeploy bundle goes over its hosts. */
 struct bt_codedeploy {
 	enum bt_codedeploy_config config;
-	int64_t min_healthy; /* hosts, or percent (rounded up); 0: what config says */
+	int64_t min_healthy; /* hosts, or percent (rounded up); -1: what config says */
 	bool min_healthy_percent;
 	enum bt_codedeploy_style style;
 	bool ignore_stop_failures; /* of ApplicationStop */

@@ -274,6 +274,14 @@ void bt_build_stage_closing(struct bt_build *b)
 	stage(b)->closing = true;
 }
 
+void bt_build_stage_policy(struct bt_build *b, enum bt_failure_policy policy, int64_t continue_n)
+{
+	struct bt_stage *s = stage(b);
+	s->own_policy = true;
+	s->on_failure = policy;
+	s->continue_n = continue_n;
+}
+
 /* A lane that got no task is taken back when the next one begins, or its stage ends. */
 static struct bt_lane *lane(struct bt_build *b)
 {
@@ -328,7 +336,7 @@ static const char *const reasons[BT_TASK_KINDS] = {
 	[BT_TASK_BAKE] = "healthy once is not healthy yet",
 };
 
-static struct bt_task *add(
+struct bt_task *bt_build_task(
 	struct bt_build *b, enum bt_task_kind kind, uint16_t host, const char *why)
 {
 	struct bt_lane *l = lane(b);
@@ -345,10 +353,15 @@ static struct bt_task *add(
 	return t;
 }
 
+struct bt_lane *bt_build_current_lane(struct bt_build *b)
+{
+	return lane(b);
+}
+
 static struct bt_task *add_at(
 	struct bt_build *b, enum bt_task_kind kind, uint16_t place, const char *why)
 {
-	struct bt_task *t = add(b, kind, b->scene.places[place].host, why);
+	struct bt_task *t = bt_build_task(b, kind, b->scene.places[place].host, why);
 	t->instance = place;
 	return t;
 }
@@ -356,14 +369,14 @@ static struct bt_task *add_at(
 static struct bt_task *add_balanced(
 	struct bt_build *b, enum bt_task_kind kind, uint16_t balancer, const char *why)
 {
-	struct bt_task *t = add(b, kind, b->plan->balancers[balancer].host, why);
+	struct bt_task *t = bt_build_task(b, kind, b->plan->balancers[balancer].host, why);
 	t->balancer = balancer;
 	return t;
 }
 
 void bt_build_component(struct bt_build *b, uint16_t host, const char *why)
 {
-	add(b, BT_TASK_COMPONENT_DEPLOY, host, why)->release = b->plan->release;
+	bt_build_task(b, BT_TASK_COMPONENT_DEPLOY, host, why)->release = b->plan->release;
 }
 
 static int64_t health_ms(const struct bt_service *s)
@@ -534,7 +547,7 @@ static const char *const *copy_words(struct bt_build *b, const char *const *list
 void bt_build_exec(struct bt_build *b, const struct bt_task_exec *exec, uint16_t host,
 	uint16_t place, int64_t limit_ms, const char *why)
 {
-	struct bt_task *t = add(b, BT_TASK_EXEC, host, why);
+	struct bt_task *t = bt_build_task(b, BT_TASK_EXEC, host, why);
 	struct bt_task_exec *e = BT_ARENA_NEW(b->arena, struct bt_task_exec);
 	struct bt_kv *env = BT_ARENA_ARRAY(b->arena, struct bt_kv, exec->n_env);
 	for (size_t i = 0; i < exec->n_env; i++)
@@ -552,12 +565,12 @@ void bt_build_exec(struct bt_build *b, const struct bt_task_exec *exec, uint16_t
 
 void bt_build_approve(struct bt_build *b, int64_t within_ms, const char *why)
 {
-	add(b, BT_TASK_APPROVE, BT_NONE, why)->wait_ms = within_ms;
+	bt_build_task(b, BT_TASK_APPROVE, BT_NONE, why)->wait_ms = within_ms;
 }
 
 void bt_build_prune(struct bt_build *b, uint16_t host)
 {
-	add(b, BT_TASK_PRUNE, host,
+	bt_build_task(b, BT_TASK_PRUNE, host,
 		bt_build_text(b, "the last %lld good releases are kept",
 			(long long)b->service->deploy.keep));
 }

@@ -18,6 +18,8 @@ struct bt_build {
 	struct bt_scene scene;
 	uint16_t balancer; /* BT_NONE: there is none; else 0, the first of the plan's */
 	size_t n_tasks;	   /* in the whole plan */
+	int refused;	   /* < 0: a hook cannot stand where it is, and why says it */
+	struct bt_err why;
 	/* what is being added to: capacities of the growing tables */
 	size_t cap_stages, cap_lanes, cap_tasks, cap_notes, cap_releases;
 };
@@ -38,6 +40,12 @@ void bt_build_note(struct bt_build *b, const char *fmt, ...) __attribute__((form
 const char *bt_build_text(struct bt_build *b, const char *fmt, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* Any task, with the table's limit; `why` may be NULL. */
+struct bt_task *bt_build_task(
+	struct bt_build *b, enum bt_task_kind kind, uint16_t host, const char *why);
+struct bt_lane *bt_build_current_lane(struct bt_build *b);
+/* What holds for failures in the current stage. */
+void bt_build_stage_policy(struct bt_build *b, enum bt_failure_policy policy, int64_t continue_n);
 /* Tasks, appended to the current lane. `why` may be NULL. */
 void bt_build_component(struct bt_build *b, uint16_t host, const char *why);
 void bt_build_start(struct bt_build *b, uint16_t place, const char *why);
@@ -102,6 +110,11 @@ int bt_plan_blue_green(struct bt_build *b, struct bt_err *err);
 int bt_plan_rolling(struct bt_build *b, struct bt_err *err);
 int bt_plan_recreate(struct bt_build *b, struct bt_err *err);
 int bt_plan_back(struct bt_build *b, struct bt_err *err);
+/* A task of a hook into the current lane, as in a flow, for places that serve or do not yet. What
+ * may not be is kept in b->refused. */
+void bt_build_flow_task(
+	struct bt_build *b, const struct bt_hook *h, struct bt_list here, bool serving);
+int bt_plan_flow_build(struct bt_build *b, struct bt_err *err);
 int bt_plan_adoption(struct bt_build *b, struct bt_err *err);
 /* Blue-green: the next slot after the live one (-1: none) where nothing runs. */
 uint16_t bt_plan_idle_slot(const struct bt_build *b, int live);

@@ -36,6 +36,39 @@ static const char *why_of(struct bt_build *b, enum bt_hook_when when)
 
 /* ---- stages ------------------------------------------------------------------------------ */
 
+static bool is_exec(const struct bt_hook *h)
+{
+	return h->kind == BT_TASK_EXEC;
+}
+
+/* Of the kinds that are nobody's place: done once, wherever they stand. */
+static bool is_once(const struct bt_hook *h)
+{
+	return bt_task_is_engines(h->kind) || h->kind == BT_TASK_NOTIFY;
+}
+
+/* Every place of the service, a lane for each host. */
+static void at_all(struct bt_build *b, const struct bt_hook *h)
+{
+	for (uint16_t host = 0; host < b->service->n_hosts; host++) {
+		struct bt_list here = bt_list_new(b);
+		for (uint16_t i = 0; i < b->scene.n_places; i++)
+			if (b->scene.places[i].host == host)
+				bt_list_add(&here, i);
+		bt_build_lane(b, b->plan->hosts[host]);
+		bt_build_flow_task(b, h, here, false);
+	}
+}
+
+static void each_place(
+	struct bt_build *b, const struct bt_hook *h, struct bt_list places, bool serving)
+{
+	for (size_t i = 0; i < places.n; i++) {
+		bt_build_lane_at(b, places.v[i]);
+		bt_build_flow_task(b, h, bt_list_one(b, places.v[i]), serving);
+	}
+}
+
 /* Does the hook concern the host, which is the n-th that could be? */
 static bool wanted(const struct bt_build *b, const struct bt_hook *h, uint16_t host, size_t n)
 {
@@ -79,6 +112,14 @@ void bt_build_hooks(struct bt_build *b, enum bt_hook_when when, struct bt_list p
 		if (h->kind == BT_TASK_APPROVE) {
 			bt_build_lane(b, "approval");
 			bt_build_approve(b, h->within_ms, why);
+		} else if (is_once(h)) {
+			bt_build_lane(b, "once");
+			bt_build_flow_task(b, h, bt_list_one(b, places.n ? places.v[0] : 0), false);
+		} else if (!is_exec(h)) {
+			if (places.n)
+				each_place(b, h, places, when == BT_HOOK_AFTER_SWITCH);
+			else
+				at_all(b, h);
 		} else if (places.n) {
 			at_places(b, h, places, why);
 		} else
@@ -100,6 +141,12 @@ void bt_build_hooks_lane(struct bt_build *b, enum bt_hook_when when, uint16_t pl
 				bt_build_approve(b, h->within_ms, why_of(b, when));
 			continue;
 		}
+		if (!is_exec(h)) {
+			if (first_of_all || !is_once(h))
+				bt_build_flow_task(
+					b, h, bt_list_one(b, place), when == BT_HOOK_AFTER_SWITCH);
+			continue;
+		}
 		bool here = h->on == BT_ON_EACH_INSTANCE ? true
 			    : h->on == BT_ON_ONCE	 ? first_of_all
 							 : first_of_host;
@@ -115,7 +162,7 @@ bool bt_build_hooks_lead(const struct bt_build *b, bool *ret_by_host)
 	for (int w = BT_HOOK_BEFORE_SWITCH; w <= BT_HOOK_AFTER_SWITCH; w++)
 		for (size_t i = 0; i < hooks_of(b, w)->n; i++) {
 			const struct bt_hook *h = &hooks_of(b, w)->list[i];
-			once = once || h->kind == BT_TASK_APPROVE || h->on == BT_ON_ONCE;
+			once = once || is_once(h) || (is_exec(h) && h->on == BT_ON_ONCE);
 			*ret_by_host =
 				*ret_by_host || h->on == BT_ON_EACH_HOST || h->on == BT_ON_HOST;
 		}
@@ -144,6 +191,11 @@ void bt_build_hooks_closing(struct bt_build *b, const struct bt_service *of, uin
 		uint16_t host;
 		stage(b, BT_HOOK_ON_FAILURE, i, hooks->n);
 		bt_build_stage_closing(b);
+		if (!is_exec(h)) {
+			bt_build_lane(b, "once");
+			bt_build_flow_task(b, h, bt_list_one(b, 0), false);
+			continue;
+		}
 		b->plan->release = release; /* whose files the programs are */
 		for (size_t k = 0, n = 0; k < of->n_hosts; k++)
 			if (known_host(b, of->hosts[k], &host) && wanted(b, h, host, n++)) {
@@ -158,6 +210,10 @@ void bt_build_hooks_closing(struct bt_build *b, const struct bt_service *of, uin
 
 int bt_build_check_exec(struct bt_build *b, struct bt_err *err)
 {
+	if (b->refused < 0) {
+		*err = b->why;
+		return b->refused;
+	}
 	for (size_t s = 0; s < b->plan->n_stages; s++)
 		for (size_t l = 0; l < b->plan->stages[s].n_lanes; l++)
 			for (size_t t = 0; t < b->plan->stages[s].lanes[l].n_tasks; t++) {

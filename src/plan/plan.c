@@ -2,6 +2,7 @@
 
 #include "base/str.h"
 #include "plan/build.h"
+#include "plan/flows.h"
 
 #include <string.h>
 
@@ -102,6 +103,23 @@ int bt_plan_deploy(const struct bt_plan_request *rq, struct bt_plan **ret, struc
 	r = check_balancers(&b, err);
 	if (r == 0)
 		r = strategies[rq->service->deploy.strategy](&b, err);
+	if (r == 0) {
+		bt_build_hooks_closing(&b, rq->service, rq->release.id);
+		r = bt_build_check_exec(&b, err);
+	}
+	return finish(&b, r, ret, err);
+}
+
+int bt_plan_flow(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err)
+{
+	struct bt_build b;
+	int r = bt_build_begin(
+		&b, rq, bt_flow_deploys(rq->flow) ? BT_PLAN_DEPLOY : BT_PLAN_FLOW, err);
+	if (r < 0)
+		return r;
+	r = check_balancers(&b, err);
+	if (r == 0)
+		r = bt_plan_flow_build(&b, err);
 	if (r == 0) {
 		bt_build_hooks_closing(&b, rq->service, rq->release.id);
 		r = bt_build_check_exec(&b, err);

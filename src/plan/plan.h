@@ -15,6 +15,10 @@ struct bt_plan_request {
 	const struct bt_plan_release *known;
 	size_t n_known;
 	uint32_t first_task_id; /* ids start here (a rollback goes on counting) */
+	/* bt_plan_flow: what runs, and on whom of the service; empty: on all. */
+	const struct bt_flow *flow;
+	const char *const *hosts, *const *slots;
+	size_t n_hosts, n_slots;
 	/* The way back of a deployment that failed: what it was, for its on_failure; or NULL. */
 	const struct bt_service *failed;
 	struct bt_plan_release failed_release;
@@ -24,6 +28,10 @@ struct bt_plan_request {
  * (a stranger on the idle slot's port, sources that disagree about who is live and what each says).
  */
 int bt_plan_deploy(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
+/* The flow rq->flow. With ComponentDeploy in it it deploys rq->release; else rq->release is the
+ * live one, and what runs keeps its release. BT_E_REFUSED names the stage that may not be: it would
+ * take the last one out of rotation, or stop what gets requests. */
+int bt_plan_flow(const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
 /* From the observed world back to rq->release serving everywhere it should: the fast path is one
  * Switch where its instances still run (warm); otherwise they are started first.
  * Used by the engine's automatic rollback and by `baton rollback`. */

@@ -150,6 +150,37 @@ static void approve_words(const struct bt_plan *p, const struct bt_task *t, stru
 	duration(out, t->wait_ms);
 }
 
+static void loopback_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bool on = t->kind == BT_TASK_LOOPBACK_START;
+	bt_str_addf(out, "%s %s's address %s the loopback of %s", on ? "put" : "take", p->service,
+		on ? "on" : "off", p->hosts[t->host]);
+}
+
+static void wait_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	(void)p;
+	bt_str_add(out, "wait ");
+	duration(out, t->wait_ms);
+}
+
+static void notify_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_addf(out, "tell %s, from %s", t->to ? t->to : "?", p->hosts[t->host]);
+}
+
+static void lifecycle_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_addf(
+		out, "run the scripts of %s on %s", t->event ? t->event : "?", p->hosts[t->host]);
+}
+
+static void install_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
+{
+	bt_str_addf(out, "install the files of %s %s on %s", p->service, version(p, t->release),
+		p->hosts[t->host]);
+}
+
 static void (*const words[BT_TASK_KINDS])(
 	const struct bt_plan *, const struct bt_task *, struct bt_str *) = {
 	[BT_TASK_OBSERVE] = observe_words,
@@ -165,6 +196,12 @@ static void (*const words[BT_TASK_KINDS])(
 	[BT_TASK_ADOPT] = adopt_words,
 	[BT_TASK_EXEC] = exec_words,
 	[BT_TASK_APPROVE] = approve_words,
+	[BT_TASK_LOOPBACK_STOP] = loopback_words,
+	[BT_TASK_LOOPBACK_START] = loopback_words,
+	[BT_TASK_WAIT] = wait_words,
+	[BT_TASK_NOTIFY] = notify_words,
+	[BT_TASK_LIFECYCLE] = lifecycle_words,
+	[BT_TASK_INSTALL] = install_words,
 };
 
 void bt_plan_task_words(const struct bt_plan *p, const struct bt_task *t, struct bt_str *out)
@@ -191,7 +228,7 @@ static const char *fresh_reason(const struct bt_task *t, struct bt_str *said)
 }
 
 struct layout {
-	size_t lane, words; /* widths */
+	size_t lane, step, words; /* widths; step 0: no task is part of one */
 	struct bt_str said;
 };
 
@@ -202,11 +239,20 @@ static void print_lane(
 		const struct bt_task *t = &lane->tasks[i];
 		size_t from = out->len;
 		const char *why = fresh_reason(t, &l->said);
+		size_t at = 5 + l->lane + 2;
+		bool same = i > 0 && t->step && bt_streq(t->step, lane->tasks[i - 1].step);
 		bt_str_addf(out, "     %s", i == 0 ? lane->name : "");
-		pad(out, from, 5 + l->lane + 2);
-		bt_plan_task_words(p, t, out);
-		if (why) {
-			pad(out, from, 5 + l->lane + 2 + l->words);
+		pad(out, from, at);
+		if (l->step) {
+			bt_str_add(out, t->step && !same ? t->step : "");
+			pad(out, from, at += l->step + 2);
+		}
+		if (t->skip)
+			bt_str_addf(out, "(skipped: %s)", t->skip);
+		else
+			bt_plan_task_words(p, t, out);
+		if (why && !t->skip) {
+			pad(out, from, at + l->words);
 			bt_str_addf(out, "  # %s", why);
 		}
 		bt_str_addc(out, '\n');
@@ -225,7 +271,12 @@ static struct layout lay_out(const struct bt_plan *p)
 			if (n > l.lane && n <= LANE_MAX)
 				l.lane = n;
 			for (size_t t = 0; t < lane->n_tasks; t++) {
+				const char *step = lane->tasks[t].step;
+				if (step && strlen(step) > l.step)
+					l.step = strlen(step);
 				bt_str_reset(&text);
+				if (lane->tasks[t].skip)
+					continue;
 				bt_plan_task_words(p, &lane->tasks[t], &text);
 				if (text.len > l.words && text.len <= WORDS_MAX)
 					l.words = text.len;
@@ -236,7 +287,7 @@ static struct layout lay_out(const struct bt_plan *p)
 
 static void print_head(const struct bt_plan *p, struct bt_str *out)
 {
-	const char *strategy = bt_enum_name(&bt_enum_strategy, p->strategy);
+	const char *strategy = p->flow ? p->flow : bt_enum_name(&bt_enum_strategy, p->strategy);
 	if (p->purpose == BT_PLAN_RETIRE)
 		bt_str_addf(out, "retire what no longer serves of %s", p->service);
 	else if (p->purpose == BT_PLAN_PRUNE)
@@ -244,13 +295,15 @@ static void print_head(const struct bt_plan *p, struct bt_str *out)
 	else if (p->purpose == BT_PLAN_ADOPT)
 		bt_str_addf(
 			out, "adopt what serves of %s as %s", p->service, version(p, p->release));
+	else if (p->purpose == BT_PLAN_FLOW)
+		bt_str_addf(out, "run %s for %s", strategy, p->service);
 	else if (p->release)
 		bt_str_addf(out, "%s %s %s (%s)",
 			p->purpose == BT_PLAN_DEPLOY ? "deploy" : "roll back to", p->service,
 			version(p, p->release), strategy);
 	else
 		bt_str_addf(out, "roll back %s to nothing (%s)", p->service, strategy);
-	if (p->old_release && !bt_plan_only_cleans(p->purpose))
+	if (p->old_release && p->purpose != BT_PLAN_FLOW && !bt_plan_only_cleans(p->purpose))
 		bt_str_addf(out, ", %s %s",
 			p->old_release == p->release ? "starting anew" : "in place of",
 			version(p, p->old_release));
@@ -260,7 +313,7 @@ static void print_head(const struct bt_plan *p, struct bt_str *out)
 static void print_policy(const struct bt_plan *p, struct bt_str *out)
 {
 	bt_str_addf(out, "\nin rotation: never fewer than %lld\n", (long long)p->min_in_rotation);
-	if (p->purpose == BT_PLAN_DEPLOY) {
+	if (p->purpose == BT_PLAN_DEPLOY || p->purpose == BT_PLAN_FLOW) {
 		bt_str_addf(out, "on failure: %s",
 			bt_enum_name(&bt_enum_failure_policy, p->on_failure));
 		if (p->on_failure == BT_ON_FAILURE_CONTINUE)

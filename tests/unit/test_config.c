@@ -282,8 +282,9 @@ static void problems(void **state)
 	REFUSED("env: [VERSION]\n" MINIMAL "artifact: ${VERSION}.jar\n",
 		"f:6:11: ${VERSION} is not set in the environment");
 	REFUSED(MINIMAL "deploy: {hooks: {before: [{run: [./a], on: local}, {Aprove: {}}]}}\n",
-		"f:5:52: deploy.hooks.before: expected a task, {run: [./migrate.sh, --up]} or "
-		"{Approve: {within: 30m}}, found 'Aprove' (did you mean 'Approve'?)");
+		"f:5:53: deploy.hooks.before: expected a task such as L4TurnOff, {run: "
+		"[./migrate.sh, --up]} or {Approve: {within: 30m}}, found 'Aprove' (did you mean "
+		"'Approve'?) (baton flows --tasks lists them)");
 	REFUSED(MINIMAL
 		"deploy: {hooks: {before: [{run: './a {port}'}, {run: b, on: each instance}, "
 		"{run: c, on: was9}], on_failure: [{Approve: {within: 1m}}]}}\n",
@@ -304,10 +305,10 @@ static void problems(void **state)
 		"f:5:65: deploy.hooks.before_switch: expected safe or never, found 'maybe'",
 		"f:5:72: unknown key 'onn' in deploy.hooks.before_switch, expected run, on, "
 		"timeout, "
-		"env and repeat, such as {run: [./migrate.sh, --up], timeout: 5m} (did you mean "
+		"env and repeat, such as {Exec: {run: [./migrate.sh, --up]}} (did you mean "
 		"'on'?)",
-		"f:5:94: deploy.hooks.before_switch: within is missing: expected how long the run "
-		"waits for the approval, such as {Approve: {within: 30m}}",
+		"f:5:94: deploy.hooks.before_switch: within of Approve is missing: expected such "
+		"as {Approve: {within: 30m}}",
 		"f:5:100: unknown key 'after' in deploy.hooks");
 	REFUSED(MINIMAL "deploy: {hooks: {before_switch: [{run: './a {port.admin}'}]}}\n",
 		"f:5:40: deploy.hooks.before_switch: no port 'admin' in run.slots, which names "
