@@ -101,7 +101,6 @@ static int open_memory(struct bt_agent *a, struct bt_err *err)
 
 static int start_drivers(struct bt_agent *a, struct bt_err *err)
 {
-	const struct bt_runtime_ops *rt = bt_runtime_find(BT_RUNTIME_PROCESS);
 	a->driver = (struct bt_driver_env){
 		.base = a->base,
 		.work = a->work,
@@ -115,8 +114,12 @@ static int start_drivers(struct bt_agent *a, struct bt_err *err)
 	int load = bt_boot_load(a->state_dir, a->known, &a->driver, &a->boot, err);
 	if (load < 0)
 		return load;
-	int r = rt ? rt->init(&a->driver, err) : 0;
+	int r = 0;
+	const struct bt_runtime_ops *rt;
 	const struct bt_balancer_ops *lb;
+	for (int kind = 0; r == 0 && kind <= BT_RUNTIME_BUNDLE; kind++)
+		if ((rt = bt_runtime_find((enum bt_runtime)kind)) && rt->init)
+			r = rt->init(&a->driver, err);
 	for (size_t i = 0; r == 0 && (lb = bt_balancer_at(i)); i++)
 		r = lb->init(&a->driver, err);
 	return r;

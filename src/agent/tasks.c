@@ -56,5 +56,13 @@ const struct bt_task_row bt_task_rows[BT_TASK_KINDS] = {
 			.lasting = true,
 			.over = bt_task_exec_over,
 		},
+	[BT_TASK_LIFECYCLE] =
+		{
+			.check = bt_task_lifecycle_check,
+			.go = bt_task_lifecycle_go,
+			.lasting = true,
+			.over = bt_task_lifecycle_over,
+		},
+	[BT_TASK_INSTALL] = {.check = bt_task_install_check, .go = bt_task_install_go},
 	[BT_TASK_APPROVE] = {.check = bt_task_approve_check},
 };

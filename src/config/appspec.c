@@ -434,7 +434,7 @@ int bt_appspec_parse(const char *text, size_t n, const char *file_name, struct b
 	struct bt_appspec *a = BT_ARENA_NEW(arena, struct bt_appspec);
 	a->arena = arena;
 	a->name = bt_arena_strdup(arena, file_name);
-	struct reader r = {a, {problems, a->name}};
+	struct reader r = {a, {problems, file_name}};
 	size_t n_documents = 0, before = problems->n;
 	struct bt_node **documents = bt_node_read_yaml(arena, &r.sink, text, n, &n_documents);
 	if (problems->n == before && n_documents != 1)
