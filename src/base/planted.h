@@ -15,6 +15,15 @@
 	X(GENERATION_REUSED, "a Switch takes the highest generation again")                        \
 	X(OTHERS_KEPT, "when one balancer fails, the one before it keeps the new pool")            \
 	X(ONE_MOVES_AGAIN, "routes to one move again and again")                                   \
+	X(HOSTS_NOT_SUMMED, "balancers of one host each are not seen as one pool")                 \
+	X(VIP_OFF_EARLY, "takes the address off while requests are in flight")                     \
+	X(VIP_PRIOR_FORGOTTEN, "undo puts an address where there was none")                        \
+	X(IN_WITHOUT_VIP, "puts in rotation on a host without the address")                        \
+	X(WAIT_ENDS_AT_ONCE, "a Wait is over as soon as it begins")                                \
+	X(WAIT_NEVER_ENDS, "a Wait never ends")                                                    \
+	X(IGNORED_FAILS, "an ignored failure fails its lane")                                      \
+	X(BACK_TO_ALL, "a flow's way back is about everything")                                    \
+	X(BACK_PUTS_IN, "a flow's way back puts in rotation who was out")                          \
 	X(INTENT_KEPT, "a failed Switch stays in the intent")                                      \
 	X(ROLLBACK_RELEASE, "asks for a rollback plan to the new release")                         \
 	X(ANY_RESULT, "a result of an earlier attempt counts")                                     \

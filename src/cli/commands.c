@@ -109,9 +109,41 @@ EXAMPLES(init_examples, "baton init", "sudo baton init --print");
 OPTIONS(lint_options, FILE_OPTION, ENV_OPTION,
 	{"print", 0, NULL, "print the config with every default filled in"});
 EXAMPLES(lint_examples, "baton lint", "baton lint --print -f shop.yaml -f api.yaml");
+#define ON_OPTIONS                                                                                 \
+	{"hosts", 0, "HOST,…", "only on these hosts of the service, in the config's order"},       \
+	{                                                                                          \
+		"instances", 0, "SLOT,…", "only these instances on each host"                      \
+	}
+#define SERVICE_OPTION                                                                             \
+	{                                                                                          \
+		"service", 0, "SERVICE", "whose (default: the only one in baton.yaml)"             \
+	}
 OPTIONS(plan_options, FILE_OPTION, ENV_OPTION, {"artifact", 'a', "FILE", "plan for this artifact"},
-	{"version", 'v', "NAME", "name of the release to plan for (default: next)"}, JSON_OPTION);
-EXAMPLES(plan_examples, "baton plan", "baton plan shop --json");
+	{"version", 'v', "NAME", "name of the release to plan for (default: next)"},
+	{"flow", 0, "FLOW", "plan this flow, or a deployment by this strategy"}, ON_OPTIONS,
+	JSON_OPTION);
+EXAMPLES(plan_examples, "baton plan", "baton plan shop --json",
+	"baton plan shop --flow turnOffL4 --hosts was1");
+OPTIONS(flows_options, SERVICE_OPTION, FILE_OPTION, ENV_OPTION,
+	{"tasks", 0, NULL, "the tasks that flows are written with"},
+	{"markdown", 0, NULL, "all of it, as docs/flows.md"}, JSON_OPTION);
+EXAMPLES(flows_examples, "baton flows", "baton flows --tasks");
+OPTIONS(flows_show_options, SERVICE_OPTION, FILE_OPTION, ENV_OPTION);
+EXAMPLES(flows_show_examples, "baton flows show deployAndTomcatRestartWithL4Control");
+OPTIONS(run_options, SERVICE_OPTION, ON_OPTIONS,
+	{"artifact", 'a', "FILE", "what a flow that deploys brings (default: as in the config)"},
+	{"version", 'v', "NAME", "how people will call that release, such as a git tag"},
+	FILE_OPTION, ENV_OPTION, {"yes", 'y', NULL, "do not ask on a terminal"}, FORCE_OPTION,
+	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
+	{"json", 0, NULL, "one event a line, as JSON"},
+	{"build-url", 0, "URL", "noted with the run (default: BUILD_URL)"},
+	{"commit", 0, "ID", "noted with the run (default: GIT_COMMIT)"},
+	{"wait", 'w', "[=TIME]",
+		"wait for the turn behind other runs of the service, at most TIME"});
+EXAMPLES(run_examples,
+	"baton run deployAndTomcatRestartWithL4Control --service shop --hosts was1,was2 -a "
+	"shop.war -v 1.4.2",
+	"baton run turnOffL4 --service shop --hosts was1");
 OPTIONS(deploy_options,
 	{"artifact", 'a', "FILE",
 		"what to deploy, or a pattern that matches one file (default: `artifact` in the "
@@ -269,6 +301,40 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.client = true,
 		.exits = "0 1 2 3 4 5 130",
 		.run = bt_cmd_deploy},
+	{.name = "run",
+		.args = "FLOW",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Run a flow: one of baton's templates, or one of the config's.",
+		.details =
+			"A flow with ComponentDeploy deploys, and wants --version and an artifact; "
+			"any "
+			"other works on the live release and leaves it so. It is shown, aborted "
+			"and "
+			"rolled back like every deployment: what it changed is put back as it was.",
+		WITH_OPTIONS(run_options),
+		WITH_EXAMPLES(run_examples),
+		.client = true,
+		.exits = "0 1 2 3 4 5 130",
+		.run = bt_cmd_run},
+	{.name = "flows",
+		.args = "",
+		.summary = "List the flows: the config's, baton's templates, and strategies.",
+		WITH_OPTIONS(flows_options),
+		WITH_EXAMPLES(flows_examples),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_flows},
+	{.name = "flows show",
+		.args = "FLOW",
+		.min_args = 1,
+		.max_args = 1,
+		.summary = "Show the stages and tasks of a flow.",
+		WITH_OPTIONS(flows_show_options),
+		WITH_EXAMPLES(flows_show_examples),
+		.client = true,
+		.exits = "0 1 2 5",
+		.run = bt_cmd_flows_show},
 	{.name = "restart",
 		.args = "[SERVICE]",
 		.max_args = 1,

@@ -1,4 +1,5 @@
 #include "cli/files.h"
+#include "cli/flow.h"
 #include "cli/follow.h"
 #include "cli/stored.h"
 #include "cli/upload.h"
@@ -20,10 +21,12 @@ struct deploy {
 	struct bt_client *client;
 	struct bt_view *view;
 	json_t *body;
-	bool stored;  /* the config is the server's, and does not travel */
-	bool keep;    /* secrets that are not in the environment are the last release's */
-	char *live;   /* a restart's version */
-	bool restart; /* the live release again: no artifact, no version */
+	bool stored;	  /* the config is the server's, and does not travel */
+	bool keep;	  /* secrets that are not in the environment are the last release's */
+	char *live;	  /* a restart's version */
+	bool restart;	  /* the live release again: no artifact, no version */
+	const char *flow; /* what is run; NULL: the service's strategy */
+	bool on_live;	  /* the flow brings no release */
 	bool waits;
 	struct bt_wait wait; /* --wait */
 };
@@ -77,6 +80,10 @@ static int make_body(struct deploy *d, struct bt_err *err)
 		return bt_err_set(
 			err, BT_E_CONFIG, "version, file name and secrets must be UTF-8 text");
 	json_object_update_new(d->body, what);
+	if (d->on_live)
+		json_object_set_new(d->body, "service", json_string(d->service->name));
+	if (d->flow)
+		bt_flow_put(d->cli, d->flow, d->body);
 	add_by(d->body, d->cli);
 	return 0;
 }
@@ -92,7 +99,9 @@ static int ask(struct deploy *d, struct bt_err *err)
 	if (r < 0)
 		return r;
 	const char *text = json_string_value(json_object_get(answer, "text"));
-	printf("%s\nDeploy %s %s? [Y/n] ", text ? text : "", d->service->name, d->version);
+	printf("%s\n%s %s %s? [Y/n] ", text ? text : "", d->on_live ? "Run" : "Deploy",
+		d->on_live ? d->flow : d->service->name,
+		d->on_live ? d->service->name : d->version);
 	fflush(stdout);
 	char line[16] = "";
 	if (!fgets(line, sizeof line, stdin))
@@ -159,12 +168,13 @@ static int run(struct deploy *d, struct bt_err *err)
 	int64_t id = 0;
 	bt_client_catch_signals(d->client);
 	d->client->leave_at = 1;
-	int r = d->restart ? 0 : bt_upload(d->client, &d->artifact, d->view, err);
+	int r = d->restart || d->on_live ? 0 : bt_upload(d->client, &d->artifact, d->view, err);
 	if (r == 0)
 		r = begin_in_turn(d, &id, err);
 	if (r < 0)
 		return r;
-	BT_FREE char *what = bt_asprintf("%s %s", d->service->name, d->version);
+	BT_FREE char *what = d->on_live ? bt_asprintf("%s of %s", d->flow, d->service->name)
+					: bt_asprintf("%s %s", d->service->name, d->version);
 	if (bt_cli_has(d->cli, "detach") && !d->client->signals)
 		return detach(d->cli, id, what);
 	BT_FREE char *title = bt_asprintf("%s · deployment %" PRId64, what, id);
@@ -204,14 +214,21 @@ static int prepare(struct deploy *d, struct bt_err *err)
 {
 	int r = 0;
 	d->version = bt_cli_get(d->cli, "version");
-	if (!d->restart && (!d->version || !*d->version))
+	bool releases = true;
+	if (d->flow)
+		r = bt_flow_needs_release(d->service, d->flow, &releases, err);
+	if (r < 0)
+		return r;
+	d->on_live = !releases;
+	d->keep = d->keep || d->on_live;
+	if (!d->restart && !d->on_live && (!d->version || !*d->version))
 		return bt_err_set(err, BT_E_CONFIG,
 			"say what this release is called: --version NAME, such as a git tag");
 	const char *wait = bt_cli_get(d->cli, "wait");
 	d->waits = wait != NULL;
 	if (wait && *wait && bt_duration_parse(wait, &d->wait.limit_ms, err) < 0)
 		return bt_err_wrap(err, "--wait");
-	if (!d->restart)
+	if (!d->restart && !d->on_live)
 		r = bt_files_artifact(d->cli, d->service, &d->artifact, err);
 	if (r == 0)
 		r = make_body(d, err);
@@ -250,6 +267,12 @@ static int deploy(struct deploy *d, struct bt_err *err)
 int bt_cmd_deploy(struct bt_cli *cli, struct bt_err *err)
 {
 	struct deploy d = {.cli = cli};
+	return deploy(&d, err);
+}
+
+int bt_cmd_run(struct bt_cli *cli, struct bt_err *err)
+{
+	struct deploy d = {.cli = cli, .flow = cli->args[0]};
 	return deploy(&d, err);
 }
 

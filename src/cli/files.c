@@ -99,7 +99,11 @@ int bt_files_config(const struct bt_cli *cli, struct bt_config **ret, struct bt_
 
 char *bt_files_name(const struct bt_cli *cli)
 {
-	const char *name = bt_cli_arg(cli, 0), *env = bt_cli_get(cli, "env");
+	/* Where the first argument is a flow, an option says which service is meant. */
+	bool flow =
+		bt_streq(cli->command->name, "run") || bt_str_starts(cli->command->name, "flows");
+	const char *name = flow ? bt_cli_get(cli, "service") : bt_cli_arg(cli, 0),
+		   *env = bt_cli_get(cli, "env");
 	return name && env && !strchr(name, '@') ? bt_asprintf("%s@%s", name, env)
 						 : bt_strdup(name);
 }

@@ -87,7 +87,8 @@ static const char *done_words(const char *purpose)
 	static const struct {
 		const char *purpose, *words;
 	} table[] = {{"rollback", "went back to %s"}, {"adopt", "adopted %s"},
-		{"prune", "pruned %s"}, {"retire", "stopped what was kept warm beside %s"}};
+		{"prune", "pruned %s"}, {"retire", "stopped what was kept warm beside %s"},
+		{"flow", "ran %s"}};
 	for (size_t i = 0; i < BT_ARRAY_LEN(table); i++)
 		if (bt_streq(table[i].purpose, purpose))
 			return table[i].words;

@@ -65,6 +65,7 @@ int bt_config_template(const struct bt_template *t, struct bt_config_problems *p
 bool bt_config_differs_by_slot(const char *text);
 /* A flow's stages as baton.yaml writes them; the caller decrefs. */
 json_t *bt_flow_written(const struct bt_flow *f);
+json_t *bt_task_written(const struct bt_hook *h);
 /* docs/config.md's table, from the key table. */
 void bt_config_keys_markdown(struct bt_str *out);
 

@@ -285,7 +285,10 @@ const struct bt_key bt_keys[] = {
 	{"deploy.strategy", &bt_type_enum, AT(deploy.strategy), .names = &bt_enum_strategy,
 		.def = "blue-green",
 		.doc = "`blue-green`: in the idle slot, then one switch. `rolling`: instance by "
-		       "instance. `recreate`: all down, then all up; requests fail meanwhile.",
+		       "instance. `canary`: a few instances first, watched for the bake's time, "
+		       "then the others as in rolling. `recreate`: all down, then all up; "
+		       "requests "
+		       "fail meanwhile.",
 		.example = "rolling"},
 	{"deploy.drain", &bt_type_duration, AT(deploy.drain_ms), .def = "30s", .max = DAY,
 		.doc = "Longest wait for requests that an old instance still serves.",
@@ -311,12 +314,19 @@ const struct bt_key bt_keys[] = {
 		.doc = "`rollback`, `halt` (stays as it stands, a person is needed) or `continue "
 		       "N`: go on until more than N lanes failed.",
 		.example = "continue 1"},
+	{"deploy.canary", &bt_type_batch, AT(deploy.canary), WITH(deploy.canary_percent),
+		.def = "1",
+		.doc = "canary: instances of the first batch, or a share of all (rounded down, at "
+		       "least 1).",
+		.example = "10%"},
 	{"deploy.batch", &bt_type_batch, AT(deploy.batch), WITH(deploy.batch_percent), .def = "1",
-		.doc = "rolling: instances replaced at a time over all hosts, or a share of them "
+		.doc = "rolling, canary: instances replaced at a time over all hosts, or a share "
+		       "of them "
 		       "(rounded down, at least 1).",
 		.example = "50%"},
 	{"deploy.min_in_rotation", &bt_type_count, AT(deploy.min_in_rotation), .max = 8192,
-		.derived = "blue-green: as many as serve now; rolling: all but the batch",
+		.derived = "blue-green: as many as serve now; rolling, canary: all but the "
+			   "batch",
 		.doc = "Never fewer instances in rotation than this.", .example = "2"},
 	{"deploy.keep", &bt_type_count, AT(deploy.keep), .def = "5", .min = 1, .max = 1000,
 		.doc = "Good releases kept on each host, besides what runs.", .example = "3"},

@@ -86,7 +86,6 @@ bool bt_reading_only(struct bt_reading *r, const struct bt_key *k, const struct 
 /* A task of a flow or a hook (type_tasks.c); false after a problem. */
 bool bt_reading_task(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, struct bt_hook *ret);
-json_t *bt_task_written(const struct bt_hook *h);
 /* A whole number between the key's bounds; false after a problem. */
 bool bt_reading_whole(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, int64_t *ret);

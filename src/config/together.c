@@ -221,8 +221,8 @@ static void check_strategy(struct bt_reading *r)
 	if (total > 8192)
 		tell(r, "run.slots", "more than 8192 instances over all hosts");
 	int64_t most = d->strategy == BT_STRATEGY_BLUE_GREEN ? (int64_t)s->n_hosts
-		       : d->strategy == BT_STRATEGY_ROLLING  ? total - 1
-							     : 0;
+		       : d->strategy == BT_STRATEGY_RECREATE ? 0
+							     : total - 1;
 	if (s->run.n_slots && d->min_in_rotation > most) {
 		BT_FREE char *text = bt_asprintf("%s with %lld instances allows at most %lld",
 			bt_enum_name(&bt_enum_strategy, d->strategy), (long long)total,
@@ -231,9 +231,13 @@ static void check_strategy(struct bt_reading *r)
 	}
 	if (d->keep_warm_ms && d->strategy != BT_STRATEGY_BLUE_GREEN)
 		tell(r, "deploy.keep_warm", "only with strategy: blue-green");
-	if (d->strategy != BT_STRATEGY_ROLLING && bt_reading_at(r, "deploy.batch") &&
-		(d->batch != 1 || d->batch_percent))
-		tell(r, "deploy.batch", "only with strategy: rolling");
+	bool flows = s->n_flows > 0; /* their stages take it where they have none of their own */
+	if (d->strategy != BT_STRATEGY_ROLLING && d->strategy != BT_STRATEGY_CANARY && !flows &&
+		bt_reading_at(r, "deploy.batch") && (d->batch != 1 || d->batch_percent))
+		tell(r, "deploy.batch", "only with strategy: rolling or canary");
+	if (d->strategy != BT_STRATEGY_CANARY && bt_reading_at(r, "deploy.canary") &&
+		(d->canary != 1 || d->canary_percent))
+		tell(r, "deploy.canary", "only with strategy: canary");
 }
 
 /* One balancer a service: who is in rotation is said in one place. */

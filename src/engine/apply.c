@@ -31,7 +31,7 @@ static void apply_plan(struct bt_state *s, const struct bt_plan *p)
 	s->phase = s->plan ? BT_PHASE_ROLLING_BACK : BT_PHASE_RUNNING;
 	s->plan = p;
 	s->stage = SIZE_MAX;
-	s->failures = 0;
+	s->failures = s->failures_stage = s->failures_own = 0;
 	s->n_asking = 0;
 	s->n_lanes = s->cap_lanes = s->n_sent = s->cap_sent = s->n_tasks = 0;
 	for (size_t i = 0; i < p->n_stages; i++)
@@ -55,6 +55,9 @@ static void apply_plan(struct bt_state *s, const struct bt_plan *p)
 	s->balancers = BT_ARENA_ARRAY(s->arena, struct bt_balancer_run, p->n_balancers);
 	s->served = bt_arena_alloc(s->arena, p->n_balancers * p->n_instances);
 	s->held = bt_arena_alloc(s->arena, p->n_instances);
+	s->vip_off = bt_arena_alloc(s->arena, p->n_hosts);
+	for (size_t i = 0; i < p->n_without_vip; i++)
+		s->vip_off[p->without_vip[i]] = VIP_OFF;
 	s->running = BT_ARENA_ARRAY(s->arena, uint32_t, p->n_instances);
 	for (size_t i = 0; i < p->n_instances; i++)
 		s->running[i] = p->instances[i].expect_release;
@@ -66,6 +69,7 @@ static int apply_stage(struct bt_state *s, const struct bt_record *r, struct bt_
 	if (r->stage >= s->plan->n_stages)
 		return corrupt(r, err, "the plan has no such stage");
 	s->stage = r->stage;
+	s->failures_stage = 0;
 	s->n_lanes = s->plan->stages[r->stage].n_lanes;
 	s->cap_lanes = s->n_lanes;
 	s->lanes = BT_ARENA_ARRAY(s->arena, struct bt_lane_run, s->n_lanes);
@@ -158,6 +162,33 @@ static bool fits_own(const struct bt_state *s, const struct bt_record *r)
 	       r->lane < s->n_lanes;
 }
 
+/* From the moment it may be taken off, it may be off. What was known before that stays in mind:
+ * an undo of which nobody says what was there has not begun anything. */
+static void loopback_sent(struct bt_state *s, const struct bt_task_run *t)
+{
+	enum bt_task_kind takes_off =
+		t->state == BT_TASK_SENT ? BT_TASK_LOOPBACK_STOP : BT_TASK_LOOPBACK_START;
+	if (t->task->kind != takes_off)
+		return;
+	uint8_t *off = &s->vip_off[t->task->host];
+	uint8_t before = t->attempt == 1 ? (uint8_t)(*off & VIP_OFF ? VIP_WAS_OFF : 0)
+					 : (uint8_t)(*off & VIP_WAS_OFF);
+	*off = VIP_OFF | before;
+}
+
+static void result_loopback(
+	struct bt_state *s, const struct bt_task_run *t, const struct bt_prior *said)
+{
+	const struct bt_prior *prior = t->prior.known ? &t->prior : said;
+	if (!bt_state_loopback(t->task->kind))
+		return;
+	uint8_t *off = &s->vip_off[t->task->host];
+	if (t->task->kind == BT_TASK_LOOPBACK_START && t->state == BT_TASK_DONE)
+		*off = 0;
+	else if (t->state == BT_TASK_UNDONE)
+		*off = (prior->known ? !prior->present : *off & VIP_WAS_OFF) ? VIP_OFF : 0;
+}
+
 static int apply_sent(struct bt_state *s, const struct bt_record *r, struct bt_err *err)
 {
 	const struct bt_command *c = &r->command;
@@ -176,13 +207,17 @@ static int apply_sent(struct bt_state *s, const struct bt_record *r, struct bt_e
 	t->tries++;
 	t->gave_up = false;
 	t->sent_ms = r->at_ms;
-	t->limit_ms = c->kind == BT_TASK_APPROVE ? c->wait_ms
-						 : c->timeout_ms + c->wait_ms + ENGINE_GRACE_MS;
+	t->limit_ms = c->timeout_ms + c->wait_ms + ENGINE_GRACE_MS;
+	if (bt_task_is_engines(c->kind))
+		t->limit_ms = c->wait_ms;
+	if (c->kind == BT_TASK_WAIT && (BT_BUG(WAIT_ENDS_AT_ONCE) || BT_BUG(WAIT_NEVER_ENDS)))
+		t->limit_ms = BT_BUG(WAIT_ENDS_AT_ONCE) ? 0 : INT64_MAX / 2;
 	s->n_asking += c->kind == BT_TASK_APPROVE;
 	struct bt_command *kept = bt_arena_memdup(s->arena, c, sizeof *c);
 	kept->pool = keep_list(s, c->pool, c->n_pool);
 	kept->out = keep_list(s, c->out, c->n_out);
 	t->command = kept;
+	loopback_sent(s, t);
 	if (c->kind == BT_TASK_SWITCH) {
 		bt_pool_sent(s, t);
 		if (BT_BUG(CONFIRM_EARLY))
@@ -271,6 +306,7 @@ static int apply_result(struct bt_state *s, const struct bt_record *r, struct bt
 		break;
 	}
 	result_instance(s, t);
+	result_loopback(s, t, &res->prior);
 	if (t->state == BT_TASK_DONE && t->task->kind == BT_TASK_DRAIN)
 		result_drain(s, t, res->drained);
 	move_lane(s, t);
@@ -344,6 +380,8 @@ static int apply_lane(struct bt_state *s, const struct bt_record *r, struct bt_e
 		return 0;
 	}
 	l->failed = true;
+	s->failures_stage++;
+	s->failures_own += s->plan->stages[s->stage].own_policy;
 	if (!s->failures++ && !s->stopping) {
 		s->reason = keep_text(s, r->text);
 		s->refused = r->end == BT_END_REFUSED;
@@ -411,7 +449,7 @@ static void apply_token(struct bt_state *s, const struct bt_record *r)
 	s->token = r->token;
 	/* What was answered while nobody listened gets the time to arrive. */
 	for (size_t i = 0; i < s->n_tasks; i++)
-		if (bt_state_outstanding(&s->tasks[i]) && !bt_state_asks(&s->tasks[i])) {
+		if (bt_state_with_agent(&s->tasks[i])) {
 			s->tasks[i].sent_ms = r->at_ms;
 			struct bt_command *c =
 				bt_arena_memdup(s->arena, s->tasks[i].command, sizeof *c);

@@ -62,6 +62,11 @@ const struct bt_plan *bt_engine_plan(const struct bt_engine *e)
 	return e->s.plan;
 }
 
+const struct bt_plan *bt_engine_first_plan(const struct bt_engine *e)
+{
+	return e->n_plans ? e->plans[0] : NULL;
+}
+
 enum bt_phase bt_engine_phase(const struct bt_engine *e)
 {
 	return e->s.phase;
@@ -126,7 +131,7 @@ size_t bt_engine_outstanding(const struct bt_engine *e, struct bt_command **ret)
 	struct bt_command *c = bt_calloc(e->s.n_tasks, sizeof *c);
 	size_t n = 0;
 	for (size_t i = 0; i < e->s.n_tasks; i++)
-		if (bt_state_outstanding(&e->s.tasks[i]) && !bt_state_asks(&e->s.tasks[i]))
+		if (bt_state_with_agent(&e->s.tasks[i]))
 			c[n++] = *e->s.tasks[i].command;
 	*ret = c;
 	return n;

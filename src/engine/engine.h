@@ -11,7 +11,9 @@
  * Time comes with events (ms, CLOCK_BOOTTIME of whoever drives it, continued over restarts).
  *
  * Guards live here: never fewer in rotation than min_in_rotation; never stop an instance that is
- * not confirmed out of rotation and drained (0 connections, or its drain deadline passed).
+ * not confirmed out of rotation and drained (0 connections, or its drain deadline passed); with
+ * direct server return, never take the address off a host that has such an instance, since
+ * established connections would stall, and never put one in rotation on a host without it.
  *
  * Besides the plan's tasks the engine makes its own, with ids above the plan's: Observe on every
  * host before a rollback, and Drain where an undo or a rollback is to stop what served a moment
@@ -19,7 +21,8 @@
  *
  * An Approve task is the engine's alone: its SENT record says that it asks, no command leaves, and
  * its RESULT is an operator's word or the end of its time. Time for which a run stands still or
- * asks does not count to the plan's limit.
+ * asks does not count to the plan's limit. A Wait is the engine's, too, and ends with its time;
+ * that does count, and goes on while the run stands still.
  *
  * A parked run is not ended: it holds its lease until an operator resumes it (what failed is tried
  * again), rolls it back (observes again) or aborts it (BT_END_PARKED). */
@@ -178,6 +181,7 @@ enum bt_task_state {
 };
 const char *bt_task_state_name(enum bt_task_state s);
 const struct bt_plan *bt_engine_plan(const struct bt_engine *e); /* the current one; NULL before */
+const struct bt_plan *bt_engine_first_plan(const struct bt_engine *e); /* the run's; NULL before */
 enum bt_phase bt_engine_phase(const struct bt_engine *e);
 enum bt_end bt_engine_end(const struct bt_engine *e);
 const char *bt_engine_reason(const struct bt_engine *e); /* of failure or parking; "" */

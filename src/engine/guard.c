@@ -34,13 +34,43 @@ bool bt_guard_switch(const struct bt_state *s, uint16_t balancer, const uint8_t 
 		now += b->map[i];
 		after += map[i] && (b->map[i] || bt_state_in(in, n_in, i));
 	}
-	for (uint16_t o = 0; s->plan->balancers[balancer].own_host && o < s->plan->n_balancers; o++)
+	bool one_pool = s->plan->balancers[balancer].own_host && !BT_BUG(HOSTS_NOT_SUMMED);
+	for (uint16_t o = 0; one_pool && o < s->plan->n_balancers; o++)
 		if (o != balancer)
 			add_other(s, o, &now, &after, &at_start);
 	int64_t limit = smaller(s->plan->min_in_rotation, now);
 	if (verb == BT_UNDO)
 		limit = smaller(limit, at_start);
 	return after >= limit;
+}
+
+/* What takes its host's address off has the same to wait for, of every instance that is reached
+ * there; and who is put in is reached there from the first request on. */
+bool bt_guard_vip(const struct bt_state *s, const uint16_t *in, size_t n_in)
+{
+	for (size_t i = 0; i < n_in && !BT_BUG(IN_WITHOUT_VIP); i++)
+		if (s->vip_off[s->plan->instances[in[i]].host] & VIP_OFF)
+			return false;
+	return true;
+}
+
+const char *bt_guard_stops(const struct bt_state *s, const uint16_t *list, size_t n,
+	uint16_t *ret_instance, bool *ret_drains)
+{
+	const char *drain = NULL;
+	uint16_t balancer;
+	*ret_drains = false;
+	for (size_t i = 0; i < n; i++) {
+		const char *why = bt_guard_stop(s, list[i], &balancer);
+		if (!why || (drain && balancer != BT_NONE))
+			continue;
+		*ret_instance = list[i];
+		if (balancer == BT_NONE)
+			return why;
+		drain = why;
+	}
+	*ret_drains = drain != NULL;
+	return drain;
 }
 
 const char *bt_guard_stop(const struct bt_state *s, uint16_t instance, uint16_t *ret_balancer)

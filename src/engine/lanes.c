@@ -24,18 +24,22 @@ static bool all_held(const struct bt_state *s, const struct bt_task *t)
 	return true;
 }
 
-/* true: decided (sent, or failed); false: it waits. */
-static bool send_stop(struct bt_step *st, size_t lane, struct bt_task_run *t)
+/* What takes away what these serve with. true: decided (sent, or failed); false: it waits. */
+static bool send_stop(
+	struct bt_step *st, size_t lane, struct bt_task_run *t, const uint16_t *list, size_t n)
 {
-	uint16_t balancer;
-	const char *why = bt_guard_stop(&st->s, t->task->instance, &balancer);
-	if (!why) {
+	uint16_t instance;
+	bool drains;
+	const char *why = bt_guard_stops(&st->s, list, n, &instance, &drains);
+	if (!why || (BT_BUG(VIP_OFF_EARLY) && bt_state_loopback(t->task->kind))) {
 		bt_send_task(st, t, BT_DO);
 		return true;
 	}
 	/* A rollback plan cannot know what served a moment ago: the engine drains it. */
-	if (rolling_back(st) && balancer != BT_NONE)
-		return bt_send_drain_first(st, t, balancer);
+	if (rolling_back(st) && drains)
+		return bt_send_drains_first(st, t, list, n);
+	if (t->task->instance == BT_NONE)
+		why = bt_step_words(st, "%s: %s", st->s.plan->instances[instance].slot, why);
 	if (rolling_back(st))
 		bt_step_phase(st, BT_PHASE_PARKED, bt_step_task_words(st, t, why));
 	else
@@ -47,6 +51,10 @@ static bool begin_task(struct bt_step *st, size_t lane, struct bt_task_run *t)
 {
 	if (t->not_before_ms > st->now_ms)
 		return false;
+	if (t->task->skip) {
+		bt_step_skip(st, t, t->task->skip);
+		return true;
+	}
 	if (st->s.failures && all_held(&st->s, t->task)) {
 		bt_step_skip(st, t, "it stays behind");
 		return true;
@@ -54,18 +62,26 @@ static bool begin_task(struct bt_step *st, size_t lane, struct bt_task_run *t)
 	if (t->task->kind == BT_TASK_SWITCH)
 		return bt_send_switch(st, t, BT_DO);
 	if (t->task->kind == BT_TASK_INSTANCE_STOP)
-		return send_stop(st, lane, t);
-	if (t->task->kind == BT_TASK_APPROVE)
+		return send_stop(st, lane, t, &t->task->instance, 1);
+	if (t->task->kind == BT_TASK_LOOPBACK_STOP)
+		return send_stop(st, lane, t, t->task->out, t->task->n_out);
+	if (bt_task_is_engines(t->task->kind))
 		bt_send_ask(st, t);
 	else
 		bt_send_task(st, t, BT_DO);
 	return true;
 }
 
+bool bt_lanes_ignores(const struct bt_task_run *t)
+{
+	return t->task->ignore && !t->world_moved && !bt_task_info(t->task->kind)->has_undo &&
+	       !BT_BUG(IGNORED_FAILS);
+}
+
 static bool task_failed(struct bt_step *st, size_t lane, struct bt_task_run *t)
 {
 	bool closing = st->s.plan->stages[t->stage].closing;
-	if (t->task->kind == BT_TASK_PRUNE || closing ||
+	if (t->task->kind == BT_TASK_PRUNE || closing || bt_lanes_ignores(t) ||
 		(BT_BUG(HOOK_FORGIVEN) && t->task->kind == BT_TASK_EXEC)) {
 		/* A host that keeps too much is no reason to go back, and from the end of a run
 		 * that failed there is nowhere to go. */
@@ -154,9 +170,7 @@ static bool started(const struct bt_state *s, const struct bt_lane_run *l)
 
 static bool over_budget(const struct bt_state *s)
 {
-	uint32_t allowed =
-		s->plan->on_failure == BT_ON_FAILURE_CONTINUE ? (uint32_t)s->plan->continue_n : 0;
-	return s->phase == BT_PHASE_RUNNING && (s->stopping || s->failures > allowed);
+	return s->phase == BT_PHASE_RUNNING && (s->stopping || bt_state_over_budget(s));
 }
 
 bool bt_lanes_stuck(const struct bt_step *st)
@@ -168,16 +182,29 @@ bool bt_lanes_stuck(const struct bt_step *st)
 	return true;
 }
 
+/* Why a Switch waits that nobody comes to help. */
+static const char *why_stuck(struct bt_step *st, const struct bt_task_run *t)
+{
+	const struct bt_plan *p = st->s.plan;
+	for (size_t i = 0; i < t->task->n_in; i++) {
+		uint16_t host = p->instances[t->task->in[i]].host;
+		if (st->s.vip_off[host] & VIP_OFF)
+			return bt_step_words(st, "the address of %s is not on %s's loopback",
+				p->service, p->hosts[host]);
+	}
+	return "it would leave fewer in rotation than min_in_rotation allows, and nobody is coming "
+	       "back";
+}
+
 /* Lanes that wait for others to be back in rotation, and there are no others. */
 static bool unstick(struct bt_step *st)
 {
 	struct bt_state *s = &st->s;
-	static const char *const why = "it would leave fewer in rotation than min_in_rotation "
-				       "allows, and nobody is coming back";
 	for (size_t i = 0; i < s->n_lanes; i++) {
 		if (bt_state_lane_over(s, i))
 			continue;
 		struct bt_task_run *t = &s->tasks[s->lanes[i].at];
+		const char *why = why_stuck(st, t);
 		if (rolling_back(st))
 			bt_step_phase(st, BT_PHASE_PARKED, bt_step_task_words(st, t, why));
 		else if (s->lanes[i].failed)

@@ -92,23 +92,34 @@ void bt_send_ask(struct bt_step *st, struct bt_task_run *t)
 	bt_step_apply(st);
 }
 
-bool bt_send_switch(struct bt_step *st, struct bt_task_run *t, enum bt_verb verb)
+/* The pool with the task's change. false: a guard is against it. */
+static bool pool_of(
+	struct bt_step *st, const struct bt_task_run *t, enum bt_verb verb, uint8_t **ret)
 {
 	struct bt_state *s = &st->s;
 	uint16_t b = t->task->balancer;
-	size_t n_inst = s->plan->n_instances;
 	size_t n_in = t->moves->n_undo_in, n_out = t->moves->n_undo_out;
 	const uint16_t *in = t->moves->undo_in, *out = t->moves->undo_out;
 	if (verb == BT_DO) {
 		in = not_held(st, t->task->in, t->task->n_in, &n_in);
 		out = not_held(st, t->task->out, t->task->n_out, &n_out);
 	}
-	uint8_t *map = bt_arena_memdup(st->u->arena, bt_pool_intended(s, b), n_inst);
+	uint8_t *map = bt_arena_memdup(st->u->arena, bt_pool_intended(s, b), s->plan->n_instances);
 	for (size_t i = 0; i < n_out; i++)
 		map[out[i]] = 0;
 	for (size_t i = 0; i < n_in; i++)
 		map[in[i]] = 1;
-	if (!bt_guard_switch(s, b, map, in, n_in, n_out, verb))
+	*ret = map;
+	return bt_guard_vip(s, in, n_in) && bt_guard_switch(s, b, map, in, n_in, n_out, verb);
+}
+
+bool bt_send_switch(struct bt_step *st, struct bt_task_run *t, enum bt_verb verb)
+{
+	struct bt_state *s = &st->s;
+	uint16_t b = t->task->balancer;
+	size_t n_inst = s->plan->n_instances;
+	uint8_t *map;
+	if (!pool_of(st, t, verb, &map))
 		return false;
 	struct bt_record *r = next_attempt(st, t, verb);
 	uint16_t *pool = bt_arena_alloc(st->u->arena, n_inst * sizeof *pool);
@@ -140,7 +151,7 @@ void bt_send_outstanding(struct bt_step *st)
 {
 	const struct bt_state *s = &st->s;
 	for (size_t i = 0; i < s->n_tasks; i++)
-		if (bt_state_outstanding(&s->tasks[i]) && !bt_state_asks(&s->tasks[i]))
+		if (bt_state_with_agent(&s->tasks[i]))
 			leave(st, s->tasks[i].command);
 }
 
@@ -169,31 +180,31 @@ static int64_t drain_ms(const struct bt_state *s)
 }
 
 static struct bt_task_run *own_drain(
-	const struct bt_state *s, const struct bt_task_run *t, uint16_t balancer)
+	const struct bt_state *s, const struct bt_task_run *t, uint16_t instance, uint16_t balancer)
 {
 	for (size_t i = s->n_tasks; i-- > s->n_plan_tasks;) {
 		struct bt_task_run *o = &s->tasks[i];
 		if (o->task->kind == BT_TASK_DRAIN && o->stage == t->stage && o->lane == t->lane &&
-			o->task->instance == t->task->instance && o->task->balancer == balancer &&
+			o->task->instance == instance && o->task->balancer == balancer &&
 			o->state != BT_TASK_DONE && o->state != BT_TASK_SKIPPED)
 			return o;
 	}
 	return NULL;
 }
 
-bool bt_send_drain_first(struct bt_step *st, const struct bt_task_run *t, uint16_t balancer)
+static bool drain_first(
+	struct bt_step *st, const struct bt_task_run *t, uint16_t instance, uint16_t balancer)
 {
-	struct bt_task_run *o = own_drain(&st->s, t, balancer);
+	struct bt_task_run *o = own_drain(&st->s, t, instance, balancer);
 	if (!o) {
-		uint16_t *out =
-			bt_arena_memdup(st->u->arena, &t->task->instance, sizeof t->task->instance);
+		uint16_t *out = bt_arena_memdup(st->u->arena, &instance, sizeof instance);
 		struct bt_task task = {
 			.id = st->s.next_id,
 			.kind = BT_TASK_DRAIN,
 			.host = st->s.plan->balancers[balancer].drains_at_host
-					? st->s.plan->instances[t->task->instance].host
+					? st->s.plan->instances[instance].host
 					: st->s.plan->balancers[balancer].host,
-			.instance = t->task->instance,
+			.instance = instance,
 			.balancer = balancer,
 			.out = out,
 			.n_out = 1,
@@ -213,4 +224,16 @@ bool bt_send_drain_first(struct bt_step *st, const struct bt_task_run *t, uint16
 		return false;
 	bt_send_again(st, o);
 	return true;
+}
+
+bool bt_send_drains_first(
+	struct bt_step *st, const struct bt_task_run *t, const uint16_t *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint16_t balancer;
+		if (bt_guard_stop(&st->s, list[i], &balancer) && balancer != BT_NONE &&
+			drain_first(st, t, list[i], balancer))
+			return true;
+	}
+	return false;
 }

@@ -35,6 +35,7 @@ static size_t copy_all(struct bt_state *to, const struct bt_state *from, char *b
 	to->served = copy(base, &at, from->served, n_bal * n_inst, 1);
 	to->held = copy(base, &at, from->held, n_inst, 1);
 	to->running = copy(base, &at, from->running, n_inst, sizeof *from->running);
+	to->vip_off = copy(base, &at, from->vip_off, from->plan->n_hosts, 1);
 	return at;
 }
 
@@ -90,6 +91,36 @@ bool bt_state_asks(const struct bt_task_run *t)
 	return t->task->kind == BT_TASK_APPROVE && t->state == BT_TASK_SENT;
 }
 
+bool bt_state_with_agent(const struct bt_task_run *t)
+{
+	return bt_state_outstanding(t) && !bt_task_is_engines(t->task->kind);
+}
+
+bool bt_state_loopback(enum bt_task_kind kind)
+{
+	return kind == BT_TASK_LOOPBACK_STOP || kind == BT_TASK_LOOPBACK_START;
+}
+
+static const struct bt_stage *own_policy(const struct bt_state *s)
+{
+	const struct bt_stage *stage = s->stage == SIZE_MAX ? NULL : &s->plan->stages[s->stage];
+	return stage && stage->own_policy ? stage : NULL;
+}
+
+enum bt_failure_policy bt_state_policy(const struct bt_state *s)
+{
+	const struct bt_stage *own = own_policy(s);
+	return own ? own->on_failure : s->plan->on_failure;
+}
+
+bool bt_state_over_budget(const struct bt_state *s)
+{
+	const struct bt_stage *own = own_policy(s);
+	int64_t n = own ? own->continue_n : s->plan->continue_n;
+	uint32_t failed = own ? s->failures_stage : s->failures - s->failures_own;
+	return (int64_t)failed > (bt_state_policy(s) == BT_ON_FAILURE_CONTINUE ? n : 0);
+}
+
 bool bt_state_never(const struct bt_task *t)
 {
 	return bt_task_info(t->kind)->repeat == BT_REPEAT_NEVER && !(t->exec && t->exec->safe);
@@ -98,7 +129,7 @@ bool bt_state_never(const struct bt_task *t)
 static bool serves(enum bt_task_kind kind)
 {
 	return kind == BT_TASK_INSTANCE_START || kind == BT_TASK_INSTANCE_STOP ||
-	       kind == BT_TASK_SWITCH;
+	       kind == BT_TASK_SWITCH || bt_state_loopback(kind);
 }
 
 bool bt_state_changed(const struct bt_state *s)

@@ -63,6 +63,8 @@ struct bt_balancer_run {
 	size_t n_at_start;  /* in rotation when the plan was made */
 };
 
+enum { VIP_OFF = 1, VIP_WAS_OFF = 2 }; /* it may be; it was, before it was (perhaps) taken off */
+
 struct bt_state {
 	struct bt_arena *arena; /* owns arrays and lists */
 	uint64_t deployment, token;
@@ -81,7 +83,9 @@ struct bt_state {
 	bool borrow;	   /* a step's copy: records live as long as it does */
 	uint32_t target;   /* the release that a rollback goes to */
 	uint32_t failures; /* lanes of the current plan */
-	size_t stage;	   /* SIZE_MAX: none yet */
+	uint32_t failures_stage, failures_own; /* of the current stage; of stages with a policy of
+						  their own */
+	size_t stage;			       /* SIZE_MAX: none yet */
 	uint32_t next_id;
 
 	struct bt_task_run *tasks; /* the plan's in order, then the engine's own */
@@ -95,6 +99,7 @@ struct bt_state {
 	uint8_t *served;   /* balancer × instance: was in rotation there and not drained since */
 	uint8_t *held;	   /* by instance: stays behind because its lane failed */
 	uint32_t *running; /* by instance: the release there, by facts and results */
+	uint8_t *vip_off;  /* by host, of the service's address on its loopback: enum below */
 
 	const struct bt_state *before; /* of an earlier plan, for views; never changes */
 };
@@ -121,8 +126,13 @@ struct bt_task_run bt_state_new_task(const struct bt_task *task);
 struct bt_task_run *bt_state_task(const struct bt_state *s, uint32_t id); /* NULL: none such */
 const struct bt_lane *bt_state_lane(const struct bt_state *s, size_t lane);
 bool bt_state_outstanding(const struct bt_task_run *t);
-bool bt_state_asks(const struct bt_task_run *t); /* an Approve that waits for a word */
-bool bt_state_never(const struct bt_task *t);	 /* its effect may not be repeated unasked */
+bool bt_state_asks(const struct bt_task_run *t);       /* an Approve that waits for a word */
+bool bt_state_with_agent(const struct bt_task_run *t); /* a command of it is outstanding */
+bool bt_state_loopback(enum bt_task_kind kind);
+/* What the current stage, or else the plan, does about lanes that fail. */
+enum bt_failure_policy bt_state_policy(const struct bt_state *s);
+bool bt_state_over_budget(const struct bt_state *s); /* more lanes failed than it allows */
+bool bt_state_never(const struct bt_task *t);	     /* its effect may not be repeated unasked */
 bool bt_state_changed(const struct bt_state *s); /* effects on what serves that are still there */
 bool bt_state_lane_over(const struct bt_state *s, size_t lane); /* done, or failed and undone */
 bool bt_state_limited(const struct bt_state *s);		/* the plan's time limit runs */
@@ -153,6 +163,12 @@ bool bt_guard_switch(const struct bt_state *s, uint16_t balancer, const uint8_t 
 /* NULL when the instance may be stopped, or why not. *ret_balancer: where it has to drain first;
  * BT_NONE where no drain helps. */
 const char *bt_guard_stop(const struct bt_state *s, uint16_t instance, uint16_t *ret_balancer);
+/* The same for what takes something away from several: NULL, or why not and for which; *ret_drains:
+ * all that is missing are drains. */
+const char *bt_guard_stops(const struct bt_state *s, const uint16_t *list, size_t n,
+	uint16_t *ret_instance, bool *ret_drains);
+/* Whether every host of those that are put in has the service's address. */
+bool bt_guard_vip(const struct bt_state *s, const uint16_t *in, size_t n_in);
 
 /* step.c */
 int bt_state_step(const struct bt_state *from, struct bt_scratch *scratch, const struct bt_event *e,
@@ -184,14 +200,17 @@ void bt_send_outstanding(struct bt_step *st);		       /* all again, after a take
 void bt_send_again(struct bt_step *st, struct bt_task_run *t); /* an own task, next attempt */
 /* What failed goes back to waiting and is sent again, or the run parks after `tries`. */
 void bt_send_retry_or_park(struct bt_step *st, struct bt_task_run *t, uint32_t tries);
-void bt_send_ask(struct bt_step *st, struct bt_task_run *t); /* Approve: nothing leaves */
-/* The engine's own Drain before it stops what served. true: something was decided */
-bool bt_send_drain_first(struct bt_step *st, const struct bt_task_run *t, uint16_t balancer);
+void bt_send_ask(struct bt_step *st, struct bt_task_run *t); /* Approve, Wait: nothing leaves */
+/* The engine's own Drains, side by side, before it takes away from these what they served with.
+ * true: something was decided */
+bool bt_send_drains_first(
+	struct bt_step *st, const struct bt_task_run *t, const uint16_t *list, size_t n);
 
 /* lanes.c, undo.c: true when something was decided, so look again */
 bool bt_lanes_run(struct bt_step *st); /* RUNNING and ROLLING_BACK */
 bool bt_undo_lane(struct bt_step *st, size_t lane);
-bool bt_undo_run(struct bt_step *st);	 /* UNDOING */
-bool bt_observe_run(struct bt_step *st); /* OBSERVING */
+bool bt_undo_run(struct bt_step *st);		    /* UNDOING */
+bool bt_observe_run(struct bt_step *st);	    /* OBSERVING */
+bool bt_lanes_ignores(const struct bt_task_run *t); /* its failure is only said */
 /* Nothing is on its way and nothing was decided: who waits, waits for nothing. */
 bool bt_lanes_stuck(const struct bt_step *st);

@@ -169,7 +169,7 @@ static int on_plan(struct bt_step *st, const struct bt_event *e, struct bt_err *
 static bool awaited(const struct bt_state *s, const struct bt_result *r)
 {
 	const struct bt_task_run *t = bt_state_task(s, r->key.task);
-	if (r->key.deployment != s->deployment || !t || !bt_state_outstanding(t) ||
+	if (r->key.deployment != s->deployment || !t || !bt_state_with_agent(t) ||
 		t->command->key.verb != r->key.verb)
 		return false;
 	if (t->attempt != r->key.attempt && !BT_BUG(ANY_RESULT))
@@ -362,6 +362,10 @@ static void give_up_late(struct bt_step *st)
 		struct bt_task_run *t = &s->tasks[i];
 		if (!bt_state_outstanding(t) || t->sent_ms + t->limit_ms > st->now_ms)
 			continue;
+		if (t->task->kind == BT_TASK_WAIT) {
+			bt_step_answer(st, t, BT_OUTCOME_DONE, NULL);
+			continue;
+		}
 		if (bt_state_asks(t)) {
 			char limit[32];
 			if (s->stands_ms < 0)

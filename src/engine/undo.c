@@ -2,9 +2,32 @@
  * follows once every failed lane is undone. */
 #include "engine/state.h"
 
+/* true: it is not sent now, and *ret_decided tells whether something else was decided. */
+static bool undo_of_loopback(struct bt_step *st, struct bt_task_run *t, bool *ret_decided)
+{
+	const struct bt_task *task = t->task;
+	bool start = task->kind == BT_TASK_LOOPBACK_START, drains;
+	uint16_t instance;
+	*ret_decided = true;
+	if (t->prior.known && t->prior.present == start && !BT_BUG(VIP_PRIOR_FORGOTTEN)) {
+		bt_step_skip(st, t, start ? "it was there before" : "it was not there before");
+		return true;
+	}
+	if (!start || !bt_guard_stops(&st->s, task->out, task->n_out, &instance, &drains))
+		return false;
+	if (drains)
+		*ret_decided = bt_send_drains_first(st, t, task->out, task->n_out);
+	else /* another lane's, which is not undone */
+		bt_step_skip(st, t,
+			bt_step_words(st, "requests come to %s at it",
+				st->s.plan->instances[instance].slot));
+	return true;
+}
+
 static bool send_undo(struct bt_step *st, struct bt_task_run *t)
 {
 	const struct bt_task *task = t->task;
+	bool decided;
 	if (t->not_before_ms > st->now_ms)
 		return false;
 	if (task->kind == BT_TASK_SWITCH) {
@@ -15,6 +38,8 @@ static bool send_undo(struct bt_step *st, struct bt_task_run *t)
 		bt_step_skip(st, t, "it changed nothing");
 		return true;
 	}
+	if (bt_state_loopback(task->kind) && undo_of_loopback(st, t, &decided))
+		return decided;
 	if (task->kind == BT_TASK_INSTANCE_START) {
 		bool same = t->prior.release == task->release || t->state == BT_TASK_FAILED;
 		if (t->prior.known && t->prior.running && same) {
@@ -24,7 +49,7 @@ static bool send_undo(struct bt_step *st, struct bt_task_run *t)
 		uint16_t balancer;
 		const char *why = bt_guard_stop(&st->s, task->instance, &balancer);
 		if (why && balancer != BT_NONE)
-			return bt_send_drain_first(st, t, balancer);
+			return bt_send_drains_first(st, t, &task->instance, 1);
 		if (why) {
 			bt_step_phase(st, BT_PHASE_PARKED, bt_step_task_words(st, t, why));
 			return true;
@@ -62,9 +87,11 @@ bool bt_undo_lane(struct bt_step *st, size_t lane)
 		case BT_TASK_UNDO_FAILED:
 			return undo_failed(st, t);
 		case BT_TASK_FAILED:
-			/* A start or stop that failed may have come half-way. */
+			/* A start or stop that failed may have come half-way; so may one of several
+			 * addresses. */
 			if ((t->task->kind == BT_TASK_INSTANCE_START ||
-				    t->task->kind == BT_TASK_INSTANCE_STOP) &&
+				    t->task->kind == BT_TASK_INSTANCE_STOP ||
+				    bt_state_loopback(t->task->kind)) &&
 				!BT_BUG(HALF_IS_NOTHING))
 				return send_undo(st, t);
 			break;
@@ -110,7 +137,7 @@ static void all_undone(struct bt_step *st)
 	if (!bt_state_changed(s))
 		bt_step_close(st, s->refused && !s->stopping ? BT_END_REFUSED : BT_END_ROLLED_BACK,
 			s->reason);
-	else if (!s->stopping && s->plan->on_failure == BT_ON_FAILURE_HALT)
+	else if (!s->stopping && bt_state_policy(s) == BT_ON_FAILURE_HALT)
 		bt_step_close(st, BT_END_HALTED, s->reason);
 	else
 		bt_step_phase(st, BT_PHASE_OBSERVING, s->reason);
@@ -129,6 +156,11 @@ bool bt_undo_run(struct bt_step *st)
 			over &= !bt_state_outstanding(t);
 			if (t->state != BT_TASK_FAILED && t->state != BT_TASK_UNKNOWN)
 				continue;
+			if (bt_lanes_ignores(t)) {
+				bt_step_skip(st, t, t->detail);
+				progress = true;
+				continue;
+			}
 			bt_step_lane_failed(
 				st, i, t->world_moved, bt_step_task_words(st, t, t->detail));
 		}

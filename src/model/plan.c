@@ -167,6 +167,8 @@ static json_t *tables_to_json(const struct bt_plan *p, json_t *o)
 	}
 	json_object_set_new(o, "releases", a);
 	json_object_set_new(o, "hosts", strings(p->hosts, p->n_hosts));
+	if (p->n_without_vip)
+		json_object_set_new(o, "without_vip", indexes(p->without_vip, p->n_without_vip));
 	a = json_array();
 	for (size_t i = 0; i < p->n_instances; i++) {
 		const struct bt_plan_instance *in = &p->instances[i];
@@ -393,6 +395,15 @@ static int read_instances(const json_t *o, struct bt_plan *p, struct bt_err *err
 		out[i].port = (uint16_t)port;
 	}
 	return 0;
+}
+
+static int read_hosts(const json_t *o, struct bt_plan *p, struct bt_err *err)
+{
+	int r = get_strings(
+		o, "hosts", BT_PLAN_MAX_INSTANCES, p->arena, &p->hosts, &p->n_hosts, err);
+	return r < 0 ? r
+		     : get_indexes(o, "without_vip", p->n_hosts, p->arena, &p->without_vip,
+			       &p->n_without_vip, err);
 }
 
 static int read_balancers(const json_t *o, struct bt_plan *p, struct bt_err *err)
@@ -693,10 +704,8 @@ int bt_plan_from_json(const json_t *j, struct bt_plan **ret, struct bt_err *err)
 	p->arena = arena;
 	int r;
 	if ((r = read_head(j, p, err)) < 0 || (r = read_releases(j, p, err)) < 0 ||
-		(r = get_strings(j, "hosts", BT_PLAN_MAX_INSTANCES, arena, &p->hosts, &p->n_hosts,
-			 err)) < 0 ||
-		(r = read_instances(j, p, err)) < 0 || (r = read_balancers(j, p, err)) < 0 ||
-		(r = read_stages(j, p, err)) < 0)
+		(r = read_hosts(j, p, err)) < 0 || (r = read_instances(j, p, err)) < 0 ||
+		(r = read_balancers(j, p, err)) < 0 || (r = read_stages(j, p, err)) < 0)
 		return bt_err_wrap(err, "plan");
 	if ((p->release && !bt_plan_release(p, p->release)) ||
 		(p->old_release && !bt_plan_release(p, p->old_release)))

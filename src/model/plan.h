@@ -62,7 +62,8 @@ struct bt_task {
 	const char *skip;  /* why it is not done at all: said, and passed over; NULL: it is */
 	const char *event; /* Lifecycle: "ApplicationStart"; else NULL */
 	const char *to, *message; /* Notify: to whom, and what (may be NULL) */
-	bool ignore;		  /* its failure is said, and the lane goes on */
+	bool ignore;		  /* its failure is said, and the lane goes on; of no use where
+				     the kind has an undo: what may have come half-way is undone */
 	const char *why;	  /* shown by `baton plan`: "green is idle: nginx sends to blue" */
 };
 
@@ -97,7 +98,7 @@ enum bt_plan_purpose {
 /* Whether the run leaves what serves as it is, and its config, too. */
 static inline bool bt_plan_only_cleans(enum bt_plan_purpose p)
 {
-	return p == BT_PLAN_RETIRE || p == BT_PLAN_PRUNE;
+	return p == BT_PLAN_RETIRE || p == BT_PLAN_PRUNE || p == BT_PLAN_FLOW;
 }
 const char *bt_plan_purpose_name(enum bt_plan_purpose p);
 
@@ -117,6 +118,8 @@ struct bt_plan {
 	size_t n_instances;
 	const struct bt_plan_balancer *balancers;
 	size_t n_balancers;
+	const uint16_t *without_vip; /* hosts whose loopback lacks the service's address now */
+	size_t n_without_vip;
 	const struct bt_stage *stages;
 	size_t n_stages;
 	enum bt_failure_policy on_failure;

@@ -167,6 +167,7 @@ static int back_blue_green(struct bt_build *b, struct bt_err *err)
 			restart(b, to.v[i]);
 		} else
 			bt_build_health(b, to.v[i], NULL);
+		bt_build_vip(b, to.v[i]);
 	}
 	size_t stay = b->scene.n_in - gone;
 	floor_at(b, to.n < stay ? to.n : stay);
@@ -190,7 +191,8 @@ static struct sorted sort(struct bt_build *b)
 	for (uint16_t i = 0; i < 2 * b->scene.n_places; i++) {
 		uint16_t place = (uint16_t)(i % b->scene.n_places);
 		const struct bt_place *p = &b->scene.places[place];
-		bool missed = b->balancer != BT_NONE && !p->in_all;
+		bool missed =
+			b->balancer != BT_NONE && (!p->in_all || !bt_build_has_vip(b, p->host));
 		if (missed != (i < b->scene.n_places))
 			continue;
 		bool runs = bt_place_runs(p, b->plan->release);
@@ -239,6 +241,7 @@ static int back_rolling(struct bt_build *b, struct bt_err *err)
 			restart(b, away.v[i]);
 		else
 			bt_build_health(b, away.v[i], NULL);
+		bt_build_vip(b, away.v[i]);
 		bt_build_backend(b, one, NULL);
 		bt_build_switch(b, one, none, NULL);
 	}
@@ -250,6 +253,7 @@ static int back_rolling(struct bt_build *b, struct bt_err *err)
 		bt_build_lane_at(b, s.wrong.v[i]);
 		bt_build_switch(b, none, one, NULL);
 		restart(b, s.wrong.v[i]);
+		bt_build_vip(b, s.wrong.v[i]);
 		bt_build_backend(b, one, NULL);
 		bt_build_switch(b, one, none, NULL);
 	}
@@ -279,6 +283,7 @@ static int back_recreate(struct bt_build *b, struct bt_err *err)
 		if (bt_list_has(start, in.v[i]))
 			bt_build_start(b, in.v[i], NULL);
 		bt_build_health(b, in.v[i], NULL);
+		bt_build_vip(b, in.v[i]);
 	}
 	if (b->balancer != BT_NONE && in.n) {
 		bt_build_check_stage(b, in);
@@ -297,6 +302,7 @@ int bt_plan_back(struct bt_build *b, struct bt_err *err)
 		return to_nothing(b);
 	switch (b->service->deploy.strategy) {
 	case BT_STRATEGY_ROLLING:
+	case BT_STRATEGY_CANARY:
 		return back_rolling(b, err);
 	case BT_STRATEGY_RECREATE:
 		return back_recreate(b, err);

@@ -48,6 +48,7 @@ static void start_lane(struct bt_build *b, uint16_t place)
 	}
 	bt_build_start(b, place, NULL);
 	bt_build_health(b, place, NULL);
+	bt_build_vip(b, place);
 }
 
 static void cutover(struct bt_build *b, struct bt_list to, struct bt_list from)

@@ -95,6 +95,15 @@ static void add_hosts(struct bt_build *b)
 	b->plan->n_hosts = n;
 }
 
+static void add_without_vip(struct bt_build *b)
+{
+	uint16_t *list = BT_ARENA_ARRAY(b->arena, uint16_t, b->service->n_hosts);
+	for (uint16_t h = 0; h < b->service->n_hosts; h++)
+		if (!bt_build_has_vip(b, h))
+			list[b->plan->n_without_vip++] = h;
+	b->plan->without_vip = list;
+}
+
 static void add_instances(struct bt_build *b)
 {
 	const struct bt_scene *s = &b->scene;
@@ -201,6 +210,7 @@ int bt_build_begin(struct bt_build *b, const struct bt_plan_request *rq,
 	p->release = purpose == BT_PLAN_RETIRE || purpose == BT_PLAN_PRUNE ? 0 : rq->release.id;
 	add_release(b, p->release, rq->release.version, rq->release.digest);
 	add_hosts(b);
+	add_without_vip(b);
 	add_instances(b);
 	add_balancers(b);
 	BT_STEAL(a);
@@ -334,6 +344,8 @@ static const char *const reasons[BT_TASK_KINDS] = {
 	[BT_TASK_BACKEND_CHECK] = "its requests will come from there",
 	[BT_TASK_DRAIN] = "what was begun there is finished there",
 	[BT_TASK_BAKE] = "healthy once is not healthy yet",
+	[BT_TASK_LOOPBACK_STOP] = "its connections are gone: nobody is cut off",
+	[BT_TASK_LOOPBACK_START] = "it answers at the balancer's address again",
 };
 
 struct bt_task *bt_build_task(
@@ -358,6 +370,12 @@ struct bt_lane *bt_build_current_lane(struct bt_build *b)
 	return lane(b);
 }
 
+static struct bt_task *last(struct bt_build *b)
+{
+	struct bt_lane *l = lane(b);
+	return (struct bt_task *)&l->tasks[l->n_tasks - 1];
+}
+
 static struct bt_task *add_at(
 	struct bt_build *b, enum bt_task_kind kind, uint16_t place, const char *why)
 {
@@ -379,6 +397,26 @@ void bt_build_component(struct bt_build *b, uint16_t host, const char *why)
 	bt_build_task(b, BT_TASK_COMPONENT_DEPLOY, host, why)->release = b->plan->release;
 }
 
+static bool on_disk(const struct bt_seen_host *h, uint32_t release)
+{
+	for (size_t i = 0; i < h->n_releases; i++)
+		if (h->releases[i] == release)
+			return true;
+	return false;
+}
+
+void bt_build_component_of(struct bt_build *b, uint16_t host, uint32_t release)
+{
+	const char *version = bt_build_version(b, release);
+	const char *name = b->service->hosts[host];
+	bt_build_component(b, host,
+		on_disk(b->scene.hosts[host], release)
+			? bt_build_text(
+				  b, "%s is on %s already: it is checked, not sent", version, name)
+			: bt_build_text(b, "%s is not on %s yet", version, name));
+	last(b)->release = release;
+}
+
 static int64_t health_ms(const struct bt_service *s)
 {
 	return s->health.within_ms + s->health.timeout_ms + SLACK_MS;
@@ -387,6 +425,12 @@ static int64_t health_ms(const struct bt_service *s)
 void bt_build_start(struct bt_build *b, uint16_t place, const char *why)
 {
 	add_at(b, BT_TASK_INSTANCE_START, place, why)->release = b->plan->release;
+}
+
+void bt_build_start_of(struct bt_build *b, uint16_t place, uint32_t release, const char *why)
+{
+	bt_build_start(b, place, why);
+	last(b)->release = release;
 }
 
 void bt_build_adopt(struct bt_build *b, uint16_t place, const char *why)
@@ -434,6 +478,40 @@ void bt_build_health(struct bt_build *b, uint16_t place, const char *why)
 	struct bt_task *t = add_at(b, BT_TASK_HEALTH_CHECK, place, why);
 	t->release = b->plan->release;
 	t->timeout_ms = health_ms(b->service);
+}
+
+void bt_build_health_of(struct bt_build *b, uint16_t place, uint32_t release)
+{
+	bt_build_health(b, place, NULL);
+	last(b)->release = release;
+}
+
+bool bt_build_has_vip(const struct bt_build *b, uint16_t host)
+{
+	const struct bt_seen_host *h = b->scene.hosts[host];
+	for (size_t i = 0; bt_service_has_loopback(b->service) && i < h->n_vips; i++)
+		if (!h->vips[i].there)
+			return false;
+	return true;
+}
+
+void bt_build_loopback(
+	struct bt_build *b, uint16_t host, struct bt_list out, bool on, const char *why)
+{
+	if (!bt_service_has_loopback(b->service))
+		return;
+	struct bt_task *t =
+		bt_build_task(b, on ? BT_TASK_LOOPBACK_START : BT_TASK_LOOPBACK_STOP, host, why);
+	t->out = out.v;
+	t->n_out = out.n;
+}
+
+void bt_build_vip(struct bt_build *b, uint16_t place)
+{
+	uint16_t host = b->scene.places[place].host;
+	if (b->balancer != BT_NONE && !bt_build_has_vip(b, host))
+		bt_build_loopback(b, host, bt_list_of_host(b, host), true,
+			"it is missing there, and no request would be answered");
 }
 
 static void backend_at(struct bt_build *b, uint16_t balancer, struct bt_list in, const char *why)
@@ -587,6 +665,15 @@ struct bt_list bt_list_one(struct bt_build *b, uint16_t place)
 	return (struct bt_list){.v = bt_arena_memdup(b->arena, &place, sizeof place), .n = 1};
 }
 
+struct bt_list bt_list_of_host(struct bt_build *b, uint16_t host)
+{
+	struct bt_list all = bt_list_new(b);
+	for (uint16_t i = 0; i < b->scene.n_places; i++)
+		if (b->scene.places[i].host == host)
+			bt_list_add(&all, i);
+	return all;
+}
+
 void bt_list_add(struct bt_list *l, uint16_t place)
 {
 	l->v[l->n++] = place;
@@ -628,28 +715,14 @@ const char *bt_build_version(struct bt_build *b, uint32_t release)
 
 /* ── common stages ── */
 
-static bool on_disk(const struct bt_seen_host *h, uint32_t release)
-{
-	for (size_t i = 0; i < h->n_releases; i++)
-		if (h->releases[i] == release)
-			return true;
-	return false;
-}
-
 void bt_build_prepare(struct bt_build *b, const bool *hosts)
 {
-	const char *version = bt_build_version(b, b->plan->release);
 	bt_build_stage(b, NULL, "prepare");
 	for (uint16_t h = 0; h < b->service->n_hosts; h++) {
 		if (hosts && !hosts[h])
 			continue;
 		bt_build_lane(b, b->service->hosts[h]);
-		bt_build_component(b, h,
-			on_disk(b->scene.hosts[h], b->plan->release)
-				? bt_build_text(b, "%s is on %s already: it is checked, not sent",
-					  version, b->service->hosts[h])
-				: bt_build_text(
-					  b, "%s is not on %s yet", version, b->service->hosts[h]));
+		bt_build_component_of(b, h, b->plan->release);
 	}
 }
 

@@ -49,9 +49,22 @@ void bt_build_stage_policy(struct bt_build *b, enum bt_failure_policy policy, in
 /* Tasks, appended to the current lane. `why` may be NULL. */
 void bt_build_component(struct bt_build *b, uint16_t host, const char *why);
 void bt_build_start(struct bt_build *b, uint16_t place, const char *why);
+/* The same three of a release that may be another than the plan's, and is known to it. */
+void bt_build_component_of(struct bt_build *b, uint16_t host, uint32_t release);
+void bt_build_start_of(struct bt_build *b, uint16_t place, uint32_t release, const char *why);
+void bt_build_health_of(struct bt_build *b, uint16_t place, uint32_t release);
 void bt_build_stop(struct bt_build *b, uint16_t place, const char *why);
 void bt_build_adopt(struct bt_build *b, uint16_t place, const char *why);
 void bt_build_health(struct bt_build *b, uint16_t place, const char *why);
+/* The service's address onto the host's loopback or off it; `out` are all its instances that are
+ * reached there. Nothing where the service has no such address. */
+void bt_build_loopback(
+	struct bt_build *b, uint16_t host, struct bt_list out, bool on, const char *why);
+/* Whether nothing is known to be missing there. */
+bool bt_build_has_vip(const struct bt_build *b, uint16_t host);
+/* Puts it on the place's host where it is missing: what is put in rotation needs it. */
+void bt_build_vip(struct bt_build *b, uint16_t place);
+struct bt_list bt_list_of_host(struct bt_build *b, uint16_t host); /* all its places */
 /* The three below do nothing without a balancer or with empty lists. With several, each has a task
  * of its own, in their order. */
 void bt_build_backend(struct bt_build *b, struct bt_list in, const char *why);
@@ -110,6 +123,9 @@ int bt_plan_blue_green(struct bt_build *b, struct bt_err *err);
 int bt_plan_rolling(struct bt_build *b, struct bt_err *err);
 int bt_plan_recreate(struct bt_build *b, struct bt_err *err);
 int bt_plan_back(struct bt_build *b, struct bt_err *err);
+/* The way back of a flow: exactly what `before`, its plan, was about and found otherwise is as that
+ * found it again. BT_E_REFUSED where that cannot be: what ran there cannot be started again. */
+int bt_plan_flow_back(struct bt_build *b, const struct bt_plan *before, struct bt_err *err);
 /* A task of a hook into the current lane, as in a flow, for places that serve or do not yet. What
  * may not be is kept in b->refused. */
 void bt_build_flow_task(

@@ -59,7 +59,7 @@ static const char *const rolling[] = {"prepare: the release on every host",
 	"prune: old releases", NULL};
 static const char *const canary[] = {"prepare: the release on every host",
 	"canary: a few instances first, as in a batch", "bake: watch them",
-	"batch 1 … N: the others", "prune: old releases", NULL};
+	"batch 1 … N: the others", "bake: watch them, too", "prune: old releases", NULL};
 static const char *const recreate[] = {"prepare: the release on every host",
 	"take out, drain, retire: all of them", "start: all of them", "check, cutover, bake",
 	"prune: old releases", NULL};

@@ -133,7 +133,8 @@ int bt_plan_rollback(const struct bt_plan_request *rq, struct bt_plan **ret, str
 	int r = bt_build_begin(&b, rq, BT_PLAN_ROLLBACK, err);
 	if (r < 0)
 		return r;
-	r = bt_plan_back(&b, err);
+	r = rq->before && rq->before->flow ? bt_plan_flow_back(&b, rq->before, err)
+					   : bt_plan_back(&b, err);
 	if (r == 0 && rq->failed) {
 		bt_build_release(&b, &rq->failed_release);
 		bt_build_hooks_closing(&b, rq->failed, rq->failed_release.id);

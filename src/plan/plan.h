@@ -19,6 +19,9 @@ struct bt_plan_request {
 	const struct bt_flow *flow;
 	const char *const *hosts, *const *slots;
 	size_t n_hosts, n_slots;
+	/* bt_plan_rollback: the plan of the run that is taken back; one that was made from a flow
+	 * says what its run found, and that is put back. NULL: there is none. */
+	const struct bt_plan *before;
 	/* The way back of a deployment that failed: what it was, for its on_failure; or NULL. */
 	const struct bt_service *failed;
 	struct bt_plan_release failed_release;

@@ -297,13 +297,17 @@ static void print_head(const struct bt_plan *p, struct bt_str *out)
 			out, "adopt what serves of %s as %s", p->service, version(p, p->release));
 	else if (p->purpose == BT_PLAN_FLOW)
 		bt_str_addf(out, "run %s for %s", strategy, p->service);
+	else if (p->purpose == BT_PLAN_ROLLBACK && p->flow)
+		bt_str_addf(out, "take back what %s did to %s", p->flow, p->service);
 	else if (p->release)
 		bt_str_addf(out, "%s %s %s (%s)",
 			p->purpose == BT_PLAN_DEPLOY ? "deploy" : "roll back to", p->service,
 			version(p, p->release), strategy);
 	else
 		bt_str_addf(out, "roll back %s to nothing (%s)", p->service, strategy);
-	if (p->old_release && p->purpose != BT_PLAN_FLOW && !bt_plan_only_cleans(p->purpose))
+	bool replaces = p->purpose != BT_PLAN_FLOW && !bt_plan_only_cleans(p->purpose) &&
+			!(p->purpose == BT_PLAN_ROLLBACK && p->flow);
+	if (p->old_release && replaces)
 		bt_str_addf(out, ", %s %s",
 			p->old_release == p->release ? "starting anew" : "in place of",
 			version(p, p->old_release));

@@ -33,6 +33,7 @@ int bt_plan_recreate(struct bt_build *b, struct bt_err *err)
 		bt_build_lane_at(b, all.v[i]);
 		bt_build_start(b, all.v[i], NULL);
 		bt_build_health(b, all.v[i], NULL);
+		bt_build_vip(b, all.v[i]);
 	}
 	bt_build_check_stage(b, all);
 	bt_build_hooks(b, BT_HOOK_BEFORE_SWITCH, all);

@@ -1,20 +1,41 @@
 /* Rolling: every slot of every host is an instance that serves. They are replaced a batch at a
  * time: out of rotation, drained, stopped, started, proven, back in rotation. What is down goes
- * first, since replacing it costs nothing. */
+ * first, since replacing it costs nothing.
+ *
+ * Canary is the same with a first batch of its own, which is watched before all others follow; the
+ * bake that rolling has after each batch comes once more, at the end. */
 #include "plan/build.h"
 
 #include "base/str.h"
 
-size_t bt_plan_batch(const struct bt_build *b)
+/* So many, or so many percent of all, as min_in_rotation lets go. */
+static size_t at_a_time(const struct bt_build *b, int64_t wanted, bool percent)
 {
 	const struct bt_deploy *d = &b->service->deploy;
 	int64_t total = (int64_t)b->scene.n_places;
-	int64_t k = d->batch_percent ? total * d->batch / 100 : d->batch;
+	int64_t k = percent ? total * wanted / 100 : wanted;
 	if (d->min_in_rotation >= 0 && k > total - d->min_in_rotation)
 		k = total - d->min_in_rotation;
 	if (k > total)
 		k = total;
 	return k < 1 ? 1 : (size_t)k;
+}
+
+size_t bt_plan_batch(const struct bt_build *b)
+{
+	const struct bt_deploy *d = &b->service->deploy;
+	return at_a_time(b, d->batch, d->batch_percent);
+}
+
+static bool is_canary(const struct bt_build *b)
+{
+	return b->service->deploy.strategy == BT_STRATEGY_CANARY;
+}
+
+static size_t canaries(const struct bt_build *b)
+{
+	const struct bt_deploy *d = &b->service->deploy;
+	return at_a_time(b, d->canary, d->canary_percent);
 }
 
 static bool first_of_host(const struct bt_build *b, struct bt_list todo, uint16_t place)
@@ -41,6 +62,7 @@ static void replace(struct bt_build *b, struct bt_list todo, uint16_t place)
 		bt_place_ours(p) ? NULL
 				 : "it is down: replacing it costs nothing, so it goes first");
 	bt_build_health(b, place, NULL);
+	bt_build_vip(b, place);
 	bt_build_backend(b, one, NULL);
 	bt_build_hooks_lane(b, BT_HOOK_BEFORE_SWITCH, place, first, leads);
 	bt_build_switch(b, one, none, NULL);
@@ -62,6 +84,7 @@ static void first(struct bt_build *b, struct bt_list all)
 		}
 		bt_build_start(b, place, NULL);
 		bt_build_health(b, place, NULL);
+		bt_build_vip(b, place);
 	}
 	bt_build_check_stage(b, all);
 	bt_build_hooks(b, BT_HOOK_BEFORE_SWITCH, all);
@@ -92,29 +115,45 @@ static size_t batch_length(const struct bt_build *b, struct bt_list todo, size_t
 	return len;
 }
 
+static size_t canary_stages(struct bt_build *b, struct bt_list todo)
+{
+	struct bt_list batch = {.v = todo.v, .n = batch_length(b, todo, 0, canaries(b))};
+	bt_build_stage(
+		b, "these first: the others follow when they have proven themselves", "canary");
+	for (size_t i = 0; i < batch.n; i++)
+		replace(b, todo, batch.v[i]);
+	bt_build_bake_stage(b, batch, "bake canary");
+	return batch.n;
+}
+
 static void batches(struct bt_build *b, struct bt_list todo, size_t k)
 {
-	size_t n = 0, number = 0;
-	for (size_t at = 0; at < todo.n; n++)
+	size_t n = 0, number = 0, from = is_canary(b) && todo.n ? canary_stages(b, todo) : 0;
+	for (size_t at = from; at < todo.n; n++)
 		at += batch_length(b, todo, at, k);
-	for (size_t at = 0; at < todo.n;) {
+	for (size_t at = from; at < todo.n;) {
 		struct bt_list batch = {.v = todo.v + at};
 		batch.n = batch_length(b, todo, at, k);
 		bt_build_stage(b, NULL, "batch %zu of %zu", ++number, n);
 		for (size_t j = 0; j < batch.n; j++)
 			replace(b, todo, batch.v[j]);
-		bt_build_bake_stage(b, batch, bt_build_text(b, "bake %zu of %zu", number, n));
+		if (!is_canary(b))
+			bt_build_bake_stage(
+				b, batch, bt_build_text(b, "bake %zu of %zu", number, n));
 		at += batch.n;
 	}
+	struct bt_list rest = {.v = todo.v + from, .n = todo.n - from};
+	if (is_canary(b) && rest.n)
+		bt_build_bake_stage(b, rest, "bake");
 }
 
-/* 0: out of rotation, 1: in rotation but down, or not at every balancer, 2: serves. Without a
- * balancer only running counts. */
+/* 0: out of rotation, 1: in rotation but down, or not reached from every balancer, 2: serves.
+ * Without a balancer only running counts. */
 static int rank(const struct bt_build *b, const struct bt_place *p)
 {
 	if (b->balancer != BT_NONE && !p->in)
 		return 0;
-	bool missed = b->balancer != BT_NONE && !p->in_all;
+	bool missed = b->balancer != BT_NONE && (!p->in_all || !bt_build_has_vip(b, p->host));
 	return p->state == BT_RUN_RUNNING && !missed ? 2 : 1;
 }
 
@@ -189,7 +228,7 @@ int bt_plan_rolling(struct bt_build *b, struct bt_err *err)
 	struct bt_list todo = order(b, &n_done);
 	if (!b->plan->old_release && !n_done)
 		b->plan->old_release = b->scene.places[0].release;
-	rotation_floor(b, k);
+	rotation_floor(b, is_canary(b) && canaries(b) > k ? canaries(b) : k);
 	note_one(b, todo);
 	if (n_done)
 		bt_build_note(b, "%zu of %zu instances serve %s already and are left alone", n_done,

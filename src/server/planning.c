@@ -41,6 +41,10 @@ static void wish_free(struct bt_wish *w)
 	json_decref(w->contents);
 	json_decref(w->secrets);
 	json_decref(w->pruned);
+	json_decref(w->body);
+	json_decref(w->only_hosts);
+	json_decref(w->only_slots);
+	free(w->task);
 	free(w);
 }
 
@@ -142,6 +146,7 @@ static void on_world(void *arg, struct bt_world *world, const struct bt_err *err
 	};
 	rq.n_known = bt_release_known(w->server, rel->service, a, &known);
 	rq.known = known;
+	bt_wish_fill_flow(w, a, &rq);
 	int r = w->make(&rq, &plan, &why);
 	if (r == 0 && w->adopt)
 		bt_release_adopted(w->release, plan, world);
@@ -178,6 +183,7 @@ void bt_planning_deploy(
 	struct bt_err err;
 	w->preview = preview;
 	w->make = bt_plan_deploy;
+	w->body = json_incref((json_t *)body);
 	if (bt_wish_read(w, body, &err) < 0) {
 		refuse(w, &err);
 		return;

@@ -229,9 +229,13 @@ static int read_config(
 	if (r == 0) {
 		w->given = json_incref(config ? config : stored.config);
 		w->contents = json_incref(config || files ? files : stored.files);
+		if (w->by_strategy)
+			bt_wish_use_strategy(w);
 		r = bt_config_service_from_json(w->given, &w->config, err);
 	}
 	bt_stored_done(&stored);
+	if (r == 0 && w->flow_name)
+		r = w->by_strategy ? 0 : bt_wish_find_flow(w, err);
 	if (r == 0 && !bt_streq(w->config->services[0].name, service))
 		r = bt_err_set(err, BT_E_CONFIG, "service %s comes with the config of %s", service,
 			w->config->services[0].name);
@@ -276,13 +280,16 @@ static int read_names(struct bt_wish *w, const json_t *body, struct bt_err *err)
 	if (r == 0)
 		r = bt_who_may(bt_who(w->x), service, err);
 	BT_FREE char *numbered = bt_asprintf("adopted-%lld", (long long)w->server->next_release);
+	bool open = w->adopt || (w->flow_name && !w->by_strategy);
 	if (r == 0)
-		r = w->adopt ? bt_json_str_opt(body, "version", &version, err)
-			     : bt_json_str(body, "version", &version, err);
+		r = open ? bt_json_str_opt(body, "version", &version, err)
+			 : bt_json_str(body, "version", &version, err);
 	if (r == 0)
 		r = bt_json_bool_opt(body, "force", &w->force, err);
 	if (r < 0)
 		return r;
+	if (!version && w->flow_name)
+		version = "live"; /* of a flow that brings none; of another it is asked for below */
 	version = version ? version : numbered;
 	if (!bt_name_valid(version))
 		return bt_err_set(err, BT_E_CONFIG,
@@ -294,13 +301,36 @@ static int read_names(struct bt_wish *w, const json_t *body, struct bt_err *err)
 	return 0;
 }
 
+/* Everything that holds for a deployment, but what is about a new release. */
+static int on_live(struct bt_wish *w, const json_t *body, struct bt_err *err)
+{
+	int r = bt_wish_take_live(w, err);
+	const char *service = w->config->services[0].name;
+	if (r == 0 && !w->preview)
+		r = bt_run_lease_free(w->server, service, err);
+	if (r == 0 && !w->preview)
+		r = bt_gate_check(w->server, w->x, service, body, true, err);
+	w->ticket = json_integer_value(json_object_get(body, "ticket"));
+	if (r == 0)
+		r = bt_wish_check_hosts(w->server, &w->config->services[0], err);
+	bt_wish_read_by(w, json_object_get(body, "by"));
+	return r;
+}
+
 int bt_wish_read(struct bt_wish *w, const json_t *body, struct bt_err *err)
 {
-	int r = read_names(w, body, err);
+	int r = bt_wish_read_flow(w, body, err);
+	if (r == 0)
+		r = read_names(w, body, err);
 	if (r < 0)
 		return r;
 	const char *service = w->release->service;
 	r = read_config(w, body, service, err);
+	if (r == 0 && bt_wish_on_live(w))
+		return on_live(w, body, err);
+	if (r == 0 && w->flow && !json_object_get(body, "version"))
+		r = bt_err_set(err, BT_E_CONFIG,
+			"flow %s deploys: it needs a version and an artifact", w->flow->name);
 	if (r == 0)
 		r = read_secrets(w, body, service, err);
 	if (r < 0)

@@ -77,8 +77,9 @@ static struct bt_txn *first_rows(
 	bt_txn_add(t, BT_SQL_LEASE_TAKE, r->service, (int64_t)r->id, r->holder, bt_clock_wall_ms());
 	bt_txn_add(t, BT_SQL_DEPLOYMENT_ADD, (int64_t)r->id, r->service, rel->version,
 		(int64_t)rel->id, (int64_t)p->old_release, old ? old->version : (const char *)NULL,
-		bt_plan_purpose_name(p->purpose), bt_enum_name(&bt_enum_strategy, (int)p->strategy),
-		spec->by, (int64_t)token, r->started_wall);
+		bt_plan_purpose_name(p->purpose),
+		p->flow ? p->flow : bt_enum_name(&bt_enum_strategy, (int)p->strategy), spec->by,
+		(int64_t)token, r->started_wall);
 	const char *from = json_string_value(json_object_get(by, "from"));
 	bt_server_audit(t, &(struct bt_audit){spec->holder, from, r->service, "start", detail});
 	return t;
@@ -144,7 +145,9 @@ static int plan_back(struct bt_running *r, const struct back *b, struct bt_world
 	struct bt_config *config = NULL;
 	BT_ARENA struct bt_arena *a = bt_arena_new();
 	struct bt_plan_release *known = NULL;
-	struct bt_plan_request rq = {.world = w, .first_task_id = b->first_task_id};
+	struct bt_plan_request rq = {.world = w,
+		.first_task_id = b->first_task_id,
+		.before = bt_engine_first_plan(r->engine)};
 	int rc = 0;
 	if (b->release)
 		rc = bt_release_load(r->server, b->release, &rel, err);
@@ -156,7 +159,7 @@ static int plan_back(struct bt_running *r, const struct back *b, struct bt_world
 			rq.release = (struct bt_plan_release){rel->id, rel->version, rel->digest};
 		rq.n_known = bt_release_known(r->server, r->service, a, &known);
 		rq.known = known;
-		if (bt_streq(r->purpose, "deploy"))
+		if (bt_streq(r->purpose, "deploy") || bt_streq(r->purpose, "flow"))
 			rq.failed = &r->config->services[0];
 		rq.failed_release.id = r->release; /* its version is among the known */
 		rc = bt_plan_rollback(&rq, ret, err);

@@ -72,6 +72,12 @@ static int64_t retire_at(const struct bt_running *r)
 	return warm > 0 ? bt_clock_wall_ms() + warm : 0;
 }
 
+/* What serves, and what is kept warm, is as it was. */
+static bool leaves_live(const struct bt_running *r)
+{
+	return bt_streq(r->purpose, "prune") || bt_streq(r->purpose, "flow");
+}
+
 static void write_end(struct bt_running *r, const struct bt_record *rec, struct bt_txn *t)
 {
 	const char *end = bt_end_name(rec->end);
@@ -84,7 +90,7 @@ static void write_end(struct bt_running *r, const struct bt_record *rec, struct 
 	bt_txn_add(t, BT_SQL_OUTBOX_SETTLE_RUN, (int64_t)r->id);
 	if (rec->end == BT_END_DONE && retire) {
 		bt_txn_add(t, BT_SQL_SERVICE_RETIRE_AT, r->service, (int64_t)0);
-	} else if (rec->end == BT_END_DONE && !bt_streq(r->purpose, "prune")) {
+	} else if (rec->end == BT_END_DONE && !leaves_live(r)) {
 		bt_txn_add(t, BT_SQL_RELEASE_STATE, (int64_t)r->release, "good");
 		bt_txn_add(t, BT_SQL_SERVICE_LIVE, r->service, (int64_t)r->release);
 		bt_txn_add(t, BT_SQL_SERVICE_RETIRE_AT, r->service, retire_at(r));
@@ -249,8 +255,8 @@ static void saw_end(struct bt_running *r, const struct bt_record *rec)
 				bt_outbox_settle(h->outbox, &keys[i]);
 		free(keys);
 	}
-	if (rec->end == BT_END_DONE && bt_streq(r->purpose, "prune")) {
-		/* what serves, and what is kept warm, is as it was */
+	if (rec->end == BT_END_DONE && leaves_live(r)) {
+		/* nothing to note */
 	} else if (rec->end == BT_END_DONE && !bt_streq(r->purpose, "retire")) {
 		svc->live = r->release;
 		svc->retire_at = retire_at(r);

@@ -1,0 +1,129 @@
+"""Flows on real processes behind a real nginx, under load: templates by their names, flows of the config, on
+chosen hosts and instances; what is refused before anything happens; and what a failure puts back."""
+import json
+
+from lab import poll
+
+from test_strategies import good, running, runs, upstream
+
+TWO = ("blue", "green")
+ROLLING = {"strategy": "rolling", "drain": "10s", "bake": "0s"}
+
+
+def begin(lab, **config):
+    lab.nginx()
+    lab.config(slots=TWO, deploy=ROLLING, **config)
+    lab.up()
+    good(lab.deploy("v1"))
+    runs(lab, "v1", "v1")
+
+
+def run(lab, flow, *args, **env):
+    return lab.baton("run", flow, "--service", "shop", *args, **env)
+
+
+def deploying(lab, flow, version, *args, **settings):
+    return run(lab, flow, "--version", version, "--artifact", lab.artifact(version, **settings), *args)
+
+
+def ports(lab, *slots):
+    return {lab.port(f"shop-{s}") for s in slots}
+
+
+def test_template_deploys_instance_by_instance(lab):
+    begin(lab)
+    with lab.load(slow=1) as load:
+        done = good(deploying(lab, "multiInstanceDeployToReleaseWithL4Control", "v2"))
+    assert load.failed == 0, load.summary()
+    assert "deployed shop v2" in done.stdout
+    runs(lab, "v2", "v2")
+    assert upstream(lab) == ports(lab, *TWO)
+    last = lab.deployments()[0]
+    assert (last["strategy"], last["purpose"], last["end"]) == (
+        "multiInstanceDeployToReleaseWithL4Control", "deploy", "done")
+    steps = [t.get("step") for s in lab.deployment(last["id"])["plan"]["stages"] for la in s["lanes"] for t in la["tasks"]]
+    assert {"L4TurnOff", "TomcatStop", "ComponentDeploy", "TomcatStart", "HealthCheck", "L4TurnOn"} <= set(steps)
+    assert lab.service()["release"]["version"] == "v2"
+
+
+def test_off_restart_and_on_leave_what_is_live(lab):
+    begin(lab)
+    before = lab.service()["release"]
+    with lab.load() as load:
+        done = good(run(lab, "turnOffL4", "--instances", "green"))
+        assert "ran turnOffL4 of shop" in done.stdout
+        assert upstream(lab) == ports(lab, "blue")
+        assert sorted(running(lab).values()) == ["v1", "v1"]
+        # what is out may be restarted without the switch; what is in may not
+        refused = run(lab, "tomcatRestart", "--instances", "blue")
+        assert refused.returncode == 1 and "in rotation" in refused.stderr and "turnOffL4" in refused.stderr
+        pid = {i["slot"]: i["pid"] for h in lab.service()["world"]["hosts"] for i in h["instances"]}
+        good(run(lab, "tomcatRestart", "--instances", "green"))
+        poll("another process", lambda: {i["slot"]: i["pid"] for h in lab.service()["world"]["hosts"]
+                                         for i in h["instances"]}.get("green") not in (pid["green"], 0, None))
+        good(run(lab, "turnOnL4", "--instances", "green"))
+        assert upstream(lab) == ports(lab, *TWO)
+    assert load.failed == 0, load.summary()
+    assert lab.service()["release"] == before
+
+
+def test_the_last_one_stays_in(lab):
+    begin(lab)
+    count = len(lab.deployments())
+    done = run(lab, "turnOffL4")
+    assert done.returncode == 1, done.stdout
+    assert "stage 'hosts, batch 1 of 1'" in done.stderr and "nobody in rotation" in done.stderr
+    assert upstream(lab) == ports(lab, *TWO) and len(lab.deployments()) == count
+    plan = lab.baton("plan", "shop", "--flow", "turnOffL4")
+    assert plan.returncode == 1 and "nobody in rotation" in plan.stderr
+
+
+def test_flows_of_the_config(lab):
+    marks = lab.dir / "marks"
+    begin(lab, flows={
+        "night": [{"once": [{"run": ["/bin/sh", "-c", f"echo before >>{marks}"]}]},
+                  {"per": "instance", "name": "renew", "tasks": [
+                      "L4TurnOffTask", "TomcatStopTask", "ComponentDeployTask", "TomcatStartTask",
+                      {"Exec": {"run": ["/bin/sh", "-c", f"echo {{slot}} >>{marks}"]}}, {"Wait": {"for": "200ms"}},
+                      "L4TurnOnTask"]},
+                  {"once": [{"Approve": {"within": "1m"}}]}]})
+    shown = good(lab.baton("flows", "show", "night", "--service", "shop")).stdout
+    assert "renew, per instance" in shown and "Approve" in shown
+    listed = json.loads(good(lab.baton("flows", "--json")).stdout)["flows"]
+    assert {"night", "turnOnL4", "canary"} <= {f["name"] for f in listed}
+    with lab.load() as load:
+        child = lab.start_baton("run", "night", "--service", "shop", "--version", "v2", "--artifact", lab.artifact("v2"))
+        poll("it asks", lambda: lab.service().get("asks") or "approve" in json.dumps(lab.service()))
+        poll("the words of both", lambda: marks.exists() and len(marks.read_text().split()) == 3)
+        poll("approved", lambda: lab.baton("approve", "shop").returncode == 0)
+        assert child.wait(60) == 0, child.stdout.read()
+    assert load.failed == 0, load.summary()
+    assert marks.read_text().split() == ["before", "blue", "green"]
+    runs(lab, "v2", "v2")
+
+
+def test_a_failure_puts_back_what_was_changed(lab):
+    begin(lab)
+    good(run(lab, "turnOffL4", "--instances", "green"))  # out for maintenance
+    with lab.load() as load:
+        done = deploying(lab, "multiInstanceDeployToReleaseWithL4Control", "bad", "--instances", "green", healthy=False)
+    assert done.returncode == 1 and "rolled back" in done.stdout, done.stdout + done.stderr
+    assert load.failed == 0, load.summary()
+    runs(lab, "v1", "v1")
+    assert upstream(lab) == ports(lab, "blue"), "what was out stays out"
+
+
+def test_what_nobody_knows(lab):
+    begin(lab)
+    done = run(lab, "turnOfL4")
+    assert done.returncode == 2 and "did you mean 'turnOffL4'" in done.stderr
+    done = run(lab, "turnOffL4", "--hosts", "loca")
+    assert done.returncode == 2 and "no host 'loca'" in done.stderr and "local" in done.stderr
+    done = run(lab, "turnOffL4", "--instances", "grene")
+    assert done.returncode == 2 and "did you mean 'green'" in done.stderr
+    done = run(lab, "deployAndTomcatRestart")
+    assert done.returncode == 2 and "--version" in done.stderr
+    lab.services["shop"]["flows"] = {"x": ["L4TurnOf"]}
+    lab.write()
+    done = lab.baton("lint")
+    assert done.returncode == 2 and "did you mean 'L4TurnOff'" in done.stderr
