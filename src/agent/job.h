@@ -75,8 +75,8 @@ struct bt_job {
 	size_t n_keep;
 	struct bt_task_exec program;
 	struct bt_task_bundle *bundle; /* Lifecycle, Install: task_bundle.c */
-	bool ended;    /* Exec: nothing of the program is left */
-	bool anywhere; /* Exec: also where its release is not on this host */
+	bool ended;		       /* Exec: nothing of the program is left */
+	bool anywhere;		       /* Exec: also where its release is not on this host */
 
 	/* running */
 	struct bt_op *op;

@@ -1,12 +1,14 @@
 /* CodeDeploy bundles: Lifecycle runs the scripts of an event, Install puts the files where they go.
  *
- * The scripts of an event run one after the other, each as a program under a shim of its own, by the
- * command's name and the script's number. So an agent that comes back begins with the first one again
- * and finds how each ended, up to the one that still runs. What a script starts in the background
- * lives on; but a script whose child holds its output open has failed, as with CodeDeploy.
+ * The scripts of an event run one after the other, each as a program under a shim of its own, by
+ * the command's name and the script's number. So an agent that comes back begins with the first one
+ * again and finds how each ended, up to the one that still runs. What a script starts in the
+ * background lives on; but a script whose child holds its output open has failed, as with
+ * CodeDeploy.
  *
- * Result codes: 0 done, 1 the script is missing, 2 it cannot be made executable, 3 it took too long,
- * 4 it failed, 5 it could not be started, 6 its output was left open, 7 nobody saw how it ended. */
+ * Result codes: 0 done, 1 the script is missing, 2 it cannot be made executable, 3 it took too
+ * long, 4 it failed, 5 it could not be started, 6 its output was left open, 7 nobody saw how it
+ * ended. */
 #include "agent/tasks.h"
 
 #include "base/clock.h"
@@ -109,7 +111,8 @@ int bt_task_lifecycle_check(struct bt_job *j, struct bt_err *err)
 		return r;
 	j->bundle->event = bt_lifecycle_find(event);
 	if (j->bundle->event == BT_LIFECYCLES || !bt_lifecycles[j->bundle->event].scripts)
-		return bt_err_set(err, BT_E_PROTOCOL, "params.event: '%.40s' has no scripts", event);
+		return bt_err_set(
+			err, BT_E_PROTOCOL, "params.event: '%.40s' has no scripts", event);
 	return read_env(j, err);
 }
 
@@ -122,8 +125,7 @@ static const char *asked_name(struct bt_job *j, const struct bt_release_on_disk 
 	if (bt_release_service(disk, &service, NULL) < 0)
 		return NULL;
 	const json_t *run = json_object_get(service, "run");
-	return bt_arena_strdup(
-		j->arena, json_string_value(json_object_get(run, "appspec")));
+	return bt_arena_strdup(j->arena, json_string_value(json_object_get(run, "appspec")));
 }
 
 /* The last successful one; 0: there was none. */
@@ -132,7 +134,7 @@ static int last_release(struct bt_job *j, uint32_t *ret, struct bt_err *err)
 	struct bt_bundle_state state;
 	int r = bt_bundle_state_read(
 		bt_job_env(j)->state_dir, j->service_name, j->arena, &state, err);
-	const char *slot = j->slot	       ? j->slot
+	const char *slot = j->slot		     ? j->slot
 			   : j->service->run.n_slots ? j->service->run.slots[0].name
 						     : "";
 	const struct bt_bundle_last *last = r < 0 ? NULL : bt_bundle_last(&state, slot);
@@ -195,8 +197,8 @@ int bt_task_bundle_placed(struct bt_job *j, const json_t *release_json, struct b
 	int r = x->drivers->release_find(
 		x->driver, j->service_name, j->release, j->arena, &disk, err);
 	if (r == 0)
-		r = read_appspec(j, disk.dir,
-			json_string_value(json_object_get(run, "appspec")), &spec, err);
+		r = read_appspec(j, disk.dir, json_string_value(json_object_get(run, "appspec")),
+			&spec, err);
 	return r < 0 ? r : bt_bundle_check(disk.dir, spec, err);
 }
 
@@ -223,8 +225,8 @@ static const char *keep_log(struct bt_job *j, const char **ret_last)
 	return bt_arena_strdup(j->arena, bt_str_get(&own) + skip);
 }
 
-static void failed(struct bt_job *j, enum code code, const char *what, const char *last,
-	const char *tail)
+static void failed(
+	struct bt_job *j, enum code code, const char *what, const char *last, const char *tail)
 {
 	const struct bt_task_bundle *b = j->bundle;
 	BT_STR struct bt_str text = {0};
@@ -346,8 +348,8 @@ static void next(struct bt_job *j)
 			bt_lifecycles[b->event].name, e->n, e->n == 1 ? "" : "s");
 		return;
 	}
-	const char *path = bt_arena_printf(
-		j->arena, "%s/%s", b->disk.dir, e->scripts[b->at].location);
+	const char *path =
+		bt_arena_printf(j->arena, "%s/%s", b->disk.dir, e->scripts[b->at].location);
 	int r = make_executable(path);
 	if (r == -ENOENT || r == -ENOTDIR)
 		failed(j, MISSING, "it is not in the bundle", NULL, NULL);

@@ -1,5 +1,6 @@
-/* The document is read as a tree whose nodes know their places (node.h), and each part by a function
- * of its own. Paths become normal here, so that whoever uses them can join them with others. */
+/* The document is read as a tree whose nodes know their places (node.h), and each part by a
+ * function of its own. Paths become normal here, so that whoever uses them can join them with
+ * others. */
 #include "config/appspec.h"
 
 #include "base/str.h"
@@ -22,8 +23,7 @@ struct reader {
 	struct bt_problem_sink sink;
 };
 
-static void wrong(
-	struct reader *r, const struct bt_node *n, const char *what, const char *expected)
+static void wrong(struct reader *r, const struct bt_node *n, const char *what, const char *expected)
 {
 	bt_problem(&r->sink, n, "%s: expected %s, found %s", what, expected,
 		bt_node_shown(r->a->arena, n));
@@ -56,8 +56,8 @@ static bool keys_of(struct reader *r, const struct bt_node *n, const char *what,
 }
 
 /* NULL after a problem. */
-static const char *text_of(
-	struct reader *r, const struct bt_node *n, const char *what, const char *expected, size_t max)
+static const char *text_of(struct reader *r, const struct bt_node *n, const char *what,
+	const char *expected, size_t max)
 {
 	bool plain = n->kind == BT_NODE_SCALAR && !bt_node_is_null(n) && n->text[0] &&
 		     strlen(n->text) <= max;
@@ -105,7 +105,8 @@ static char *normal(struct bt_arena *a, const char *path)
 
 static const char *inside(struct reader *r, const struct bt_node *n, const char *what)
 {
-	const char *text = text_of(r, n, what, "a path in the bundle, such as scripts/start.sh", MAX_PATH);
+	const char *text =
+		text_of(r, n, what, "a path in the bundle, such as scripts/start.sh", MAX_PATH);
 	const char *path = text ? normal(r->a->arena, text) : NULL;
 	if (text && !path)
 		bt_problem(&r->sink, n, "%s: %s leaves the bundle: expected a path below its root",
@@ -162,8 +163,9 @@ static bool read_file(struct reader *r, const struct bt_node *n, struct bt_appsp
 	const struct bt_node *source = bt_node_get(n, "source");
 	const struct bt_node *destination = bt_node_get(n, "destination");
 	if (!source || !destination)
-		bt_problem(&r->sink, n, "files: %s is missing: expected {source: app, destination: "
-					"/srv/shop}",
+		bt_problem(&r->sink, n,
+			"files: %s is missing: expected {source: app, destination: "
+			"/srv/shop}",
 			source ? "destination" : "source");
 	f->source = source ? inside(r, source, "files: source") : NULL;
 	f->destination = destination ? on_host(r, destination, "files: destination") : NULL;
@@ -201,16 +203,14 @@ static bool one_level(const char *glob)
 	return !strchr(glob, '/') && !strstr(glob, "**");
 }
 
-static void read_except(
-	struct reader *r, const struct bt_node *n, struct bt_appspec_permission *p)
+static void read_except(struct reader *r, const struct bt_node *n, struct bt_appspec_permission *p)
 {
 	if (!list_of(r, n, "permissions: except", MAX_EXCEPT))
 		return;
 	const char **list = BT_ARENA_ARRAY(r->a->arena, const char *, n->n);
 	for (size_t i = 0; i < n->n; i++) {
 		static const char expected[] = "names in the object, such as '*.tmp'";
-		const char *t =
-			text_of(r, n->items[i], "permissions: except", expected, MAX_PATH);
+		const char *t = text_of(r, n->items[i], "permissions: except", expected, MAX_PATH);
 		if (t && !one_level(t))
 			wrong(r, n->items[i], "permissions: except", expected);
 		else if (t)
@@ -252,7 +252,8 @@ static void not_here(struct reader *r, const struct bt_node *n, const char *key,
 	const struct bt_node *v = bt_node_get(n, key);
 	if (v && !bt_node_is_null(v))
 		bt_problem(&r->sink, v,
-			"permissions: %s: baton sets no %s: give owner, group and mode, or set them "
+			"permissions: %s: baton sets no %s: give owner, group and mode, or set "
+			"them "
 			"in an AfterInstall script",
 			key, what);
 }
@@ -276,10 +277,12 @@ static bool read_permission(
 	if ((v = bt_node_get(n, "object")))
 		p->object = on_host(r, v, "permissions: object");
 	else
-		bt_problem(&r->sink, n, "permissions: object is missing: expected for example "
-					"{object: /srv/shop, owner: shop}");
+		bt_problem(&r->sink, n,
+			"permissions: object is missing: expected for example "
+			"{object: /srv/shop, owner: shop}");
 	if ((v = bt_node_get(n, "pattern"))) {
-		static const char expected[] = "'**', or names directly in the object, such as '*.sh'";
+		static const char expected[] =
+			"'**', or names directly in the object, such as '*.sh'";
 		const char *t = text_of(r, v, "permissions: pattern", expected, MAX_PATH);
 		if (t && !bt_streq(t, "**") && !one_level(t))
 			wrong(r, v, "permissions: pattern", expected);
@@ -305,15 +308,14 @@ static void read_permissions(struct reader *r, const struct bt_node *n)
 	struct bt_appspec_permission *list =
 		BT_ARENA_ARRAY(r->a->arena, struct bt_appspec_permission, n->n);
 	for (size_t i = 0; i < n->n; i++)
-		r->a->n_permissions +=
-			read_permission(r, n->items[i], &list[r->a->n_permissions]);
+		r->a->n_permissions += read_permission(r, n->items[i], &list[r->a->n_permissions]);
 	r->a->permissions = list;
 }
 
 /* ── hooks ── */
 
-static bool read_script(struct reader *r, const struct bt_node *n, const char *event,
-	struct bt_appspec_script *s)
+static bool read_script(
+	struct reader *r, const struct bt_node *n, const char *event, struct bt_appspec_script *s)
 {
 	static const char *const words[] = {"location", "timeout", "runas", "sudo"};
 	const struct bt_node *v;
@@ -325,8 +327,9 @@ static bool read_script(struct reader *r, const struct bt_node *n, const char *e
 	if ((v = bt_node_get(n, "location")))
 		s->location = inside(r, v, what);
 	else
-		bt_problem(&r->sink, n, "%s: location is missing: expected for example {location: "
-					"scripts/start.sh}",
+		bt_problem(&r->sink, n,
+			"%s: location is missing: expected for example {location: "
+			"scripts/start.sh}",
 			what);
 	if (s->location && !s->location[0]) {
 		wrong(r, v, what, "the path of a script in the bundle");
@@ -378,8 +381,8 @@ static void read_event(struct reader *r, const struct bt_node *key, const struct
 	struct bt_appspec_script *list =
 		BT_ARENA_ARRAY(r->a->arena, struct bt_appspec_script, n->n);
 	for (size_t i = 0; i < n->n; i++)
-		r->a->events[e].n += read_script(
-			r, n->items[i], key->text, &list[r->a->events[e].n]);
+		r->a->events[e].n +=
+			read_script(r, n->items[i], key->text, &list[r->a->events[e].n]);
 	r->a->events[e].scripts = list;
 }
 
@@ -492,8 +495,7 @@ static bool matches(const char *glob, const char *name)
 	return glob[strspn(glob, "*")] == 0;
 }
 
-bool bt_appspec_permits(
-	const struct bt_appspec_permission *p, const char *path, bool is_directory)
+bool bt_appspec_permits(const struct bt_appspec_permission *p, const char *path, bool is_directory)
 {
 	if (is_directory ? !p->directories : !p->files)
 		return false;

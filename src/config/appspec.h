@@ -72,5 +72,4 @@ struct bt_appspec *bt_appspec_free(struct bt_appspec *a); /* NULL is fine; retur
 size_t bt_appspec_names(const char *asked, const char *ret[static 3]);
 
 /* Whether the permission is for what lies at the (absolute, normal) path. */
-bool bt_appspec_permits(
-	const struct bt_appspec_permission *p, const char *path, bool is_directory);
+bool bt_appspec_permits(const struct bt_appspec_permission *p, const char *path, bool is_directory);

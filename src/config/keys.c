@@ -45,15 +45,17 @@ const struct bt_key bt_keys[] = {
 
 	{"run", .doc = "How an instance runs."},
 	{"run.as", &bt_type_enum, AT(run.as), .names = &bt_enum_runtime, .def = "process",
-		.doc = "The runtime: `process`, or `bundle` for a CodeDeploy bundle, whose own scripts start and stop it.", .example = "process"},
-	{"run.appspec", &bt_type_text, AT(run.appspec), .when = BT_KEY_BUNDLE, .check = bt_check_place,
-		.expected = "a path in the bundle", .max = 1024, .derived = "appspec.yaml, then appspec.yml",
+		.doc = "The runtime: `process`, or `bundle` for a CodeDeploy bundle, whose own "
+		       "scripts start and stop it.",
+		.example = "process"},
+	{"run.appspec", &bt_type_text, AT(run.appspec), .when = BT_KEY_BUNDLE,
+		.check = bt_check_place, .expected = "a path in the bundle", .max = 1024,
+		.derived = "appspec.yaml, then appspec.yml",
 		.doc = "`as: bundle`: name of the appspec that is looked for first; `baton deploy "
 		       "--appspec` overrides it.",
 		.example = "appspec-prod.yml"},
 	{"run.command", &bt_type_argv, AT(run.command), WITH(run.n_command), .required = true,
-		.when = BT_KEY_PROCESS,
-		.check = bt_check_command,
+		.when = BT_KEY_PROCESS, .check = bt_check_command,
 		.expected = "only the placeholders " BT_PLACEHOLDERS " ({{ writes a brace)",
 		.doc = "Program and arguments, as a list or as one text that is split at blanks "
 		       "(quotes group; no shell is involved). Placeholders: `{artifact}` its path, "

@@ -19,8 +19,9 @@ static void read_config(struct bt_reading *r, const struct bt_key *k, const stru
 
 static json_t *write_config(const struct bt_key *k, const void *field, const void *count)
 {
-	const struct bt_codedeploy *c = (const struct bt_codedeploy *)((const char *)field -
-		offsetof(struct bt_codedeploy, config));
+	const struct bt_codedeploy *c =
+		(const struct bt_codedeploy *)((const char *)field -
+					       offsetof(struct bt_codedeploy, config));
 	return c->min_healthy >= 0 ? NULL : bt_type_enum.write(k, field, count);
 }
 const struct bt_key_type bt_type_codedeploy_config = {"word", read_config, write_config};
@@ -47,7 +48,7 @@ static json_t *write_min_healthy(const struct bt_key *k, const void *field, cons
 {
 	int64_t v = *(const int64_t *)field;
 	(void)k;
-	return v < 0			? NULL
+	return v < 0		      ? NULL
 	       : *(const bool *)count ? json_sprintf("%lld%%", (long long)v)
 				      : json_integer(v);
 }
@@ -67,8 +68,8 @@ static void only_for_bundles(struct bt_reading *r)
 {
 	for (size_t i = 0; i < bt_n_keys; i++)
 		if (bt_keys[i].when == BT_KEY_BUNDLE && r->at[i] && bt_keys[i].type)
-			bt_problem(r->sink, r->at[i], "%s: only with run.as: bundle",
-				bt_keys[i].path);
+			bt_problem(
+				r->sink, r->at[i], "%s: only with run.as: bundle", bt_keys[i].path);
 }
 
 static const struct {

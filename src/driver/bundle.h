@@ -34,8 +34,8 @@ int bt_bundle_check(const char *revision, const struct bt_appspec *a, struct bt_
 struct bt_bundle_request { /* copied */
 	const char *service, *version;
 	uint32_t release;
-	const char *revision; /* the unpacked directory */
-	const char *appspec;  /* the asked name; NULL */
+	const char *revision;	  /* the unpacked directory */
+	const char *appspec;	  /* the asked name; NULL */
 	const char *const *slots; /* whose last revision it becomes */
 	size_t n_slots;
 	/* Whether the owner of the host lets a file be put there; must outlive the operation. */
@@ -49,8 +49,7 @@ struct bt_bundle_done {
  * revision as the last one. Everything that can be refused is, before anything is changed. A repeat
  * finishes what a crash cut short: the clean-up list names new and old files before the first is
  * touched. */
-struct bt_op *bt_bundle_install(const struct bt_driver_env *env,
-	const struct bt_bundle_request *rq,
-	void (*done)(void *arg, int result, const struct bt_bundle_done *what,
-		const struct bt_err *err),
+struct bt_op *bt_bundle_install(const struct bt_driver_env *env, const struct bt_bundle_request *rq,
+	void (*done)(
+		void *arg, int result, const struct bt_bundle_done *what, const struct bt_err *err),
 	void *arg);

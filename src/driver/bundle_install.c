@@ -9,7 +9,8 @@
  *   permit   owner, group, mode, of what was put there
  *   end      the list holds the new names alone, and the revision is the last one
  *
- * After a crash anywhere the whole is done again, and the list knows every name that may be there. */
+ * After a crash anywhere the whole is done again, and the list knows every name that may be there.
+ */
 #include "driver/bundle_state.h"
 
 #include "base/fs.h"
@@ -62,7 +63,8 @@ struct install {
 
 /* ---- gather ------------------------------------------------------------------------------ */
 
-static int add(struct install *in, const char *from, const char *to, mode_t mode, struct bt_err *err)
+static int add(
+	struct install *in, const char *from, const char *to, mode_t mode, struct bt_err *err)
 {
 	if (in->n == BT_UNPACK_MAX_ENTRIES)
 		return bt_err_set(err, BT_E_CONFIG, "more than %d files", BT_UNPACK_MAX_ENTRIES);
@@ -106,8 +108,8 @@ static int gather_tree(
 		return bt_err_errno(err, depth > MAX_DEPTH ? ELOOP : errno, "read %s", from);
 	for (struct dirent *e; r == 0 && (e = readdir(d));)
 		if (!bt_streq(e->d_name, ".") && !bt_streq(e->d_name, ".."))
-			r = gather_one(in, join(in, from, e->d_name), join(in, to, e->d_name),
-				depth, err);
+			r = gather_one(
+				in, join(in, from, e->d_name), join(in, to, e->d_name), depth, err);
 	closedir(d);
 	return r;
 }
@@ -144,8 +146,7 @@ static int gather(struct install *in, struct bt_err *err)
 		if (r == 0 && S_ISDIR(st.st_mode))
 			r = gather_tree(in, from, f->destination, 0, err);
 		else if (r == 0)
-			r = add(in, from,
-				join(in, f->destination, slash ? slash + 1 : f->source),
+			r = add(in, from, join(in, f->destination, slash ? slash + 1 : f->source),
 				st.st_mode, err);
 		if (r < 0)
 			return r;
@@ -201,8 +202,8 @@ static int check_file(struct install *in, struct entry *e, struct bt_err *err)
 	if (lstat(e->to, &st) < 0 || bt_cleanup_has(&in->old, e->to, false))
 		return 0;
 	if (S_ISDIR(st.st_mode))
-		return bt_err_set(err, BT_E_EXISTS, "%s is there already, and is a directory",
-			e->to);
+		return bt_err_set(
+			err, BT_E_EXISTS, "%s is there already, and is a directory", e->to);
 	e->retained = in->spec->exists == BT_APPSPEC_RETAIN;
 	if (in->spec->exists != BT_APPSPEC_DISALLOW)
 		return 0;
@@ -222,8 +223,8 @@ static int check_directory(struct install *in, const struct entry *e, struct bt_
 	return bt_err_set(err, BT_E_EXISTS, "%s is there already, and is no directory", e->to);
 }
 
-static int check_owner(
-	struct install *in, const struct bt_appspec_permission *p, struct owners *o, struct bt_err *err)
+static int check_owner(struct install *in, const struct bt_appspec_permission *p, struct owners *o,
+	struct bt_err *err)
 {
 	char buf[4096];
 	struct passwd pw, *user = NULL;
@@ -277,10 +278,8 @@ static int write_list(struct install *in, bool with_old, struct bt_err *err)
 	struct bt_cleanup list = {.arena = in->arena};
 	BT_FREE char *path = list_path(in);
 	for (size_t i = 0; i < in->n; i++)
-		if (with_old ? is_ours(in, &in->entries[i])
-			     : in->entries[i].made)
-			bt_cleanup_add(
-				&list, in->entries[i].to, S_ISDIR(in->entries[i].mode));
+		if (with_old ? is_ours(in, &in->entries[i]) : in->entries[i].made)
+			bt_cleanup_add(&list, in->entries[i].to, S_ISDIR(in->entries[i].mode));
 	for (size_t i = 0; with_old && i < in->old.n; i++)
 		bt_cleanup_add(&list, in->old.items[i].path, in->old.items[i].directory);
 	bt_cleanup_sort(&list);
@@ -339,13 +338,9 @@ static int copy_link(const struct entry *e, const char *aside, struct bt_err *er
 
 static int copy_data(const struct entry *e, const char *aside, struct bt_err *err)
 {
-	struct stat st;
 	errno = 0;
-	if (!bt_release_copy(e->from, aside) || stat(e->from, &st) < 0 ||
-		chmod(aside, e->mode & 0111 ? 0755 : 0644) < 0)
+	if (!bt_release_copy(e->from, aside) || chmod(aside, e->mode & 0111 ? 0755 : 0644) < 0)
 		return bt_err_errno(err, errno ? errno : EIO, "copy %s", e->to);
-	const struct timespec times[2] = {st.st_atim, st.st_mtim};
-	(void)utimensat(AT_FDCWD, aside, times, 0);
 	return 0;
 }
 
@@ -356,8 +351,7 @@ static int copy_file(struct install *in, struct entry *e, struct bt_err *err)
 		in->what.retained++;
 		return 0;
 	}
-	BT_FREE char *aside =
-		bt_asprintf("%.*s/.%s.baton", (int)(slash - e->to), e->to, slash + 1);
+	BT_FREE char *aside = bt_asprintf("%.*s/.%s.baton", (int)(slash - e->to), e->to, slash + 1);
 	unlink(aside);
 	int r = S_ISLNK(e->mode) ? copy_link(e, aside, err) : copy_data(e, aside, err);
 	if (r == 0 && rename(aside, e->to) < 0)
@@ -462,8 +456,8 @@ static int install(struct install *in, struct bt_err *err)
 	if (r == 0)
 		r = bt_fs_lock(lock, &fd, err);
 	if (r == BT_E_REFUSED)
-		return bt_err_set(err, BT_E_FAILED, "another install of %s is at work",
-			in->rq.service);
+		return bt_err_set(
+			err, BT_E_FAILED, "another install of %s is at work", in->rq.service);
 	if (r == 0)
 		r = look_up(in, err);
 	return r < 0 ? r : put_in_place(in, err);
@@ -491,10 +485,9 @@ static void cancel(struct bt_op *op)
 	((struct install *)op)->done = NULL;
 }
 
-struct bt_op *bt_bundle_install(const struct bt_driver_env *env,
-	const struct bt_bundle_request *rq,
-	void (*done)(void *arg, int result, const struct bt_bundle_done *what,
-		const struct bt_err *err),
+struct bt_op *bt_bundle_install(const struct bt_driver_env *env, const struct bt_bundle_request *rq,
+	void (*done)(
+		void *arg, int result, const struct bt_bundle_done *what, const struct bt_err *err),
 	void *arg)
 {
 	struct install *in = bt_calloc(1, sizeof *in);

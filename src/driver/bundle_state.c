@@ -1,5 +1,5 @@
-/* What is known of bundles on this host, on disk. state.json is replaced as a whole; the clean-up list
- * is a kind and a path, each ended by NUL, since a path may hold anything else. */
+/* What is known of bundles on this host, on disk. state.json is replaced as a whole; the clean-up
+ * list is a kind and a path, each ended by NUL, since a path may hold anything else. */
 #include "driver/bundle_state.h"
 
 #include "base/clock.h"
@@ -98,8 +98,7 @@ static int change(
 		json_object_set_new(slots, rq->slots[i],
 			json_pack("{s:I, s:s, s:I}", "release", (json_int_t)rq->release, "version",
 				rq->version, "at", (json_int_t)bt_clock_wall_ms()));
-	json_object_set_new(
-		j, "installing", json_integer(ended ? 0 : (json_int_t)rq->release));
+	json_object_set_new(j, "installing", json_integer(ended ? 0 : (json_int_t)rq->release));
 	BT_FREE char *text = bt_json_dump(j);
 	return bt_fs_write_atomic(path, text, strlen(text), 0600, err);
 }

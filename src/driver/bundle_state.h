@@ -14,7 +14,7 @@ struct bt_cleanup { /* what an install put there */
 	struct bt_cleanup_entry {
 		const char *path;
 		bool directory;
-	} *items; /* by path */
+	} * items; /* by path */
 	size_t n, cap;
 };
 void bt_cleanup_add(struct bt_cleanup *c, const char *path, bool directory); /* copies the path */

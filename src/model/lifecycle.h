@@ -26,6 +26,7 @@ struct bt_lifecycle_info {
 	bool scripts; /* a bundle may have some for it */
 	bool last;    /* … and they are the last successful revision's, not the new one's */
 	bool traffic; /* comes only where something sends requests */
+	bool app;     /* may leave the app other than it was: nothing takes that back by itself */
 };
 extern const struct bt_lifecycle_info bt_lifecycles[BT_LIFECYCLES];
 

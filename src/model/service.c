@@ -11,8 +11,7 @@
 ENUM(runtime, {"process", BT_RUNTIME_PROCESS}, {"tomcat", BT_RUNTIME_TOMCAT},
 	{"bundle", BT_RUNTIME_BUNDLE});
 ENUM(codedeploy_config, {"OneAtATime", BT_CODEDEPLOY_ONE_AT_A_TIME},
-	{"HalfAtATime", BT_CODEDEPLOY_HALF_AT_A_TIME},
-	{"AllAtOnce", BT_CODEDEPLOY_ALL_AT_ONCE});
+	{"HalfAtATime", BT_CODEDEPLOY_HALF_AT_A_TIME}, {"AllAtOnce", BT_CODEDEPLOY_ALL_AT_ONCE});
 ENUM(codedeploy_style, {"in-place", BT_CODEDEPLOY_IN_PLACE},
 	{"blue-green", BT_CODEDEPLOY_BLUE_GREEN});
 ENUM(health, {"http", BT_HEALTH_HTTP}, {"https", BT_HEALTH_HTTPS}, {"tcp", BT_HEALTH_TCP},

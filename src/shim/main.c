@@ -10,9 +10,9 @@
  * means that the host shuts down: the app is stopped, to be started again at next boot.
  *
  * A spec with `once_ms` is a program that runs once: its end is the end, whatever it left running
- * is killed with it (but see `leave`), and how it ended is in the last status. Its limit is the shim's to keep, so it
- * holds without an agent. Nothing ever starts it a second time: where nobody saw it end, the status
- * says so. */
+ * is killed with it (but see `leave`), and how it ended is in the last status. Its limit is the
+ * shim's to keep, so it holds without an agent. Nothing ever starts it a second time: where nobody
+ * saw it end, the status says so. */
 #include "shim/app.h"
 #include "shim/link.h"
 #include "shim/proc.h"
@@ -215,8 +215,8 @@ static void finish_stop(struct shim *s)
 	set_state(s, s->interrupted ? BT_SHIM_INTERRUPTED : BT_SHIM_STOPPED, true);
 }
 
-/* A program that may leave others running has ended. What writes to its log still belongs to it, and
- * is waited for until its time is over; what remains of its group after that time is killed. */
+/* A program that may leave others running has ended. What writes to its log still belongs to it,
+ * and is waited for until its time is over; what remains of its group after that time is killed. */
 static void on_leaving(struct shim *s)
 {
 	bool stopping = s->status.state == BT_SHIM_STOPPING;
