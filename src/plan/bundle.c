@@ -46,7 +46,7 @@ static bool has_one(const struct bt_build *b, const struct bt_bundle_lane *l)
 	return false;
 }
 
-size_t bt_bundle_lanes(struct bt_build *b, struct bt_bundle_lane **ret)
+size_t bt_build_bundle_lanes(struct bt_build *b, struct bt_bundle_lane **ret)
 {
 	size_t n_hosts = b->service->n_hosts, n = 0;
 	struct bt_bundle_lane *all = BT_ARENA_ARRAY(b->arena, struct bt_bundle_lane, n_hosts);
@@ -68,7 +68,7 @@ size_t bt_bundle_lanes(struct bt_build *b, struct bt_bundle_lane **ret)
 	return n;
 }
 
-struct bt_bundle_lane bt_bundle_lane_at(struct bt_build *b, uint16_t place)
+struct bt_bundle_lane bt_build_bundle_lane_at(struct bt_build *b, uint16_t place)
 {
 	const struct bt_place *p = &b->scene.places[place];
 	return (struct bt_bundle_lane){
@@ -98,7 +98,7 @@ static void about(struct bt_task *t, const struct bt_bundle_lane *l)
 		t->instance = l->here.v[0];
 }
 
-struct bt_task *bt_bundle_event(
+struct bt_task *bt_build_bundle_event(
 	struct bt_build *b, enum bt_lifecycle event, const struct bt_bundle_lane *l)
 {
 	const struct bt_lifecycle_info *info = &bt_lifecycles[event];
@@ -112,7 +112,7 @@ struct bt_task *bt_bundle_event(
 	return t;
 }
 
-void bt_bundle_install(struct bt_build *b, const struct bt_bundle_lane *l)
+void bt_build_bundle_install(struct bt_build *b, const struct bt_bundle_lane *l)
 {
 	struct bt_task *t = bt_build_task(b, BT_TASK_INSTALL, l->host, NULL);
 	t->step = bt_lifecycles[BT_LIFE_INSTALL].name;
@@ -120,7 +120,7 @@ void bt_bundle_install(struct bt_build *b, const struct bt_bundle_lane *l)
 	about(t, l);
 }
 
-void bt_bundle_block(struct bt_build *b, const struct bt_bundle_lane *l)
+void bt_build_bundle_block(struct bt_build *b, const struct bt_bundle_lane *l)
 {
 	struct bt_list in = bt_list_new(b), none = {0};
 	if (b->balancer == BT_NONE)
@@ -128,48 +128,48 @@ void bt_bundle_block(struct bt_build *b, const struct bt_bundle_lane *l)
 	for (size_t i = 0; i < l->here.n; i++)
 		if (b->scene.places[l->here.v[i]].in)
 			bt_list_add(&in, l->here.v[i]);
-	bt_bundle_event(b, BT_LIFE_BEFORE_BLOCK_TRAFFIC, l);
+	bt_build_bundle_event(b, BT_LIFE_BEFORE_BLOCK_TRAFFIC, l);
 	size_t from = n_tasks(b);
 	if (in.n)
 		bt_build_switch(b, none, in, NULL);
 	bt_build_drain(b, in, NULL);
 	mark(b, from, BT_LIFE_BLOCK_TRAFFIC);
-	bt_bundle_event(b, BT_LIFE_AFTER_BLOCK_TRAFFIC, l);
+	bt_build_bundle_event(b, BT_LIFE_AFTER_BLOCK_TRAFFIC, l);
 }
 
-void bt_bundle_replace(struct bt_build *b, const struct bt_bundle_lane *l)
+void bt_build_bundle_replace(struct bt_build *b, const struct bt_bundle_lane *l)
 {
-	bt_bundle_event(b, BT_LIFE_APPLICATION_STOP, l)->ignore =
+	bt_build_bundle_event(b, BT_LIFE_APPLICATION_STOP, l)->ignore =
 		b->service->deploy.codedeploy.ignore_stop_failures;
 	size_t from = n_tasks(b);
 	bt_build_component(b, l->host, "it is there already, and checked again");
 	mark(b, from, BT_LIFE_DOWNLOAD_BUNDLE);
-	bt_bundle_event(b, BT_LIFE_BEFORE_INSTALL, l);
-	bt_bundle_install(b, l);
-	bt_bundle_event(b, BT_LIFE_AFTER_INSTALL, l);
-	bt_bundle_event(b, BT_LIFE_APPLICATION_START, l);
-	bt_bundle_event(b, BT_LIFE_VALIDATE_SERVICE, l);
+	bt_build_bundle_event(b, BT_LIFE_BEFORE_INSTALL, l);
+	bt_build_bundle_install(b, l);
+	bt_build_bundle_event(b, BT_LIFE_AFTER_INSTALL, l);
+	bt_build_bundle_event(b, BT_LIFE_APPLICATION_START, l);
+	bt_build_bundle_event(b, BT_LIFE_VALIDATE_SERVICE, l);
 	from = n_tasks(b);
 	for (size_t i = 0; i < l->here.n; i++)
 		bt_build_health(b, l->here.v[i], NULL);
 	mark(b, from, BT_LIFE_VALIDATE_SERVICE);
 }
 
-void bt_bundle_allow(struct bt_build *b, const struct bt_bundle_lane *l)
+void bt_build_bundle_allow(struct bt_build *b, const struct bt_bundle_lane *l)
 {
 	if (b->balancer == BT_NONE)
 		return;
-	bt_bundle_event(b, BT_LIFE_BEFORE_ALLOW_TRAFFIC, l);
+	bt_build_bundle_event(b, BT_LIFE_BEFORE_ALLOW_TRAFFIC, l);
 	size_t from = n_tasks(b);
 	bt_build_backend(b, l->here, NULL);
 	bt_build_switch(b, l->here, (struct bt_list){0}, NULL);
 	mark(b, from, BT_LIFE_ALLOW_TRAFFIC);
-	bt_bundle_event(b, BT_LIFE_AFTER_ALLOW_TRAFFIC, l);
+	bt_build_bundle_event(b, BT_LIFE_AFTER_ALLOW_TRAFFIC, l);
 }
 
 /* ---- the deployment configuration -------------------------------------------------------- */
 
-int bt_bundle_rule(const struct bt_build *b, struct bt_bundle_rule *ret, struct bt_err *err)
+int bt_build_bundle_rule(const struct bt_build *b, struct bt_bundle_rule *ret, struct bt_err *err)
 {
 	const struct bt_codedeploy *c = &b->service->deploy.codedeploy;
 	size_t n = b->service->n_hosts;
@@ -252,10 +252,10 @@ static int64_t may_fail(
 static void host_lane(struct bt_build *b, const struct bt_bundle_lane *l, bool first)
 {
 	bt_build_lane(b, b->plan->hosts[l->host]);
-	bt_bundle_block(b, l);
-	bt_bundle_replace(b, l);
+	bt_build_bundle_block(b, l);
+	bt_build_bundle_replace(b, l);
 	bt_build_hooks_lane(b, BT_HOOK_BEFORE_SWITCH, l->here.v[0], first, true);
-	bt_bundle_allow(b, l);
+	bt_build_bundle_allow(b, l);
 	bt_build_hooks_lane(b, BT_HOOK_AFTER_SWITCH, l->here.v[0], first, true);
 }
 
@@ -331,7 +331,7 @@ static void batches(struct bt_build *b, const struct bt_bundle_rule *rule,
 static void in_place(struct bt_build *b, const struct bt_bundle_rule *rule)
 {
 	struct bt_bundle_lane *list;
-	size_t all = bt_bundle_lanes(b, &list), n = what_is_left(b, list, all);
+	size_t all = bt_build_bundle_lanes(b, &list), n = what_is_left(b, list, all);
 	floor_of(b, rule);
 	note_rule(b, rule);
 	bool *hosts = BT_ARENA_ARRAY(b->arena, bool, b->service->n_hosts);
@@ -365,12 +365,12 @@ static void replacements(struct bt_build *b, const struct bt_bundle_rule *rule, 
 {
 	size_t k = rule->at_a_time, count = (to.n + k - 1) / k;
 	for (size_t i = 0; i < to.n; i++) {
-		struct bt_bundle_lane l = bt_bundle_lane_at(b, to.v[i]);
+		struct bt_bundle_lane l = bt_build_bundle_lane_at(b, to.v[i]);
 		if (i % k == 0)
 			bt_build_stage(b, i ? NULL : "no request goes there yet",
 				"replacement %zu of %zu", i / k + 1, count);
 		bt_build_lane_at(b, to.v[i]);
-		bt_bundle_replace(b, &l);
+		bt_build_bundle_replace(b, &l);
 	}
 }
 
@@ -378,9 +378,9 @@ static void events(struct bt_build *b, struct bt_list places, enum bt_lifecycle 
 {
 	bt_build_stage(b, NULL, "%s", bt_lifecycles[event].name);
 	for (size_t i = 0; i < places.n; i++) {
-		struct bt_bundle_lane l = bt_bundle_lane_at(b, places.v[i]);
+		struct bt_bundle_lane l = bt_build_bundle_lane_at(b, places.v[i]);
 		bt_build_lane_at(b, places.v[i]);
-		bt_bundle_event(b, event, &l);
+		bt_build_bundle_event(b, event, &l);
 	}
 }
 
@@ -402,24 +402,24 @@ static void take_over(struct bt_build *b, struct bt_list to, struct bt_list from
 	if (from.n)
 		bt_build_stage(b, "they are no longer sent to, and run on", "originals");
 	for (size_t i = 0; i < from.n; i++) {
-		struct bt_bundle_lane l = bt_bundle_lane_at(b, from.v[i]);
+		struct bt_bundle_lane l = bt_build_bundle_lane_at(b, from.v[i]);
 		bt_build_lane_at(b, from.v[i]);
 		if (!once) {
-			bt_bundle_block(b, &l);
+			bt_build_bundle_block(b, &l);
 			continue;
 		}
 		bt_build_drain(b, l.here, NULL);
 		mark(b, 0, BT_LIFE_BLOCK_TRAFFIC);
-		bt_bundle_event(b, BT_LIFE_AFTER_BLOCK_TRAFFIC, &l);
+		bt_build_bundle_event(b, BT_LIFE_AFTER_BLOCK_TRAFFIC, &l);
 	}
 }
 
-int bt_bundle_blue_green(struct bt_build *b, struct bt_err *err)
+int bt_build_bundle_blue_green(struct bt_build *b, struct bt_err *err)
 {
 	struct bt_bundle_rule rule;
 	BT_STR struct bt_str why = {0};
 	int live = -1;
-	int r = bt_bundle_rule(b, &rule, err);
+	int r = bt_build_bundle_rule(b, &rule, err);
 	if (r == 0)
 		r = bt_plan_live_slot(b->service, b->rq->world, &live, &why, err);
 	if (r < 0)
@@ -455,7 +455,8 @@ int bt_plan_bundle(struct bt_build *b, struct bt_err *err)
 	}
 	if (!b->plan->old_release && b->scene.n_places)
 		b->plan->old_release = b->scene.places[0].release;
-	int r = is_blue_green(b) ? bt_bundle_blue_green(b, err) : bt_bundle_rule(b, &rule, err);
+	int r = is_blue_green(b) ? bt_build_bundle_blue_green(b, err)
+				 : bt_build_bundle_rule(b, &rule, err);
 	if (r < 0)
 		return r;
 	if (!is_blue_green(b))

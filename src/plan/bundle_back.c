@@ -57,10 +57,10 @@ static int in_place(struct bt_build *b, struct bt_err *err)
 {
 	struct bt_bundle_rule rule;
 	struct bt_bundle_lane *list;
-	int r = bt_bundle_rule(b, &rule, err);
+	int r = bt_build_bundle_rule(b, &rule, err);
 	if (r < 0)
 		return r;
-	size_t n = bt_bundle_lanes(b, &list), k = 0;
+	size_t n = bt_build_bundle_lanes(b, &list), k = 0;
 	const struct bt_bundle_lane *last = NULL;
 	int64_t least = (int64_t)(rule.healthy * b->service->run.n_slots);
 	int64_t serving = (int64_t)b->scene.n_in;
@@ -80,9 +80,9 @@ static int in_place(struct bt_build *b, struct bt_err *err)
 		if (k++ % rule.at_a_time == 0)
 			bt_build_stage(b, NULL, "back, from %s", b->plan->hosts[list[i].host]);
 		bt_build_lane(b, b->plan->hosts[list[i].host]);
-		bt_bundle_block(b, &list[i]);
-		bt_bundle_replace(b, &list[i]);
-		bt_bundle_allow(b, &list[i]);
+		bt_build_bundle_block(b, &list[i]);
+		bt_build_bundle_replace(b, &list[i]);
+		bt_build_bundle_allow(b, &list[i]);
 	}
 	return 0;
 }
@@ -95,7 +95,7 @@ static int where_it_runs(struct bt_build *b)
 	for (int slot = 0; slot < (int)b->service->run.n_slots; slot++) {
 		size_t n = 0;
 		for (uint16_t i = 0; i < b->scene.n_places; i++) {
-			struct bt_bundle_lane l = bt_bundle_lane_at(b, i);
+			struct bt_bundle_lane l = bt_build_bundle_lane_at(b, i);
 			n += b->scene.places[i].slot == slot && runs(b, &l);
 		}
 		if (n == b->service->n_hosts)
@@ -109,11 +109,11 @@ static void reinstall(struct bt_build *b, int slot)
 	bt_build_prepare(b, NULL);
 	bt_build_stage(b, "the files of the host are those of the one that serves", "Install");
 	for (uint16_t i = 0; i < b->scene.n_places; i++) {
-		struct bt_bundle_lane l = bt_bundle_lane_at(b, i);
+		struct bt_bundle_lane l = bt_build_bundle_lane_at(b, i);
 		if (b->scene.places[i].slot != slot)
 			continue;
 		bt_build_lane_at(b, i);
-		bt_bundle_install(b, &l);
+		bt_build_bundle_install(b, &l);
 	}
 }
 
@@ -121,27 +121,27 @@ static int blue_green(struct bt_build *b, struct bt_err *err)
 {
 	int slot = where_it_runs(b);
 	if (slot < 0)
-		return bt_bundle_blue_green(b, err);
+		return bt_build_bundle_blue_green(b, err);
 	reinstall(b, slot);
 	b->plan->min_in_rotation =
 		(int64_t)(b->scene.n_in < b->service->n_hosts ? b->scene.n_in
 							      : b->service->n_hosts);
 	bt_build_stage(b, "it still runs there", "originals");
 	for (uint16_t i = 0; i < b->scene.n_places; i++) {
-		struct bt_bundle_lane l = bt_bundle_lane_at(b, i);
+		struct bt_bundle_lane l = bt_build_bundle_lane_at(b, i);
 		if (b->scene.places[i].slot != slot || b->scene.places[i].in_all)
 			continue;
 		bt_build_lane_at(b, i);
 		bt_build_health(b, i, NULL);
-		bt_bundle_allow(b, &l);
+		bt_build_bundle_allow(b, &l);
 	}
 	bt_build_stage(b, "they get no more requests", "replacements");
 	for (uint16_t i = 0; i < b->scene.n_places; i++) {
-		struct bt_bundle_lane l = bt_bundle_lane_at(b, i);
+		struct bt_bundle_lane l = bt_build_bundle_lane_at(b, i);
 		if (b->scene.places[i].slot == slot || !b->scene.places[i].in)
 			continue;
 		bt_build_lane_at(b, i);
-		bt_bundle_block(b, &l);
+		bt_build_bundle_block(b, &l);
 	}
 	return 0;
 }
@@ -186,7 +186,7 @@ static bool was_in(const struct bt_build *b, const struct bt_bundle_lane *l)
 static int to_nothing(struct bt_build *b)
 {
 	struct bt_bundle_lane *list;
-	size_t n = bt_bundle_lanes(b, &list), stays = 0;
+	size_t n = bt_build_bundle_lanes(b, &list), stays = 0;
 	for (size_t i = 0; i < n; i++)
 		if (!installed(b, &list[i]) && in(b, &list[i]))
 			stays += list[i].here.n;
@@ -203,8 +203,8 @@ static int to_nothing(struct bt_build *b)
 			continue;
 		b->plan->release = b->rq->failed_release.id; /* whose scripts they are */
 		bt_build_lane(b, b->plan->hosts[list[i].host]);
-		bt_bundle_block(b, &list[i]);
-		bt_bundle_event(b, BT_LIFE_APPLICATION_STOP, &list[i])->ignore = true;
+		bt_build_bundle_block(b, &list[i]);
+		bt_build_bundle_event(b, BT_LIFE_APPLICATION_STOP, &list[i])->ignore = true;
 		b->plan->release = 0;
 	}
 	return 0;
