@@ -442,6 +442,21 @@ int bt_build_bundle_blue_green(struct bt_build *b, struct bt_err *err)
 	return 0;
 }
 
+/* Who failed is passed over until the end, by stages without hosts of their own, too. */
+static void carry_on(struct bt_build *b)
+{
+	struct bt_stage *stages = (struct bt_stage *)b->plan->stages;
+	for (size_t i = 1; i < b->plan->n_stages; i++) {
+		size_t k = i - 1;
+		while (k && !stages[k].counted)
+			k--;
+		if (stages[k].counted && !stages[i].counted && !stages[i].own_policy) {
+			stages[i].counted = true;
+			stages[i].may_fail = stages[k].may_fail;
+		}
+	}
+}
+
 /* ---- both -------------------------------------------------------------------------------- */
 
 int bt_plan_bundle(struct bt_build *b, struct bt_err *err)
@@ -462,5 +477,6 @@ int bt_plan_bundle(struct bt_build *b, struct bt_err *err)
 	if (!is_blue_green(b))
 		in_place(b, &rule);
 	bt_build_prune_stage(b);
+	carry_on(b);
 	return 0;
 }

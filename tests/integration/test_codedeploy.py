@@ -314,11 +314,12 @@ def test_stop_scripts_are_the_last_revisions(lab):
     assert "ApplicationStop: scripts/stop.sh: result code 4, exit code 1: broken" in said
     assert answers(lab) == "v2", "it still runs, so there is nothing to go back to"
     service(lab, deploy={"codedeploy": {"ignore_application_stop_failures": True}})
+    three = Bundle(lab, "v4")
     three.script("BeforeInstall", "really.sh", f"#!/bin/sh\nkill $(cat {lab.dir}/site/app.pid)\n"
                  f"while curl -s http://127.0.0.1:{lab.port('shop-main')}/; do sleep 0.1; done\n")
     done = good(deploy(lab, three))
     assert any(o == "failed" and "ApplicationStop" in d for _, _, o, d in results(done)), "it is said"
-    assert answers(lab) == "v3"
+    assert answers(lab) == "v4"
 
 
 # ---- files -----------------------------------------------------------------------------------
@@ -392,6 +393,7 @@ def test_a_host_decides_where_files_go(lab):
     if os.geteuid() != 0:
         return
     policy = lab.dir / "policy.yaml"
+    (lab.dir / "site").mkdir()
     policy.write_text(f"root: true\nexec: true\nports: 1-65535\npaths: [{lab.dir}/site]\n")
     lab.server()
     lab.agent("local", args=["--policy", policy])
