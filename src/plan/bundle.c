@@ -297,12 +297,15 @@ static size_t what_is_left(struct bt_build *b, struct bt_bundle_lane *list, size
 	return left;
 }
 
-static void floor_of(struct bt_build *b, const struct bt_bundle_rule *rule)
+/* Of a single host that has to stay healthy none could be taken: its turn is its turn. */
+void bt_build_bundle_floor(struct bt_build *b, const struct bt_bundle_rule *rule)
 {
-	int64_t least = (int64_t)(rule->healthy * b->service->run.n_slots);
-	int64_t in = (int64_t)b->scene.n_in;
+	size_t hosts = rule->n - rule->at_a_time;
+	if (rule->healthy < hosts)
+		hosts = rule->healthy;
+	int64_t least = (int64_t)(hosts * b->service->run.n_slots), in = (int64_t)b->scene.n_in;
 	b->plan->min_in_rotation = b->balancer == BT_NONE ? 0 : least < in ? least : in;
-	if (b->balancer != BT_NONE && in && rule->healthy == 0)
+	if (b->balancer != BT_NONE && in && hosts == 0)
 		bt_build_note(b, "no host has to stay healthy meanwhile: requests fail from the "
 				 "take-out until the first one is back");
 }
@@ -332,7 +335,7 @@ static void in_place(struct bt_build *b, const struct bt_bundle_rule *rule)
 {
 	struct bt_bundle_lane *list;
 	size_t all = bt_build_bundle_lanes(b, &list), n = what_is_left(b, list, all);
-	floor_of(b, rule);
+	bt_build_bundle_floor(b, rule);
 	note_rule(b, rule);
 	bool *hosts = BT_ARENA_ARRAY(b->arena, bool, b->service->n_hosts);
 	for (size_t i = 0; i < n; i++)

@@ -32,5 +32,7 @@ struct bt_bundle_rule {
 	size_t n, at_a_time, healthy;
 };
 int bt_build_bundle_rule(const struct bt_build *b, struct bt_bundle_rule *ret, struct bt_err *err);
+/* min_in_rotation, from that. */
+void bt_build_bundle_floor(struct bt_build *b, const struct bt_bundle_rule *rule);
 /* Blue-green: the slot that gets the release, and the one that serves (-1: none). */
 int bt_build_bundle_blue_green(struct bt_build *b, struct bt_err *err);

@@ -62,9 +62,7 @@ static int in_place(struct bt_build *b, struct bt_err *err)
 		return r;
 	size_t n = bt_build_bundle_lanes(b, &list), k = 0;
 	const struct bt_bundle_lane *last = NULL;
-	int64_t least = (int64_t)(rule.healthy * b->service->run.n_slots);
-	int64_t serving = (int64_t)b->scene.n_in;
-	b->plan->min_in_rotation = b->balancer == BT_NONE ? 0 : least < serving ? least : serving;
+	bt_build_bundle_floor(b, &rule);
 	prepare(b, list, n);
 	bt_build_stage(b, "they run it already: it takes nothing away", "repair");
 	for (size_t i = 0; i < n; i++)
