@@ -39,6 +39,7 @@ struct bt_bundle_request { /* copied */
 	const char *const *slots; /* whose last revision it becomes */
 	size_t n_slots;
 	/* Whether the owner of the host lets a file be put there; must outlive the operation. */
+	bool set_id; /* … and lets it be a set-user-id or set-group-id program */
 	int (*allowed)(const void *arg, const char *path, struct bt_err *err);
 	const void *arg;
 };

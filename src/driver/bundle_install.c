@@ -230,6 +230,11 @@ static int check_owner(struct install *in, const struct bt_appspec_permission *p
 	struct passwd pw, *user = NULL;
 	struct group gr, *group = NULL;
 	*o = (struct owners){(uid_t)-1, (gid_t)-1};
+	if (p->mode > 0 && (p->mode & 06000) && !in->rq.set_id)
+		return bt_err_set(err, BT_E_REFUSED,
+			"%s:%d:%d: permissions: mode %04o would run as another user, and this "
+			"host's policy lets nothing run as root (rule 'root')",
+			in->spec->name, p->line, p->column, p->mode);
 	if (p->owner && (getpwnam_r(p->owner, &pw, buf, sizeof buf, &user) != 0 || !user))
 		return bt_err_set(err, BT_E_CONFIG,
 			"%s:%d:%d: permissions: there is no user '%s' on this host", in->spec->name,
