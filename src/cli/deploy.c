@@ -241,6 +241,12 @@ static int deploy(struct deploy *d, struct bt_err *err)
 {
 	struct bt_config *c = NULL;
 	int r = find_config(d, &c, err);
+	if (r == 0 && d->stored && bt_cli_get(d->cli, "appspec"))
+		r = bt_err_set(err, BT_E_CONFIG,
+			"--appspec needs the service's baton.yaml at hand, which says it is a "
+			"bundle: the stored config is taken as it is");
+	if (r == 0 && !d->restart)
+		r = bt_files_bundle_options(d->cli, c->arena, &d->service, err);
 	if (r == 0)
 		r = prepare(d, err);
 	if (r == 0 && !d->restart)

@@ -45,6 +45,8 @@ struct bt_task *bt_build_task(
 	struct bt_build *b, enum bt_task_kind kind, uint16_t host, const char *why);
 struct bt_lane *bt_build_current_lane(struct bt_build *b);
 /* What holds for failures in the current stage. */
+/* How many lanes may have failed in the run by the end of the current stage. */
+void bt_build_stage_may_fail(struct bt_build *b, int64_t n);
 void bt_build_stage_policy(struct bt_build *b, enum bt_failure_policy policy, int64_t continue_n);
 /* Tasks, appended to the current lane. `why` may be NULL. */
 void bt_build_component(struct bt_build *b, uint16_t host, const char *why);
@@ -125,6 +127,10 @@ int bt_plan_blue_green(struct bt_build *b, struct bt_err *err);
 int bt_plan_rolling(struct bt_build *b, struct bt_err *err);
 int bt_plan_recreate(struct bt_build *b, struct bt_err *err);
 int bt_plan_back(struct bt_build *b, struct bt_err *err);
+/* CodeDeploy bundles: the lifecycle on each host, by deploy.codedeploy (bundle.c); and the way back
+ * (bundle_back.c). */
+int bt_plan_bundle(struct bt_build *b, struct bt_err *err);
+int bt_plan_bundle_back(struct bt_build *b, struct bt_err *err);
 /* The way back of a flow: exactly what `before`, its plan, was about and found otherwise is as that
  * found it again. BT_E_REFUSED where that cannot be: what ran there cannot be started again. */
 int bt_plan_flow_back(struct bt_build *b, const struct bt_plan *before, struct bt_err *err);
