@@ -85,7 +85,7 @@ static void setup(struct world_case *c, enum bt_strategy strategy, const char *h
 	s->nginx = nginx ? &c->nginx : NULL;
 	for (size_t h = 0; h < s->n_hosts; h++) {
 		static const char *const addresses[] = {
-			"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"};
+			"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"};
 		c->seen[h] = (struct bt_seen_host){.host = c->hosts[h],
 			.address = addresses[h],
 			.instances = c->instances[h],
