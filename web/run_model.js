@@ -38,7 +38,7 @@ export class Run {
         lanes: stage.lanes.map((lane) => ({
           name: lane.name,
           label: laneLabel(plan, lane),
-          tasks: lane.tasks.map((task) => this.known(said.get(task.id) || {id: task.id, kind: task.task}, {
+          tasks: lane.tasks.map((task) => this.known(said.get(task.id) || {id: task.id, kind: task.task, step: task.step}, {
             why: task.why, stage: stage.name, lane: lane.name, plan: i, planned: true})),
         })),
       })),
@@ -51,7 +51,7 @@ export class Run {
       task = {id: said.id, state: "waiting", attempt: 0, tries: [], detail: "", begun: null, ended: null};
       this.tasks.set(said.id, task);
     }
-    Object.assign(task, {kind: said.kind || task.kind, host: said.host || task.host,
+    Object.assign(task, {kind: said.kind || task.kind, step: said.step || task.step, host: said.host || task.host,
       instance: said.instance || task.instance, words: said.words || task.words || said.kind}, more);
     return task;
   }

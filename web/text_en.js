@@ -265,4 +265,10 @@ export const en = {
   "task.Adopt": "Take over",
   "task.Exec": "Run",
   "task.Approve": "Approval",
+  "task.LoopbackStop": "Off the loopback",
+  "task.LoopbackStart": "On the loopback",
+  "task.Wait": "Wait",
+  "task.Notify": "Notice",
+  "task.Lifecycle": "Scripts",
+  "task.Install": "Install",
 };

@@ -265,4 +265,10 @@ export const ko = {
   "task.Adopt": "인수",
   "task.Exec": "명령 실행",
   "task.Approve": "승인 대기",
+  "task.LoopbackStop": "루프백 내림",
+  "task.LoopbackStart": "루프백 올림",
+  "task.Wait": "대기",
+  "task.Notify": "알림",
+  "task.Lifecycle": "스크립트",
+  "task.Install": "설치",
 };

@@ -35,7 +35,7 @@ function picture(service, x) {
   const at = (i, n) => middle + (i - (n - 1) / 2) * ROW;
   const several = new Set(slots.map((s) => s.host)).size > 1;
   const on = slots.filter((s) => s.in).length;
-  const words = balancers.length ? t("traffic.words", {balancer: balancers.map((b) => `nginx/${b.host}`).join(", "), n: on,
+  const words = balancers.length ? t("traffic.words", {balancer: balancers.map((b) => `${b.family}/${b.host}`).join(", "), n: on,
     all: slots.length}) : t("traffic.none");
   const lines = balancers.flatMap((b, k) => shown.map((s, i) => ({on: s.in_at.includes(b.host),
     from: at(k, balancers.length), to: at(i, shown.length)}))).sort((a, b) => a.on - b.on);
@@ -45,7 +45,7 @@ function picture(service, x) {
     lines.map((l) => h("path", {class: l.on ? "flow on" : "flow", d: curve(out, l.from, x.slot, l.to)})),
     balancers.length > 0 && x === WIDE && h("text", {x: 2, y: middle + 4, class: "clients"}, t("traffic.clients")),
     balancers.map((b, k) => box(x.nginx, at(k, balancers.length) - ROW / 2 + 5, x.nginxWidth, b.running ? "balancer" : "balancer off",
-      ["nginx", cut(b.host, x.letters)], b.trouble || words)),
+      [b.family, cut(b.host, x.letters)], b.trouble || words)),
     shown.map((s, i) => box(x.slot, at(i, shown.length) - ROW / 2 + 5, x.slotWidth,
       s.in ? "in" : s.state === "absent" && !s.stranger ? "empty" : "out", [
         `${s.in ? "● " : "○ "}${cut(several ? `${s.host}/${s.slot}` : s.slot, x.letters)} :${s.port}`,

@@ -10,6 +10,12 @@ import {known, stageName, t} from "./text.js";
 const LANES = 40;
 const standing = new Set(["undoing", "observing", "planning", "rolling_back", "closing"]);
 
+// A flow calls its tasks by names of its own: "L4TurnOff · Switch".
+function taskName(task) {
+  const what = known(`task.${task.kind}`, task.kind);
+  return task.step && task.step !== task.kind ? `${task.step} · ${what}` : what;
+}
+
 export function run({root, title, app, args: [id]}) {
   const path = `/v1/deployments/${id}`;
   let model = null, error = null, stream = null, picked = null, log = null, allLanes = false, closed = false;
@@ -63,9 +69,9 @@ export function run({root, title, app, args: [id]}) {
     const state = unreached ? t("state.unreached") : known(`state.${task.state}`, task.state);
     return h("li", {class: `station ${unreached ? "idle" : tone} ${task.state}`, "data-key": `t-${task.id}`},
       h("button", {class: "stop", "aria-pressed": picked === task.id ? "true" : "false", onclick: () => pick(task.id),
-        title: task.words, "aria-label": `${known(`task.${task.kind}`, task.kind)}, ${state}${took ? `, ${took}` : ""}`},
+        title: task.words, "aria-label": `${taskName(task)}, ${state}${took ? `, ${took}` : ""}`},
       h("span", {class: "dot", "aria-hidden": "true"}, sign),
-      h("span", {class: "what"}, known(`task.${task.kind}`, task.kind)),
+      h("span", {class: "what"}, taskName(task)),
       h("span", {class: "took"}, took || (unreached || task.state === "skipped" ? state : ""))));
   }
 
@@ -125,7 +131,7 @@ export function run({root, title, app, args: [id]}) {
       ["time", task.begun ? `${clock(task.begun)}${task.ended ? ` – ${clock(task.ended)} (${duration(Date.parse(task.ended) - Date.parse(task.begun))})` : ""}` : ""],
       ["why", task.why], ["answer", task.did], ["undo", task.undo], ["retry", task.retry]].filter(([, v]) => v);
     return h("section", {class: "card task", "data-key": "task", "aria-labelledby": "task-title"},
-      h("div", {class: "title"}, h("h2", {id: "task-title"}, known(`task.${task.kind}`, task.kind)),
+      h("div", {class: "title"}, h("h2", {id: "task-title"}, taskName(task)),
         h("button", {class: "quiet", onclick: () => pick(picked)}, t("close"))),
       h("dl", {class: "facts"}, rows.map(([k, v]) => [h("dt", {}, t(`task-row.${k}`)), h("dd", {}, v)])),
       task.tries.length > 0 && !task.ended && h("div", {}, h("h3", {}, t("run.tries")),
@@ -146,7 +152,7 @@ export function run({root, title, app, args: [id]}) {
       model.phase === "paused" && h("p", {}, t("run.paused")),
       model.phase === "parked" && h("p", {}, h("strong", {}, t("run.parked")), " ", model.reason),
       busy.slice(0, 4).map((x) => h("p", {"data-key": `b-${x.id}`}, h("span", {class: "turn", "aria-hidden": "true"}),
-        h("strong", {}, known(`task.${x.kind}`, x.kind)), ` ${x.instance || x.host || ""} `,
+        h("strong", {}, taskName(x)), ` ${x.instance || x.host || ""} `,
         h("span", {class: "muted"}, x.progress || x.words))),
       busy.length > 4 && h("p", {class: "muted"}, t("more.tasks", {n: busy.length - 4})),
       silent.length > 0 && h("p", {}, t("run.silent", {hosts: silent.slice(0, 5).join(", ")})),

@@ -124,7 +124,7 @@ export function service({root, title, app, args: [name]}) {
       s.locked && h("p", {class: "banner warn", "data-key": "locked"}, t("lock.is", {...s.locked, since: when(s.locked.since)})),
       s.frozen && h("p", {class: "banner warn", "data-key": "frozen"}, t("freeze.is", {...s.frozen, until: Number.isNaN(Date.parse(s.frozen.until)) ? s.frozen.until : when(s.frozen.until)})),
       s.trouble && h("p", {class: "banner bad", "data-key": "trouble"}, s.trouble),
-      (s.balancers || []).filter((b) => b.trouble).map((b) => h("p", {class: "banner bad", "data-key": `b-${b.host}`}, `nginx/${b.host}: ${b.trouble}`)),
+      (s.balancers || []).filter((b) => b.trouble).map((b) => h("p", {class: "banner bad", "data-key": `b-${b.host}`}, `${b.family}/${b.host}: ${b.trouble}`)),
       h("div", {class: "card picture wide", "data-key": "picture"}, traffic(s)),
       slotTable(),
       h("section", {"data-key": "runs"}, h("h2", {}, t("service.last")), runTable(runs, false),

@@ -4,6 +4,7 @@
 
 #include "agent/boot.h"
 #include "agent/identity.h"
+#include "agent/loopback.h"
 #include "agent/upgrade_priv.h"
 #include "base/fs.h"
 #include "base/str.h"
@@ -36,6 +37,7 @@ struct bt_agent {
 	struct bt_ledger_file *ledger;
 	struct bt_known *known;
 	struct bt_boot *boot;
+	struct bt_addresses *addresses;
 	struct bt_exec_env exec_env;
 	struct bt_exec *exec;
 	struct bt_link *link;
@@ -99,6 +101,11 @@ static int open_memory(struct bt_agent *a, struct bt_err *err)
 	return bt_known_load(a->state_dir, a->ledger, a->redact, on_known_failed, &a->known, err);
 }
 
+static const char *on_secret(void *arg, const char *service, const char *name)
+{
+	return bt_known_balancer_secret(((struct bt_agent *)arg)->known, service, name);
+}
+
 static int start_drivers(struct bt_agent *a, struct bt_err *err)
 {
 	a->driver = (struct bt_driver_env){
@@ -110,6 +117,8 @@ static int start_drivers(struct bt_agent *a, struct bt_err *err)
 		.shim_path = a->shim_path,
 		.self_path = a->self_path,
 		.tls = &a->tls,
+		.secret = on_secret,
+		.secret_arg = a,
 	};
 	int load = bt_boot_load(a->state_dir, a->known, &a->driver, &a->boot, err);
 	if (load < 0)
@@ -215,6 +224,8 @@ int bt_agent_run(struct event_base *base, const struct bt_agent_spec *spec, stru
 		return r;
 	}
 	start_executor(a);
+	/* Before anybody is asked whether this host may get requests. */
+	a->addresses = bt_addresses_start(&a->exec_env, &a->log);
 	bt_boot_start(a->boot, &a->exec_env, &a->log);
 	size_t open = bt_exec_recover(a->exec);
 	const struct bt_upgrade_start *up = bt_upgrade_started();
@@ -235,6 +246,7 @@ struct bt_agent *bt_agent_free(struct bt_agent *a)
 	bt_renewal_free(a->renewal);
 	bt_exec_free(a->exec);
 	bt_boot_free(a->boot);
+	bt_addresses_free(a->addresses);
 	bt_link_free(a->link);
 	bt_ledger_file_free(a->ledger);
 	bt_known_free(a->known);

@@ -14,6 +14,10 @@ const struct bt_drivers *bt_drivers_real(void)
 		.release_list = bt_release_list,
 		.release_activate = bt_release_activate,
 		.release_prune = bt_release_prune,
+		.loopback_see = bt_loopback_see,
+		.loopback_put = bt_loopback_put,
+		.loopback_take = bt_loopback_take,
+		.notify_send = bt_notify_send,
 		.program_run = bt_program_run,
 	};
 	return &real;

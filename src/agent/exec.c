@@ -431,7 +431,7 @@ static int read_command(struct bt_job *j, struct bt_err *err)
 	if (r < 0)
 		return r;
 	const struct bt_task_info *info = bt_task_find(task);
-	if (!info)
+	if (!info || !bt_task_rows[info->kind].check)
 		return bt_err_set(err, BT_E_REFUSED,
 			"agent %s on %s is older than the server: it does not know the task "
 			"'%.60s'; "

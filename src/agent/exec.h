@@ -12,6 +12,8 @@
 #include "agent/redact.h"
 #include "driver/driver.h"
 #include "driver/foreign.h"
+#include "driver/loopback.h"
+#include "driver/notify.h"
 #include "driver/program.h"
 #include <jansson.h>
 
@@ -38,6 +40,12 @@ struct bt_drivers {
 		const struct bt_driver_env *, const char *, uint32_t, struct bt_err *);
 	struct bt_op *(*release_prune)(const struct bt_driver_env *, const char *, const uint32_t *,
 		size_t, bt_done_fn, void *);
+	int (*loopback_see)(const struct bt_loopback *, struct bt_arena *, struct bt_seen_vip **,
+		struct bt_err *);
+	int (*loopback_put)(const struct bt_loopback *, struct bt_err *);
+	int (*loopback_take)(const struct bt_loopback *, struct bt_err *);
+	struct bt_op *(*notify_send)(
+		const struct bt_driver_env *, const struct bt_notify_post *, bt_done_fn, void *);
 	struct bt_op *(*program_run)(const struct bt_driver_env *, const char *,
 		const struct bt_start_request *, int64_t, bt_progress_fn, bt_program_fn, void *);
 };

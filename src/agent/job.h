@@ -71,12 +71,14 @@ struct bt_job {
 	const struct bt_placed_file *files;
 	size_t n_files;
 	bool unpack, identity;
+	bool zip; /* ComponentDeploy: the artifact is for a Tomcat */
 	const uint32_t *keep;
 	size_t n_keep;
 	struct bt_task_exec program;
 	struct bt_task_bundle *bundle; /* Lifecycle, Install: task_bundle.c */
-	bool ended;		       /* Exec: nothing of the program is left */
-	bool anywhere;		       /* Exec: also where its release is not on this host */
+	const struct bt_notify *notify;
+	bool ended;    /* Exec: nothing of the program is left */
+	bool anywhere; /* Exec: also where its release is not on this host */
 
 	/* running */
 	struct bt_op *op;

@@ -54,9 +54,18 @@ static void save(struct bt_known *k, const char *kind, const char *name, char *t
 	bt_ledger_file_job(k->ledger, save_run, save_done, s);
 }
 
+static json_t *loopback_to_json(const struct bt_wanted_loopback *l)
+{
+	json_t *vips = json_array();
+	for (size_t i = 0; i < l->n_vips; i++)
+		json_array_append_new(vips, json_string(l->vips[i]));
+	return json_pack(
+		"{s:b,s:s,s:o}", "on", (int)l->on, "interface", l->interface, "vips", vips);
+}
+
 static json_t *desired_to_json(const struct bt_known_service *s)
 {
-	json_t *slots = json_object(), *balancers = json_object();
+	json_t *slots = json_object(), *balancers = json_object(), *secrets = json_object();
 	for (size_t i = 0; i < s->n_slots; i++) {
 		const struct bt_wanted_slot *w = &s->slots[i];
 		json_t *j = json_pack("{s:i,s:I,s:b}", "port", (int)w->port, "release",
@@ -65,10 +74,17 @@ static json_t *desired_to_json(const struct bt_known_service *s)
 			json_object_set(j, "secrets", w->secrets);
 		json_object_set_new(slots, w->slot, j);
 	}
-	for (size_t i = 0; i < s->n_balancers; i++)
-		json_object_set_new(balancers, s->balancers[i].name,
-			json_integer((json_int_t)s->balancers[i].generation));
-	return json_pack("{s:i,s:o,s:o}", "version", 1, "slots", slots, "balancers", balancers);
+	for (size_t i = 0; i < s->n_balancers; i++) {
+		const struct bt_wanted_balancer *b = &s->balancers[i];
+		json_object_set_new(balancers, b->name, json_integer((json_int_t)b->generation));
+		if (b->secrets)
+			json_object_set(secrets, b->name, b->secrets);
+	}
+	json_t *j = json_pack("{s:i,s:o,s:o,s:o}", "version", 1, "slots", slots, "balancers",
+		balancers, "balancer_secrets", secrets);
+	if (s->loopback.told)
+		json_object_set_new(j, "loopback", loopback_to_json(&s->loopback));
+	return j;
 }
 
 static void save_desired(struct bt_known *k, const struct bt_known_service *s)
@@ -79,6 +95,15 @@ static void save_desired(struct bt_known *k, const struct bt_known_service *s)
 
 /* ---- memory ------------------------------------------------------------------------------- */
 
+static void loopback_forget(struct bt_wanted_loopback *l)
+{
+	for (size_t i = 0; i < l->n_vips; i++)
+		free(l->vips[i]);
+	free(l->vips);
+	free(l->interface);
+	*l = (struct bt_wanted_loopback){0};
+}
+
 static void service_free(struct bt_known_service *s)
 {
 	bt_config_free(s->config);
@@ -86,8 +111,11 @@ static void service_free(struct bt_known_service *s)
 		free(s->slots[i].slot);
 		json_decref(s->slots[i].secrets);
 	}
-	for (size_t i = 0; i < s->n_balancers; i++)
+	for (size_t i = 0; i < s->n_balancers; i++) {
 		free(s->balancers[i].name);
+		json_decref(s->balancers[i].secrets);
+	}
+	loopback_forget(&s->loopback);
 	free(s->slots);
 	free(s->balancers);
 	free(s->text);
@@ -195,14 +223,15 @@ static struct bt_wanted_slot *take_slot(struct bt_known_service *s, const char *
 	return w;
 }
 
-static void keep_secrets(struct bt_known *k, struct bt_wanted_slot *w, json_t *secrets)
+static void keep_secrets(struct bt_known *k, json_t **at, json_t *secrets)
 {
 	const char *name;
 	json_t *value;
 	if (!secrets)
 		return;
-	json_decref(w->secrets);
-	w->secrets = json_incref(secrets);
+	json_incref(secrets);
+	json_decref(*at);
+	*at = secrets;
 	json_object_foreach (secrets, name, value)
 		if (json_is_string(value))
 			bt_redact_add(k->redact, json_string_value(value));
@@ -219,7 +248,7 @@ void bt_known_want_slot(struct bt_known *k, const char *service, const char *slo
 	w->port = port;
 	w->release = release;
 	w->run = run;
-	keep_secrets(k, w, secrets);
+	keep_secrets(k, &w->secrets, secrets);
 	save_desired(k, s);
 }
 
@@ -234,15 +263,81 @@ static struct bt_wanted_balancer *take_balancer(struct bt_known_service *s, cons
 	return b;
 }
 
-void bt_known_want_balancer(
-	struct bt_known *k, const char *service, const char *name, uint64_t generation)
+void bt_known_want_balancer(struct bt_known *k, const char *service, const char *name,
+	uint64_t generation, json_t *secrets)
 {
 	struct bt_known_service *s = take(k, service);
 	struct bt_wanted_balancer *b = take_balancer(s, name);
-	if (b->generation >= generation)
+	bool same = !secrets || (b->secrets && json_equal(b->secrets, secrets));
+	if (b->generation >= generation && same)
 		return;
-	b->generation = generation;
+	if (generation > b->generation)
+		b->generation = generation;
+	keep_secrets(k, &b->secrets, secrets);
 	save_desired(k, s);
+}
+
+const char *bt_known_balancer_secret(
+	const struct bt_known *k, const char *service, const char *name)
+{
+	const struct bt_known_service *s = bt_known_find(k, service);
+	const char *value = NULL;
+	for (size_t i = 0; s && i < s->n_balancers && !value; i++)
+		value = json_string_value(json_object_get(s->balancers[i].secrets, name));
+	return value;
+}
+
+static bool wants_just(const struct bt_wanted_loopback *w, const struct bt_loopback *l, bool on)
+{
+	bool same = w->told && w->on == on && w->n_vips == l->n_vips &&
+		    bt_streq(w->interface, l->interface);
+	for (size_t i = 0; same && i < l->n_vips; i++)
+		same = bt_streq(w->vips[i], l->vips[i]);
+	return same;
+}
+
+static void keep_loopback(struct bt_wanted_loopback *w, const struct bt_loopback *l, bool on)
+{
+	struct bt_wanted_loopback now = {.told = true,
+		.on = on,
+		.interface = bt_strdup(l->interface),
+		.vips = bt_calloc(l->n_vips + 1, sizeof *now.vips)};
+	for (size_t i = 0; i < l->n_vips; i++)
+		now.vips[now.n_vips++] = bt_strdup(l->vips[i]);
+	loopback_forget(w);
+	*w = now;
+}
+
+void bt_known_want_loopback(
+	struct bt_known *k, const char *service, const struct bt_loopback *l, bool on)
+{
+	struct bt_known_service *s = take(k, service);
+	if (wants_just(&s->loopback, l, on))
+		return;
+	keep_loopback(&s->loopback, l, on);
+	save_desired(k, s);
+}
+
+struct bt_loopback bt_known_loopback(const struct bt_known_service *s, struct bt_arena *a)
+{
+	const struct bt_wanted_loopback *w = &s->loopback;
+	struct bt_loopback l = {.interface = w->interface};
+	const char **vips = BT_ARENA_ARRAY(a, const char *, w->n_vips + 1);
+	for (size_t i = 0; w->on && i < w->n_vips; i++)
+		vips[l.n_vips++] = w->vips[i];
+	l.vips = vips;
+	return l;
+}
+
+const char *bt_known_holder(const struct bt_known *k, const char *service, const char *vip)
+{
+	for (size_t i = 0; i < k->n; i++) {
+		const struct bt_wanted_loopback *w = &k->items[i]->loopback;
+		for (size_t j = 0; w->on && j < w->n_vips; j++)
+			if (bt_streq(w->vips[j], vip) && !bt_streq(k->items[i]->name, service))
+				return k->items[i]->name;
+	}
+	return NULL;
 }
 
 const struct bt_wanted_slot *bt_known_slot(
@@ -273,7 +368,32 @@ static int load_slot(struct bt_known *k, struct bt_known_service *s, const char 
 	w->port = (uint16_t)port;
 	w->release = (uint32_t)release;
 	w->run = run;
-	keep_secrets(k, w, json_object_get(j, "secrets"));
+	keep_secrets(k, &w->secrets, json_object_get(j, "secrets"));
+	return 0;
+}
+
+#define MAX_VIPS 64
+
+static int load_loopback(struct bt_known_service *s, const json_t *j, struct bt_err *err)
+{
+	const char *vips[MAX_VIPS];
+	struct bt_loopback l = {.vips = vips};
+	json_t *list = NULL, *vip;
+	bool on = false;
+	size_t i;
+	int r = bt_json_bool(j, "on", &on, err);
+	if (r == 0)
+		r = bt_json_str(j, "interface", &l.interface, err);
+	if (r == 0)
+		r = bt_json_array(j, "vips", &list, err);
+	if (r < 0)
+		return r;
+	json_array_foreach (list, i, vip) {
+		if (!json_is_string(vip) || i == MAX_VIPS)
+			return bt_err_set(err, BT_E_CORRUPT, "loopback.vips[%zu]", i);
+		vips[l.n_vips++] = json_string_value(vip);
+	}
+	keep_loopback(&s->loopback, &l, on);
 	return 0;
 }
 
@@ -294,7 +414,11 @@ static int load_desired(struct bt_known *k, const char *name, const json_t *j, s
 	}
 	json_object_foreach (balancers, key, value)
 		take_balancer(s, key)->generation = (uint64_t)json_integer_value(value);
-	return 0;
+	json_object_foreach (json_object_get(j, "balancer_secrets"), key, value)
+		if (json_is_object(value))
+			keep_secrets(k, &take_balancer(s, key)->secrets, value);
+	value = json_object_get(j, "loopback");
+	return value ? load_loopback(s, value, err) : 0;
 }
 
 static int load_service(struct bt_known *k, const char *name, const json_t *j, struct bt_err *err)

@@ -5,6 +5,7 @@
 
 #include "base/fs.h"
 #include "base/str.h"
+#include "config/config.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,8 @@
 
 #define POLICY_MAX 65536
 
-static const char *const default_paths[] = {"/etc/nginx", "/opt", "/srv", "/var/lib", "/var/www"};
+static const char *const default_paths[] = {
+	"/etc/nginx", "/opt", "/run/haproxy", "/srv", "/var/lib", "/var/www"};
 static const char *const every_path[] = {"/"};
 
 struct reader {
@@ -86,6 +88,11 @@ static int read_upgrade(struct reader *r, const yaml_node_t *n)
 	return read_bool(r, n, &r->p->upgrade);
 }
 
+static int read_network(struct reader *r, const yaml_node_t *n)
+{
+	return read_bool(r, n, &r->p->network);
+}
+
 static int read_paths(struct reader *r, const yaml_node_t *n)
 {
 	int e = read_list(r, n, &r->p->paths, &r->p->n_paths);
@@ -135,6 +142,7 @@ static const struct {
 	{"root", read_root},
 	{"exec", read_exec},
 	{"upgrade", read_upgrade},
+	{"network", read_network},
 	{"paths", read_paths},
 	{"ports", read_ports},
 	{"tasks", read_tasks},
@@ -155,7 +163,7 @@ static int read_key(struct reader *r, const yaml_node_t *k, const yaml_node_t *v
 	const char *near = scalar(k) ? bt_nearest(scalar(k), names, BT_ARRAY_LEN(keys)) : NULL;
 	char text[160];
 	snprintf(text, sizeof text,
-		"run_as, root, exec, upgrade, paths, ports or tasks, found '%.40s'%s%s%s",
+		"run_as, root, exec, upgrade, network, paths, ports or tasks, found '%.40s'%s%s%s",
 		scalar(k) ? scalar(k) : "", near ? " (did you mean '" : "", near ? near : "",
 		near ? "'?)" : "");
 	return bad(r, k, text);
@@ -185,7 +193,7 @@ static struct bt_policy *defaults(const struct bt_policy_spec *spec)
 	struct bt_policy *p = BT_ARENA_NEW(a, struct bt_policy);
 	p->arena = a;
 	p->file = spec->path ? bt_arena_strdup(a, spec->path) : "the defaults";
-	p->root = p->exec = spec->own_machine;
+	p->root = p->exec = p->network = spec->own_machine;
 	p->paths = spec->own_machine ? every_path : default_paths;
 	p->n_paths = spec->own_machine ? BT_ARRAY_LEN(every_path) : BT_ARRAY_LEN(default_paths);
 	p->port_min = spec->own_machine ? 1 : 1024;
@@ -405,9 +413,32 @@ static int check_user(const struct bt_policy *p, const char *user, struct bt_err
 	return no(p, err, "run_as", text);
 }
 
+/* What the system itself has there runs without a word of the policy, as run.command does. */
+static int check_home(const struct bt_policy *p, const char *home, struct bt_err *err)
+{
+	return beneath("/usr/share", home) ? 0 : check_path(p, "run.tomcat.home", home, err);
+}
+
+static int check_tomcat(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
+{
+	int e = check_home(p, s->tomcat.home, err);
+	for (size_t i = 0; e == 0 && s->tomcat.base && i < s->run.n_slots; i++) {
+		BT_STR struct bt_str base = {0};
+		const struct bt_slot *slot = &s->run.slots[i];
+		e = bt_config_tomcat_base(s, slot->name, slot->port, &base, err);
+		if (e == 0)
+			e = check_path(p, "run.tomcat.base", bt_str_get(&base), err);
+	}
+	if (e == 0 && s->tomcat.shutdown_port)
+		e = bt_policy_port(p, (uint16_t)s->tomcat.shutdown_port, err);
+	return e;
+}
+
 int bt_policy_run(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	int e = check_user(p, s->run.user, err);
+	if (e == 0 && s->run.as == BT_RUNTIME_TOMCAT)
+		e = check_tomcat(p, s, err);
 	if (e == 0 && s->run.dir && s->run.dir[0] == '/')
 		e = check_path(p, "run.dir", s->run.dir, err);
 	for (size_t i = 0; i < s->run.n_slots; i++)
@@ -423,6 +454,18 @@ int bt_policy_exec(const struct bt_policy *p, struct bt_err *err)
 			"programs that a service's config names are off on this host: its owner "
 			"allows them with 'exec: true'");
 	return bt_policy_task(p, BT_TASK_EXEC, err);
+}
+
+int bt_policy_network(const struct bt_policy *p, const char *what, struct bt_err *err)
+{
+	char text[160];
+	if (p->network)
+		return 0;
+	snprintf(text, sizeof text,
+		"%s changes this host's network, which is off here: its owner allows it with "
+		"'network: true'",
+		what);
+	return no(p, err, "network", text);
 }
 
 int bt_policy_health(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
@@ -443,9 +486,32 @@ static int check_listen(const struct bt_policy *p, const char *listen, struct bt
 	return bt_policy_port(p, (uint16_t)port, err);
 }
 
+/* Those that are tables of the host's own kernel. */
+static int check_kernel(const struct bt_policy *p, const struct bt_l4 *l, struct bt_err *err)
+{
+	char what[48];
+	if (l->kind != BT_BALANCER_NFTABLES && l->kind != BT_BALANCER_IPVS)
+		return 0;
+	snprintf(what, sizeof what, "traffic.%s", bt_enum_name(&bt_enum_balancer, (int)l->kind));
+	int e = bt_policy_network(p, what, err);
+	return e < 0 ? e : bt_policy_port(p, l->port, err);
+}
+
+static int check_l4(const struct bt_policy *p, const struct bt_l4 *l, struct bt_err *err)
+{
+	if (l->kind == BT_BALANCER_HTTP)
+		return check_path(p, "traffic.http.ca", l->http.ca, err);
+	if (l->kind != BT_BALANCER_HAPROXY)
+		return check_kernel(p, l, err);
+	int e = check_path(p, "haproxy.socket", l->haproxy.socket, err);
+	return e == 0 ? check_path(p, "haproxy.state_file", l->haproxy.state_file, err) : e;
+}
+
 int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	const struct bt_nginx *n = s->nginx;
+	if (s->l4)
+		return check_l4(p, s->l4, err);
 	if (!n)
 		return 0;
 	if (n->binary && !bt_streq(n->binary, "nginx") && !p->exec)
@@ -472,4 +538,12 @@ int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, st
 	}
 	int e = n->mode == BT_NGINX_MANAGED ? check_listen(p, n->listen, err) : 0;
 	return e == 0 && n->mode == BT_NGINX_MANAGED ? check_listen(p, n->redirect, err) : e;
+}
+
+int bt_policy_rotation(
+	const struct bt_policy *p, const struct bt_service *s, const char *host, struct bt_err *err)
+{
+	if (!s->l4 || s->l4->kind != BT_BALANCER_ROTATION)
+		return 0;
+	return check_listen(p, bt_rotation_listen(&s->l4->rotation, host), err);
 }

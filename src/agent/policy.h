@@ -17,6 +17,7 @@ struct bt_policy {
 	bool root;    /* instances may run as root */
 	bool exec;    /* health checks may run programs; nginx binaries other than "nginx" */
 	bool upgrade; /* the agent may take its server's program over */
+	bool network; /* addresses and packets of the host itself: loopback, nftables, IPVS */
 	const char *const *paths; /* roots for working directories and balancer files */
 	size_t n_paths;
 	uint16_t port_min, port_max; /* of slots and of listening balancers */
@@ -44,5 +45,10 @@ int bt_policy_adopt(const struct bt_policy *p, uid_t uid, const char *user, stru
 /* Whether a file may be put at the path. Of any thread. */
 int bt_policy_place(const struct bt_policy *p, const char *path, struct bt_err *err);
 int bt_policy_port(const struct bt_policy *p, uint16_t port, struct bt_err *err);
+/* Addresses, rules and tables of the host's own network; what: "traffic.loopback". */
+int bt_policy_network(const struct bt_policy *p, const char *what, struct bt_err *err);
 int bt_policy_health(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err);
 int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err);
+/* Where this host, called so, is to answer outside health checks (traffic.rotation). */
+int bt_policy_rotation(const struct bt_policy *p, const struct bt_service *s, const char *host,
+	struct bt_err *err);

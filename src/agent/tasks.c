@@ -64,5 +64,22 @@ const struct bt_task_row bt_task_rows[BT_TASK_KINDS] = {
 			.over = bt_task_lifecycle_over,
 		},
 	[BT_TASK_INSTALL] = {.check = bt_task_install_check, .go = bt_task_install_go},
+	[BT_TASK_LOOPBACK_STOP] =
+		{
+			.check = bt_task_loopback_check,
+			.prior = bt_task_loopback_prior,
+			.go = bt_task_loopback_stop,
+			.undo = bt_task_loopback_undo,
+			.there = bt_task_loopback_is_off,
+		},
+	[BT_TASK_LOOPBACK_START] =
+		{
+			.check = bt_task_loopback_check,
+			.prior = bt_task_loopback_prior,
+			.go = bt_task_loopback_start,
+			.undo = bt_task_loopback_undo,
+			.there = bt_task_loopback_is_on,
+		},
+	[BT_TASK_NOTIFY] = {.check = bt_task_notify_check, .go = bt_task_notify_go},
 	[BT_TASK_APPROVE] = {.check = bt_task_approve_check},
 };

@@ -47,6 +47,17 @@ bool bt_task_adopt_there(struct bt_job *j);
 int bt_task_observe_check(struct bt_job *j, struct bt_err *err);
 void bt_task_observe_go(struct bt_job *j);
 
+int bt_task_loopback_check(struct bt_job *j, struct bt_err *err);
+void bt_task_loopback_prior(struct bt_job *j);
+void bt_task_loopback_stop(struct bt_job *j);
+void bt_task_loopback_start(struct bt_job *j);
+void bt_task_loopback_undo(struct bt_job *j);
+bool bt_task_loopback_is_off(struct bt_job *j);
+bool bt_task_loopback_is_on(struct bt_job *j);
+
+int bt_task_notify_check(struct bt_job *j, struct bt_err *err);
+void bt_task_notify_go(struct bt_job *j);
+
 #define BT_TASK_NAME_MAX 64
 /* "7-12-1": of the program of an Exec, on this host's disk. */
 const char *bt_task_exec_name(const struct bt_command_key *k, char buf[static BT_TASK_NAME_MAX]);

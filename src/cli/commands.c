@@ -137,8 +137,16 @@ OPTIONS(flows_options, SERVICE_OPTION, FILE_OPTION, ENV_OPTION,
 EXAMPLES(flows_examples, "baton flows", "baton flows --tasks");
 OPTIONS(flows_show_options, SERVICE_OPTION, FILE_OPTION, ENV_OPTION);
 EXAMPLES(flows_show_examples, "baton flows show deployAndTomcatRestartWithL4Control");
-OPTIONS(run_options, SERVICE_OPTION, ON_OPTIONS,
-	{"artifact", 'a', "FILE", "what a flow that deploys brings (default: as in the config)"},
+OPTIONS(run_options,
+	{"service", 0, "SERVICE,…",
+		"whose (default: the only one in baton.yaml); several have a run each, in this "
+		"order, "
+		"until one fails"},
+	ON_OPTIONS,
+	{"artifact", 'a', "FILE",
+		"what a flow that deploys brings (default: as in the config); with several "
+		"services "
+		"one for all, or SERVICE=FILE for each"},
 	{"version", 'v', "NAME", "how people will call that release, such as a git tag"},
 	FILE_OPTION, ENV_OPTION, {"yes", 'y', NULL, "do not ask on a terminal"}, FORCE_OPTION,
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
@@ -150,7 +158,10 @@ OPTIONS(run_options, SERVICE_OPTION, ON_OPTIONS,
 EXAMPLES(run_examples,
 	"baton run deployAndTomcatRestartWithL4Control --service shop --hosts was1,was2 -a "
 	"shop.war -v 1.4.2",
-	"baton run turnOffL4 --service shop --hosts was1");
+	"baton run turnOffL4 --service shop --hosts was1",
+	"baton run multiInstanceDeployToReleaseWithL4Control --service a,b -a a=a.war -a b=b.war "
+	"-v "
+	"7");
 OPTIONS(deploy_options,
 	{"artifact", 'a', "FILE",
 		"what to deploy, or a pattern that matches one file (default: `artifact` in the "

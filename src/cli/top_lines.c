@@ -215,8 +215,8 @@ static void service_rows(struct grid *g, const struct bt_top_facts *f, const jso
 		bt_str_addf(after, "%s\n", bt_answer_text(service, "trouble"));
 	json_array_foreach (json_object_get(service, "balancers"), i, one)
 		if (*bt_answer_text(one, "trouble"))
-			bt_str_addf(after, "nginx on %s: %s\n", bt_answer_text(one, "host"),
-				bt_answer_text(one, "trouble"));
+			bt_str_addf(after, "%s on %s: %s\n", bt_answer_text(one, "family"),
+				bt_answer_text(one, "host"), bt_answer_text(one, "trouble"));
 }
 
 static void services(const struct bt_top_facts *f, size_t columns, struct bt_top_lines *l)

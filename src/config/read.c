@@ -113,7 +113,8 @@ bool bt_config_unpacks(const struct bt_service *s, const char *file_name)
 {
 	if (s->run.as == BT_RUNTIME_BUNDLE)
 		return true;
-	return s->unpack && (!is_open(s) || bt_config_is_archive(file_name));
+	return s->unpack && (!is_open(s) || bt_config_is_archive(file_name) ||
+				    (s->run.as == BT_RUNTIME_TOMCAT && s->tomcat.exploded));
 }
 
 static const struct bt_node *scalar(struct bt_reading *r, const char *text)
@@ -121,7 +122,7 @@ static const struct bt_node *scalar(struct bt_reading *r, const char *text)
 	return bt_node_scalar(r->arena, text);
 }
 
-/* nginx would take an `@` for the end of a user's name. */
+/* nginx and haproxy would take an `@` for something else. */
 static const char *upstream_of(struct bt_reading *r)
 {
 	char *name = bt_arena_strdup(r->arena, r->service->name);
@@ -158,6 +159,19 @@ static void derive_nginx(struct bt_reading *r)
 	}
 }
 
+static void derive_l4(struct bt_reading *r)
+{
+	struct bt_l4 *l = r->l4;
+	if (!l->n_on && l->kind != BT_BALANCER_ROTATION) {
+		l->on = r->service->hosts;
+		l->n_on = 1;
+	}
+	if (l->kind == BT_BALANCER_HAPROXY && !l->haproxy.backend)
+		l->haproxy.backend = upstream_of(r);
+	if (l->vip && !l->port && r->service->run.n_slots == 1)
+		l->port = r->service->run.slots[0].port;
+}
+
 /* Defaults that depend on other values. Idempotent: a printed config reads to the same. */
 static void derive(struct bt_reading *r)
 {
@@ -169,7 +183,8 @@ static void derive(struct bt_reading *r)
 		s->n_hosts = 1;
 	}
 	if (!bt_reading_at(r, "unpack"))
-		s->unpack = is_open(s) || bt_config_is_archive(s->artifact);
+		s->unpack = is_open(s) || bt_config_is_archive(s->artifact) ||
+			    (s->run.as == BT_RUNTIME_TOMCAT && s->tomcat.exploded);
 	if (s->run.as == BT_RUNTIME_BUNDLE) {
 		s->unpack = true;
 		s->deploy.strategy = s->deploy.codedeploy.style == BT_CODEDEPLOY_BLUE_GREEN
@@ -186,8 +201,14 @@ static void derive(struct bt_reading *r)
 		s->health.kind = BT_HEALTH_TCP;
 	if (s->identity.path && !s->identity.expect)
 		s->identity.expect = scalar(r, "{slot}")->text;
+	if (r->l4 && r->l4->mode == BT_L4_DSR && r->l4->vip && !s->loopback.n_vips) {
+		s->loopback.vips = &r->l4->vip;
+		s->loopback.n_vips = 1;
+	}
 	if (r->nginx)
 		derive_nginx(r);
+	if (r->l4)
+		derive_l4(r);
 }
 
 void bt_reading_service(struct bt_reading *r)
@@ -203,7 +224,7 @@ void bt_reading_service(struct bt_reading *r)
 	read_group(r, "", r->node);
 	for (size_t i = 0; i < bt_n_keys; i++)
 		if (bt_keys[i].required && !bt_keys[i].derived && !r->at[i] &&
-			(bt_keys[i].when != BT_KEY_PROCESS || s->run.as == BT_RUNTIME_PROCESS))
+			bt_key_applies(s, &bt_keys[i]))
 			bt_problem(r->sink, r->node, "'%s' is missing: expected for example %s: %s",
 				bt_keys[i].path, bt_keys[i].path, bt_keys[i].example);
 	derive(r);

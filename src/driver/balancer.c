@@ -1,5 +1,6 @@
 /* Balancers: one row each, chosen by what the service's config has. */
 #include "driver/driver.h"
+#include "driver/l4.h"
 #include "driver/nginx_driver.h"
 
 #include "base/mem.h"
@@ -9,11 +10,17 @@ static bool has_nginx(const struct bt_service *s)
 	return s->nginx != NULL;
 }
 
+static bool has_l4(const struct bt_service *s)
+{
+	return s->l4 != NULL;
+}
+
 static const struct {
 	bool (*fits)(const struct bt_service *s);
 	const struct bt_balancer_ops *ops;
 } rows[] = {
 	{has_nginx, &bt_balancer_nginx},
+	{has_l4, &bt_balancer_l4},
 };
 
 const struct bt_balancer_ops *bt_balancer_find(const struct bt_service *service)

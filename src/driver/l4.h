@@ -15,6 +15,16 @@ struct bt_l4_target {
 	 * (read then tells what it finds). */
 	const struct bt_pool_member *members;
 	size_t n_members;
+	/* write, of each member: it comes in by this change, so it has to be seen taking requests,
+	 * also where it was told to already (a crash, a person). The others that are `in` need not
+	 * be well for somebody else to go out. NULL: none does. */
+	const bool *fresh;
+	/* write: all this was in force before and is only said again (after the balancer began
+	 * anew, or on the way back from a failure): nobody needs to be seen taking requests. */
+	bool again;
+	/* read: somebody waits for connections to end: counts those, too, that an older process of
+	 * the balancer still has. */
+	bool counting;
 };
 
 /* What was read. Borrowed during the call. */
@@ -27,11 +37,23 @@ struct bt_l4_seen {
 	 * Also those that are nobody's of the service. */
 	const struct bt_seen_member *members;
 	size_t n_members;
+	/* Of each member, how the balancer itself calls its state: "in maintenance"; NULL: it is
+	 * in rotation or out. */
+	const char *const *words;
 	const char *trouble; /* one line: a sysctl that is wrong, …; NULL */
 	const char *refuses; /* why it cannot take this service at all; NULL */
 };
 typedef void (*bt_l4_seen_fn)(
 	void *arg, int result, const struct bt_l4_seen *seen, const struct bt_err *err);
+
+/* What the balancer has answered for the service since it began. */
+struct bt_l4_answers {
+	bool counted;	     /* it looks into what it passes on */
+	int64_t all, failed; /* failed: 5xx */
+	uint64_t epoch;	     /* as in bt_l4_seen: with another one counting began anew */
+};
+typedef void (*bt_l4_answers_fn)(
+	void *arg, int result, const struct bt_l4_answers *answers, const struct bt_err *err);
 
 struct bt_l4_family {
 	enum bt_balancer_kind kind;
@@ -44,10 +66,17 @@ struct bt_l4_family {
 	struct bt_op *(*write)(const struct bt_l4_target *t, bt_progress_fn progress,
 		void *progress_arg, bt_done_fn done, void *arg);
 	struct bt_op *(*read)(const struct bt_l4_target *t, bt_l4_seen_fn done, void *arg);
+	/* May be NULL: it cannot count answers. */
+	struct bt_op *(*answers)(const struct bt_l4_target *t, bt_l4_answers_fn done, void *arg);
 	/* After the state was loaded from disk at the agent's start, for what answers by itself
 	 * (rotation); may be NULL. */
 	void (*resume)(const struct bt_l4_target *t);
 };
+/* One row a family, ended by NULL (l4_families.c). */
+extern const struct bt_l4_family *const bt_l4_families[];
 extern const struct bt_l4_family bt_l4_haproxy, bt_l4_nftables, bt_l4_ipvs, bt_l4_http,
 	bt_l4_rotation;
 extern const struct bt_balancer_ops bt_balancer_l4;
+
+/* Whether what was read is this member. */
+bool bt_l4_is_member(const struct bt_seen_member *seen, const struct bt_pool_member *m);

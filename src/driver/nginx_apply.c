@@ -8,6 +8,7 @@
 #include "driver/nginx_batch.h"
 
 #include "config/config.h"
+#include "driver/members.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -212,7 +213,7 @@ static int settle_without_batch(struct bt_nginx_apply *op)
 		want->generation > have->confirmed.generation)
 		return 0;
 	struct bt_err err = {0};
-	if (!bt_nginx_members_equal(want->members, want->n_members, have->confirmed.members,
+	if (!bt_members_equal(want->members, want->n_members, have->confirmed.members,
 		    have->confirmed.n_members))
 		bt_err_set(&err, BT_E_REFUSED,
 			"generation %llu of %s is not newer than %llu, which is in force with "

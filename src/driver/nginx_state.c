@@ -2,37 +2,19 @@
 
 #include "base/json.h"
 #include "base/str.h"
+#include "driver/members.h"
 
 #include <string.h>
 
 #define STATE_VERSION 1
 #define STATE_MAX (4u << 20)
-#define MEMBERS_MAX 8192
-#define EXPECT_MAX MEMBERS_MAX
+#define EXPECT_MAX BT_MEMBERS_MAX
 
 struct bt_nginx_state *bt_nginx_state_free(struct bt_nginx_state *s)
 {
 	if (s)
 		bt_arena_free(s->arena);
 	return NULL;
-}
-
-static bool member_equal(const struct bt_pool_member *a, const struct bt_pool_member *b)
-{
-	return a->port == b->port && a->in == b->in && a->one == b->one &&
-	       bt_streq(a->address, b->address) && bt_streq(a->slot, b->slot) &&
-	       bt_streq(a->host, b->host);
-}
-
-bool bt_nginx_members_equal(
-	const struct bt_pool_member *a, size_t n_a, const struct bt_pool_member *b, size_t n_b)
-{
-	if (n_a != n_b)
-		return false;
-	for (size_t i = 0; i < n_a; i++)
-		if (!member_equal(&a[i], &b[i]))
-			return false;
-	return true;
 }
 
 /* ---- out ---------------------------------------------------------------------------------- */
@@ -44,17 +26,8 @@ static json_t *text_or_null(const char *s)
 
 static json_t *target_to_json(const struct bt_nginx_target *t)
 {
-	json_t *members = json_array();
-	for (size_t i = 0; i < t->n_members; i++) {
-		const struct bt_pool_member *m = &t->members[i];
-		json_t *o = json_pack("{s:s, s:i, s:s, s:s, s:b}", "address", m->address, "port",
-			(int)m->port, "slot", m->slot, "host", m->host, "in", (int)m->in);
-		if (m->one)
-			json_object_set_new(o, "one", json_true());
-		json_array_append_new(members, o);
-	}
 	return json_pack("{s:I, s:o, s:s}", "generation", (json_int_t)t->generation, "members",
-		members, "text", t->text);
+		bt_members_to_json(t->members, t->n_members), "text", t->text);
 }
 
 static json_t *check_to_json(const struct bt_nginx_check *c)
@@ -112,46 +85,16 @@ static int get_str(const json_t *j, const char *key, bool optional, struct bt_ar
 	return r;
 }
 
-static int member_from_json(
-	const json_t *j, struct bt_arena *a, struct bt_pool_member *ret, struct bt_err *err)
-{
-	int64_t port = 0;
-	int r = get_str(j, "address", false, a, &ret->address, err);
-	if (r == 0)
-		r = get_str(j, "slot", false, a, &ret->slot, err);
-	if (r == 0)
-		r = get_str(j, "host", false, a, &ret->host, err);
-	if (r == 0)
-		r = bt_json_bool(j, "in", &ret->in, err);
-	if (r == 0)
-		r = bt_json_bool_opt(j, "one", &ret->one, err);
-	if (r == 0)
-		r = bt_json_int(j, "port", 1, 65535, &port, err);
-	ret->port = (uint16_t)port;
-	return r;
-}
-
 static int target_from_json(
 	const json_t *j, struct bt_arena *a, struct bt_nginx_target *ret, struct bt_err *err)
 {
 	int64_t generation = 0;
-	json_t *list = NULL;
 	int r = bt_json_int(j, "generation", 0, INT64_MAX, &generation, err);
 	if (r == 0)
 		r = get_str(j, "text", false, a, &ret->text, err);
 	if (r == 0)
-		r = bt_json_array(j, "members", &list, err);
-	if (r < 0)
-		return r;
-	size_t n = json_array_size(list);
-	if (n > MEMBERS_MAX)
-		return bt_err_set(err, BT_E_PROTOCOL, "more than %d members", MEMBERS_MAX);
-	struct bt_pool_member *members = BT_ARENA_ARRAY(a, struct bt_pool_member, n);
-	for (size_t i = 0; r == 0 && i < n; i++)
-		r = member_from_json(json_array_get(list, i), a, &members[i], err);
+		r = bt_members_from_json(j, "members", a, &ret->members, &ret->n_members, err);
 	ret->generation = (uint64_t)generation;
-	ret->members = members;
-	ret->n_members = n;
 	return r;
 }
 
@@ -281,13 +224,6 @@ struct bt_nginx_target bt_nginx_target_copy(struct bt_arena *a, const struct bt_
 	struct bt_nginx_target copy = {.generation = t->generation,
 		.n_members = t->n_members,
 		.text = bt_arena_strdup(a, t->text)};
-	struct bt_pool_member *members = BT_ARENA_ARRAY(a, struct bt_pool_member, t->n_members);
-	for (size_t i = 0; i < t->n_members; i++) {
-		members[i] = t->members[i];
-		members[i].address = bt_arena_strdup(a, t->members[i].address);
-		members[i].slot = bt_arena_strdup(a, t->members[i].slot);
-		members[i].host = bt_arena_strdup(a, t->members[i].host);
-	}
-	copy.members = members;
+	copy.members = bt_members_copy(a, t->members, t->n_members);
 	return copy;
 }

@@ -40,8 +40,6 @@ struct bt_nginx_state *bt_nginx_state_free(struct bt_nginx_state *s);
 /* A deep copy with an arena of its own. */
 struct bt_nginx_state *bt_nginx_state_copy(const struct bt_nginx_state *s);
 struct bt_nginx_target bt_nginx_target_copy(struct bt_arena *a, const struct bt_nginx_target *t);
-bool bt_nginx_members_equal(
-	const struct bt_pool_member *a, size_t n_a, const struct bt_pool_member *b, size_t n_b);
 char *bt_nginx_state_dump(const struct bt_nginx_state *s); /* caller frees */
 int bt_nginx_state_parse(
 	const char *text, size_t n, struct bt_nginx_state **ret, struct bt_err *err);

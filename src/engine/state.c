@@ -131,10 +131,13 @@ bool bt_state_never(const struct bt_task *t)
 	return bt_task_info(t->kind)->repeat == BT_REPEAT_NEVER && !(t->exec && t->exec->safe);
 }
 
-static bool serves(enum bt_task_kind kind)
+/* A strategy puts an address on as it brings a release: where it is missing, and to stay. In a flow
+ * it is one of the things that the flow is for. */
+static bool serves(const struct bt_state *s, enum bt_task_kind kind)
 {
 	return kind == BT_TASK_INSTANCE_START || kind == BT_TASK_INSTANCE_STOP ||
-	       kind == BT_TASK_SWITCH || bt_state_loopback(kind);
+	       kind == BT_TASK_SWITCH || kind == BT_TASK_LOOPBACK_STOP ||
+	       (kind == BT_TASK_LOOPBACK_START && s->plan->flow);
 }
 
 bool bt_state_spends(const struct bt_task *t)
@@ -151,7 +154,7 @@ bool bt_state_changed(const struct bt_state *s)
 		const struct bt_task_run *t = &s->tasks[i];
 		if (bt_state_spends(t->task) && t->state == BT_TASK_FAILED)
 			return true;
-		if (!serves(t->task->kind) && !bt_state_spends(t->task))
+		if (!serves(s, t->task->kind) && !bt_state_spends(t->task))
 			continue;
 		if (bt_state_outstanding(t) || t->state == BT_TASK_DONE ||
 			t->state == BT_TASK_UNKNOWN || t->state == BT_TASK_UNDO_FAILED)

@@ -170,7 +170,7 @@ const char *bt_guard_stop(const struct bt_state *s, uint16_t instance, uint16_t 
 const char *bt_guard_stops(const struct bt_state *s, const uint16_t *list, size_t n,
 	uint16_t *ret_instance, bool *ret_drains);
 /* Whether every host of those that are put in has the service's address. */
-bool bt_guard_vip(const struct bt_state *s, const uint16_t *in, size_t n_in);
+bool bt_guard_vip(const struct bt_state *s, const uint16_t *in, size_t n_in, enum bt_verb verb);
 
 /* step.c */
 int bt_state_step(const struct bt_state *from, struct bt_scratch *scratch, const struct bt_event *e,

@@ -43,7 +43,7 @@ struct bt_http_call {
 	size_t body_len, body_at, max_body;
 	int64_t sent, received;
 	struct bt_str answer;
-	bool added, cancelled, finishing, too_large, refused;
+	bool added, cancelled, finishing, too_large, refused, began;
 	bool (*on_data)(void *arg, const void *data, size_t n);
 	void (*on_headers)(void *arg, int status);
 	void (*on_progress)(void *arg, int64_t sent, int64_t received);
@@ -119,6 +119,7 @@ static size_t on_read(char *out, size_t size, size_t n, void *arg)
 	if (n)
 		memcpy(out, call->body + call->body_at, n);
 	call->body_at += n;
+	call->began = true;
 	return n;
 }
 
@@ -403,6 +404,7 @@ static void finish(struct bt_http_call *call, CURLcode code)
 	struct bt_http_response r = {.header = response_header, .total_us = total, .priv = call};
 	r.body = bt_str_get(&call->answer);
 	r.body_len = call->answer.len;
+	r.sent = call->began;
 	if (code == CURLE_OK)
 		r.status = (int)status;
 	else

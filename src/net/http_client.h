@@ -46,6 +46,8 @@ struct bt_http_response {
 	/* header by lower-case name, or NULL */
 	const char *(*header)(const struct bt_http_response *r, const char *name);
 	int64_t total_us;
+	bool sent; /* some of the request's body has left, so the peer may have acted on it; of
+		      requests with a body */
 	void *priv;
 };
 struct bt_http_call;

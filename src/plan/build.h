@@ -64,8 +64,10 @@ void bt_build_loopback(
 	struct bt_build *b, uint16_t host, struct bt_list out, bool on, const char *why);
 /* Whether nothing is known to be missing there. */
 bool bt_build_has_vip(const struct bt_build *b, uint16_t host);
-/* Puts it on the place's host where it is missing: what is put in rotation needs it. */
-void bt_build_vip(struct bt_build *b, uint16_t place);
+/* A stage that puts it on the places' hosts where it is missing: what is put in rotation needs it.
+ * One lane a host, since all its instances share it: a lane that is undone takes nothing from
+ * others. */
+void bt_build_vip_stage(struct bt_build *b, struct bt_list places);
 struct bt_list bt_list_of_host(struct bt_build *b, uint16_t host); /* all its places */
 /* The three below do nothing without a balancer or with empty lists. With several, each has a task
  * of its own, in their order. */

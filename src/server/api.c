@@ -58,6 +58,12 @@ const struct bt_route_row bt_people_routes[] = {
 	{"POST", "/v1/plan", BT_AUTH_DEPLOYER, BIG, bt_api_plan,
 		"What a deployment would do; nothing is stored"},
 	{"POST", "/v1/deployments", BT_AUTH_DEPLOYER, BIG, bt_api_deploy, "Start a deployment"},
+	{"POST", "/v1/tasks", BT_AUTH_DEPLOYER, SMALL, bt_api_task,
+		"Run one task: task, action, serviceName, host, instanceId, port, file, "
+		"deployPath; "
+		"?wait="},
+	{"GET", "/v1/tasks/{id}", BT_AUTH_VIEWER, 0, bt_api_task_get,
+		"How it went, or goes; ?wait= answers at its end"},
 	{"GET", "/v1/deployments", BT_AUTH_VIEWER, 0, bt_api_deployments,
 		"Deployments, newest first: service, limit"},
 	{"GET", "/v1/deployments/{id}", BT_AUTH_VIEWER, 0, bt_api_deployment,

@@ -29,6 +29,9 @@ void bt_api_deployment(struct bt_http_exchange *x, void *arg);
 void bt_api_deployment_events(struct bt_http_exchange *x, void *arg);
 void bt_api_operate(struct bt_http_exchange *x, void *arg);
 void bt_api_events(struct bt_http_exchange *x, void *arg);
+/* api_tasks.c */
+void bt_api_task(struct bt_http_exchange *x, void *arg);
+void bt_api_task_get(struct bt_http_exchange *x, void *arg);
 /* api_admin.c */
 void bt_api_health(struct bt_http_exchange *x, void *arg);
 void bt_api_metrics(struct bt_http_exchange *x, void *arg);

@@ -46,7 +46,7 @@ static json_t *slot_json(const struct bt_scene *s, const struct bt_place *p)
 {
 	json_t *in_at = json_array();
 	for (size_t i = 0; i < s->n_balancers; i++)
-		if (p->in_at & (1u << i))
+		if (bt_scene_in_at(s, p, i))
 			json_array_append_new(in_at, json_string(s->balancers[i].on));
 	json_t *o = json_pack("{s:s, s:s, s:i, s:s, s:I, s:s*, s:s*, s:s*, s:b, s:b, s:o, s:I}",
 		"host", bt_scene_host(s, p), "slot", bt_scene_slot(s, p), "port", (int)p->port,
@@ -80,9 +80,10 @@ static void put_slots(json_t *j, const struct bt_service *service, const struct 
 	for (size_t i = 0; i < scene.n_balancers; i++) {
 		const struct bt_seen_balancer *b = scene.balancers[i].seen;
 		json_array_append_new(balancers,
-			json_pack("{s:s, s:b, s:i, s:s*}", "host", scene.balancers[i].on, "running",
-				b ? (int)b->running : 0, "old_workers", b ? b->old_workers : 0,
-				"trouble", b ? b->trouble : NULL));
+			json_pack("{s:s, s:s, s:b, s:i, s:s*}", "host", scene.balancers[i].on,
+				"family", scene.facts.family, "running", b ? (int)b->running : 0,
+				"old_workers", b ? b->old_workers : 0, "trouble",
+				b ? b->trouble : NULL));
 	}
 }
 

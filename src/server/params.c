@@ -1,10 +1,37 @@
 /* Commands in words: the engine's are numbers and plan indexes; an agent gets names, addresses and
  * specs (docs/wire.md, "params by task kind"). One row a task kind. Secrets are not part of what is
  * stored: bt_params_complete puts them in when a command is handed to its host. */
+#include "config/call.h"
 #include "server/run.h"
 
 #include <stdio.h>
 #include <string.h>
+
+bool bt_params_balancer_wants(const json_t *service, const char *secret)
+{
+	const json_t *http = json_object_get(json_object_get(service, "traffic"), "http");
+	const char *name;
+	json_t *value;
+	json_object_foreach (json_object_get(http, "headers"), name, value) {
+		const char *ref = NULL;
+		size_t n = 0;
+		for (const char *t = json_string_value(value); t && bt_secret_ref(t, &ref, &n);
+			t = ref + n)
+			if (!secret || (strlen(secret) == n && memcmp(secret, ref, n) == 0))
+				return true;
+	}
+	return false;
+}
+
+json_t *bt_params_balancer_secrets(const json_t *service, const json_t *all)
+{
+	json_t *out = json_object(), *value;
+	const char *name;
+	json_object_foreach ((json_t *)all, name, value)
+		if (bt_params_balancer_wants(service, name))
+			json_object_set(out, name, value);
+	return out;
+}
 
 struct build {
 	struct bt_server *server;
@@ -158,7 +185,10 @@ static int put_switch(struct build *b, struct bt_err *err)
 		b->params, json_pack("{s:s, s:I, s:o, s:{s:o}}", "balancer", b->balancer->name,
 				   "generation", (json_int_t)b->c->generation, "members", members,
 				   "expect", "slots", slots));
+	uint32_t release = b->plan->release ? b->plan->release : b->plan->old_release;
 	put_service(b, b->plan->release);
+	if (bt_params_balancer_wants(json_object_get(b->params, "service"), NULL))
+		json_object_set_new(b->params, "secrets_of", json_integer(release));
 	return 0;
 }
 
@@ -292,6 +322,35 @@ static int lifecycle(struct build *b, struct bt_err *err)
 	return 0;
 }
 
+/* Direct server return is told as its balancer is: with the config of what shall serve. */
+static int loopback(struct build *b, struct bt_err *err)
+{
+	(void)err;
+	put_service(b, b->plan->release);
+	return 0;
+}
+
+/* Whom to tell is the run's own config's word; the secrets are those of the release that serves or
+ * shall serve. */
+static int notify(struct build *b, struct bt_err *err)
+{
+	const struct bt_plan *p = b->plan;
+	const struct bt_task *t = bt_plan_task(p, b->c->key.task, &(const struct bt_stage *){NULL});
+	if (!t || !t->to)
+		return bt_err_set(err, BT_E_CORRUPT, "task %u: nobody to tell", b->c->key.task);
+	const char *flow = p->flow ? p->flow : bt_enum_name(&bt_enum_strategy, (int)p->strategy);
+	uint32_t id = t->release ? t->release : p->release ? p->release : p->old_release;
+	const struct bt_plan_release *rel = bt_plan_release(p, id);
+	json_t *message = t->message ? json_string(t->message)
+				     : json_sprintf("%s %s%s%s", bt_plan_purpose_name(p->purpose),
+					       flow, rel ? " of " : "", rel ? rel->version : "");
+	json_object_set(b->params, "service", (json_t *)b->service_json);
+	json_object_update_new(b->params,
+		json_pack("{s:s, s:o, s:s, s:I, s:s*}", "to", t->to, "message", message, "flow",
+			flow, "release", (json_int_t)id, "version", rel ? rel->version : NULL));
+	return 0;
+}
+
 static int approve(struct build *b, struct bt_err *err)
 {
 	return bt_err_set(err, BT_E_CORRUPT, "task %u: no host approves", b->c->key.task);
@@ -316,6 +375,9 @@ static const struct param_row {
 	[BT_TASK_LIFECYCLE] = {lifecycle, false, false},
 	[BT_TASK_INSTALL] = {install, false, false},
 	[BT_TASK_APPROVE] = {approve, false, false},
+	[BT_TASK_LOOPBACK_STOP] = {loopback, false, false},
+	[BT_TASK_LOOPBACK_START] = {loopback, false, false},
+	[BT_TASK_NOTIFY] = {notify, false, false},
 };
 
 int bt_params_command(struct bt_server *s, const struct bt_plan *p, const char *service,
@@ -352,17 +414,33 @@ const char *bt_params_digest(const json_t *command)
 
 /* ---- on the way out ---------------------------------------------------------------------- */
 
+/* Whether the url that a Notify goes to holds one. */
+static bool tells_with_secrets(const json_t *params)
+{
+	const json_t *all = json_object_get(json_object_get(params, "service"), "notify");
+	const char *to = json_string_value(json_object_get(params, "to"));
+	const json_t *one = to ? json_object_get(all, to) : NULL;
+	const char *url = json_string_value(json_object_get(one, "url"));
+	return url && strstr(url, "${");
+}
+
 /* An InstanceStart and an Exec need their release's secrets, an undo of InstanceStop those of what
- * it starts again. */
+ * it starts again, and a Notify those that its url may hold. */
 static uint32_t needs_secrets_of(const json_t *command)
 {
+	/* a Switch, where the balancer's API wants some */
+	const json_t *balancer = json_object_get(json_object_get(command, "params"), "secrets_of");
+	if (balancer)
+		return (uint32_t)json_integer_value(balancer);
+
 	const char *task = json_string_value(json_object_get(command, "task"));
 	const json_t *key = json_object_get(command, "key");
 	bool undo = bt_streq(json_string_value(json_object_get(key, "verb")), "undo");
-	const json_t *from = (bt_streq(task, "InstanceStart") || bt_streq(task, "Exec") ||
-				     bt_streq(task, "Lifecycle")) &&
-					     !undo
-				     ? json_object_get(command, "params")
+	const json_t *params = json_object_get(command, "params");
+	bool runs = bt_streq(task, "InstanceStart") || bt_streq(task, "Exec") ||
+		    bt_streq(task, "Lifecycle") ||
+		    (bt_streq(task, "Notify") && tells_with_secrets(params));
+	const json_t *from = runs && !undo ? params
 			     : bt_streq(task, "InstanceStop") && undo
 				     ? json_object_get(command, "prior")
 				     : NULL;
@@ -398,8 +476,14 @@ int bt_params_complete(
 	int r = 0;
 	if (release && (r = bt_release_load(s, release, &rel, err)) == 0)
 		r = bt_release_secrets(s, rel, &secrets, err);
+	json_t *params = json_object_get(j, "params");
+	if (secrets && json_object_get(params, "secrets_of")) {
+		json_t *all = secrets;
+		secrets = bt_params_balancer_secrets(json_object_get(params, "service"), all);
+		json_decref(all);
+	}
 	if (secrets)
-		json_object_set_new(json_object_get(j, "params"), "secrets", secrets);
+		json_object_set_new(params, "secrets", secrets);
 	bt_release_free(rel);
 	json_t *files = NULL;
 	release = r == 0 ? needs_files_of(j) : 0;

@@ -2,6 +2,7 @@
  * refused first; then every host of the service says what it sees now; then the plan is made from
  * that, and only a plan that holds becomes rows, a lease and first commands (run_start.c). */
 #include "server/planning_wish.h"
+#include "server/tasks.h"
 
 #include "base/clock.h"
 
@@ -77,7 +78,10 @@ static void on_started(void *arg, uint64_t id, int result, const struct bt_err *
 	bt_gate_begun(w->server, w->ticket, w->release->service, w->holder);
 	if (w->pruned)
 		drop_pruned(w);
-	if (w->x)
+	if (w->x && w->task) {
+		bt_http_on_close(w->x, NULL, NULL);
+		bt_tasks_answer(w->server, BT_STEAL(w->x), id, w->task->wait_ms);
+	} else if (w->x)
 		bt_http_reply_json(w->x, 201,
 			json_pack("{s:O*, s:I, s:s, s:{s:i, s:s}}", "removed", w->pruned, "id",
 				(json_int_t)id, "service", w->release->service, "release", "id",
@@ -173,7 +177,7 @@ static void gather(struct bt_wish *w)
 	if (w->x)
 		bt_http_on_close(w->x, on_close, w);
 	w->gather = bt_gather_start(w->server, &w->config->services[0], w->release->config,
-		bt_clock_boot_ms(), w->adopt, on_world, w);
+		bt_clock_boot_ms(), w->adopt, w->secrets, on_world, w);
 }
 
 void bt_planning_deploy(
@@ -185,6 +189,17 @@ void bt_planning_deploy(
 	w->make = bt_plan_deploy;
 	w->body = json_incref((json_t *)body);
 	if (bt_wish_read(w, body, &err) < 0) {
+		refuse(w, &err);
+		return;
+	}
+	gather(w);
+}
+
+void bt_planning_task(struct bt_server *s, struct bt_http_exchange *x, const json_t *body)
+{
+	struct bt_wish *w = wish_new(s, x);
+	struct bt_err err;
+	if (bt_wish_read_task(w, body, &err) < 0) {
 		refuse(w, &err);
 		return;
 	}

@@ -6,6 +6,8 @@
 /* POST /v1/deployments (preview false) and POST /v1/plan; answers x. body is borrowed. */
 void bt_planning_deploy(
 	struct bt_server *s, struct bt_http_exchange *x, const json_t *body, bool preview);
+/* POST /v1/tasks: one task by itself. */
+void bt_planning_task(struct bt_server *s, struct bt_http_exchange *x, const json_t *body);
 /* POST /v1/services/{service}/adopt: what serves becomes the live release; as a deployment, without
  * an artifact, and the version may be left out. */
 void bt_planning_adopt(struct bt_server *s, struct bt_http_exchange *x, const json_t *body);

@@ -32,7 +32,7 @@ struct bt_wish {
 	json_t *pruned;			    /* artifacts that go with the run; NULL: none */
 };
 
-/* One task as a flow of its own (tasks.c). */
+/* One task as a flow of its own (planning_task.c). */
 struct bt_task_wish {
 	struct bt_flow flow;
 	struct bt_flow_stage stage;
@@ -40,6 +40,8 @@ struct bt_task_wish {
 	int64_t wait_ms; /* how long the answer may wait for the end; 0: not at all */
 };
 
+/* planning_task.c: a message of POST /v1/tasks, and then the wish that it means. */
+int bt_wish_read_task(struct bt_wish *w, const json_t *body, struct bt_err *err);
 /* planning_flow.c */
 int bt_wish_read_flow(struct bt_wish *w, const json_t *body, struct bt_err *err);
 void bt_wish_use_strategy(struct bt_wish *w); /* in w->given */

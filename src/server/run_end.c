@@ -2,6 +2,7 @@
  * agents, kept beside the task logs, and then `end` is published. */
 #include "base/clock.h"
 #include "server/run_priv.h"
+#include "server/tasks.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -59,6 +60,7 @@ static void publish(struct bt_tails *t)
 	if (bt_engine_phase(r->engine) == BT_PHASE_ENDED)
 		bt_run_free(r);
 	bt_stream_end_event(s, id, lines);
+	bt_tasks_ended(s, id);
 }
 
 static void on_written(void *arg)

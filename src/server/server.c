@@ -7,6 +7,7 @@
 #include "base/version.h"
 #include "net/pki.h"
 #include "server/api.h"
+#include "server/tasks.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -437,6 +438,7 @@ struct bt_server *bt_server_free(struct bt_server *s)
 		bt_work_free(s->work);
 	bt_runs_free(s); /* who waits for an answer gets one, */
 	bt_planning_free(s);
+	bt_tasks_free(s);
 	bt_restored_free(s);
 	bt_upgrades_free(s);
 	bt_http_server_free(s->agents); /* the others hear the line go dead */

@@ -57,22 +57,23 @@ struct bt_server {
 	int64_t next_cursor, next_deployment, next_release;
 	int64_t started_boot_ms;
 	struct bt_svc *services;
-	struct bt_release *fresh;	 /* releases.c */
-	struct bt_host *hosts;		 /* hosts.c */
-	struct bt_ask *asks;		 /* asks.c */
-	struct bt_running *runs;	 /* runner.c */
-	struct bt_wish *wishes;		 /* planning.c */
-	struct bt_unsettled *unsettled;	 /* restored.c */
-	struct bt_upgrade_run *upgrades; /* upgrades.c */
-	struct bt_binary *binaries;	 /* that were offered */
-	struct bt_fresh *fresh_waits;	 /* fresh.c */
-	struct bt_reading *readings;	 /* api_logs.c */
-	struct bt_sub *subs;		 /* stream.c */
-	struct bt_upload *uploads;	 /* api_artifacts.c */
-	struct bt_gate *gate;		 /* gate.c */
-	struct bt_login *logins;	 /* api_session.c */
-	struct bt_metric_task *metrics;	 /* metrics.c */
-	struct event *tick;		 /* housekeeping.c */
+	struct bt_release *fresh;	     /* releases.c */
+	struct bt_host *hosts;		     /* hosts.c */
+	struct bt_ask *asks;		     /* asks.c */
+	struct bt_running *runs;	     /* runner.c */
+	struct bt_wish *wishes;		     /* planning.c */
+	struct bt_unsettled *unsettled;	     /* restored.c */
+	struct bt_upgrade_run *upgrades;     /* upgrades.c */
+	struct bt_binary *binaries;	     /* that were offered */
+	struct bt_fresh *fresh_waits;	     /* fresh.c */
+	struct bt_task_waiter *task_waiters; /* api_tasks.c */
+	struct bt_reading *readings;	     /* api_logs.c */
+	struct bt_sub *subs;		     /* stream.c */
+	struct bt_upload *uploads;	     /* api_artifacts.c */
+	struct bt_gate *gate;		     /* gate.c */
+	struct bt_login *logins;	     /* api_session.c */
+	struct bt_metric_task *metrics;	     /* metrics.c */
+	struct event *tick;		     /* housekeeping.c */
 	int64_t n_ticks, n_records;
 	int64_t keep_runs, keep_for_ms; /* retention.c */
 	size_t prune_at;

@@ -24,7 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum step { STEP_SETUP, STEP_LIMIT, STEP_USER, STEP_DIR, STEP_EXEC };
+enum step { STEP_SETUP, STEP_LIMIT, STEP_USER, STEP_DIR, STEP_EXEC, STEP_INTERPRETER };
 struct failure {
 	int step, error;
 };
@@ -90,7 +90,11 @@ static void child_main(const struct bt_shim_spec *s, int log_fd, int go, int fd)
 		_exit(127);
 	environ = (char **)s->env;
 	execvp(s->argv[0], (char **)s->argv);
-	child_fail(fd, STEP_EXEC);
+	/* A file that is there and is "not found": what its first line names is not. */
+	int error = errno;
+	bool script = error == ENOENT && strchr(s->argv[0], '/') && access(s->argv[0], F_OK) == 0;
+	errno = error;
+	child_fail(fd, script ? STEP_INTERPRETER : STEP_EXEC);
 }
 
 int bt_app_fork(const struct bt_shim_spec *spec, const struct bt_shim_log *log, struct bt_app *app,
@@ -146,6 +150,12 @@ static const char *describe_failure(
 		break;
 	case STEP_EXEC:
 		snprintf(why, n, "run %.150s: %s", s->argv[0], error);
+		break;
+	case STEP_INTERPRETER:
+		snprintf(why, n,
+			"run %.150s: its interpreter is missing on this host (its first line, #!, "
+			"names it)",
+			s->argv[0]);
 		break;
 	}
 	return why;

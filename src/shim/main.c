@@ -233,6 +233,14 @@ static void on_leaving(struct shim *s)
 	finish_stop(s);
 }
 
+/* A stop's step that sends nothing. */
+static bool is_quiet(const struct shim *s)
+{
+	return s->step < s->stop.n && s->stop.items[s->step].signal == 0;
+}
+
+static void next_step(struct shim *s);
+
 /* The app's process has ended, or something that it left behind has. */
 static void on_children(struct shim *s)
 {
@@ -251,6 +259,9 @@ static void on_children(struct shim *s)
 		return;
 	}
 	if (bt_app_left(&s->app, &s->spec, name, sizeof name)) {
+		/* Who was asked is gone: what it left behind was asked nothing. */
+		if (stopping && is_quiet(s))
+			next_step(s);
 		/* A stop's step goes to those who have just become ours, too. A crash ends all. */
 		bt_app_signal(&s->app, &s->spec,
 			stopping && s->step < s->stop.n ? s->stop.items[s->step].signal : SIGKILL);
@@ -280,15 +291,27 @@ static void run_step(struct shim *s)
 	int sig = last ? SIGKILL : s->stop.items[s->step].signal;
 	int64_t wait = last ? 1000 : s->stop.items[s->step].wait_ms;
 	bt_app_new_step(&s->app);
-	snprintf(s->status.text, sizeof s->status.text,
-		"%s sent to pid %d, waiting up to %lld.%lld s", signal_name(sig), (int)s->app.pid,
-		(long long)(wait / 1000), (long long)(wait % 1000 / 100));
+	if (sig)
+		snprintf(s->status.text, sizeof s->status.text,
+			"%s sent to pid %d, waiting up to %lld.%lld s", signal_name(sig),
+			(int)s->app.pid, (long long)(wait / 1000), (long long)(wait % 1000 / 100));
+	else
+		snprintf(s->status.text, sizeof s->status.text,
+			"pid %d is to end by itself within %lld.%lld s", (int)s->app.pid,
+			(long long)(wait / 1000), (long long)(wait % 1000 / 100));
 	bt_link_publish(&s->link, &s->status);
 	if (s->spec.leave)
 		bt_app_signal_group(&s->app, sig);
-	else
+	else if (sig)
 		bt_app_signal(&s->app, &s->spec, sig);
 	s->deadline_ms = now_ms() + wait;
+}
+
+static void next_step(struct shim *s)
+{
+	if (s->step < s->stop.n)
+		s->step++;
+	run_step(s); /* past the last: SIGKILL again each second, until all are gone */
 }
 
 static void begin_stop(struct shim *s, const struct bt_shim_steps *steps)
@@ -308,8 +331,13 @@ static void begin_stop(struct shim *s, const struct bt_shim_steps *steps)
 
 static void on_request(void *arg, const struct bt_shim_request *rq)
 {
+	struct shim *s = arg;
 	if (rq->op == BT_SHIM_OP_STOP)
-		begin_stop(arg, &rq->steps);
+		begin_stop(s, &rq->steps);
+	else if (rq->op == BT_SHIM_OP_NEXT && s->status.state == BT_SHIM_STOPPING && is_quiet(s)) {
+		next_step(s);
+		on_children(s);
+	}
 }
 
 static void on_deadline(struct shim *s)
@@ -328,9 +356,7 @@ static void on_deadline(struct shim *s)
 		begin_stop(s, &s->spec.stop);
 		return;
 	}
-	if (s->step < s->stop.n)
-		s->step++;
-	run_step(s); /* past the last: SIGKILL again each second, until all are gone */
+	next_step(s);
 	on_children(s);
 }
 

@@ -67,7 +67,7 @@ int bt_shim_steps_add(struct bt_shim_steps *steps, const char *text)
 {
 	int64_t sig, wait_ms;
 	if (steps->n >= BT_SHIM_STEPS_MAX ||
-		split_pair(text, 1, 64, (int64_t)400 * 86400 * 1000, &sig, &wait_ms) < 0)
+		split_pair(text, 0, 64, (int64_t)400 * 86400 * 1000, &sig, &wait_ms) < 0)
 		return -EBADMSG;
 	steps->items[steps->n++] = (struct bt_shim_step){(int)sig, wait_ms};
 	return 0;

@@ -11,7 +11,9 @@
 #define BT_SHIM_LIMITS_MAX 8
 #define BT_SHIM_STEPS_MAX 16
 
-struct bt_shim_step { /* send the signal, then wait up to wait_ms */
+/* Send the signal, then wait up to wait_ms. Signal 0 sends nothing: somebody asks the app in a way
+ * of its own, and the shim only waits, so that its end is not taken for a crash. */
+struct bt_shim_step {
 	int signal;
 	int64_t wait_ms;
 };

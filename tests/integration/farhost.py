@@ -25,6 +25,7 @@ class FarHost:
         self.lab, self.name, self.mounts = lab, f"bt{lab.ports_.base}-{n}", []
         self.net = f"10.{200 + block // 64 % 50}.{block % 64 * 4}"
         self.gateway, self.address = f"{self.net}.1", f"{self.net}.2"
+        self.remove()  # of a test that was killed: nobody else has this name
         ip("netns", "add", self.name)
         lab.machines.append(self)
         ip("link", "add", self.name, "type", "veth", "peer", "name", "eth0", "netns", self.name)
@@ -46,7 +47,10 @@ class FarHost:
         bind = "".join(f"mount --bind '{a}' '{b}' && " for a, b in self.mounts)
         return ["ip", "netns", "exec", self.name, "sh", "-c", bind + 'exec "$@"', "sh"]
 
+    def remove(self):
+        for kind in ("netns", "link"):
+            subprocess.run(["ip", kind, "del", self.name], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                           check=False)
+
     def close(self):
-        subprocess.run(["ip", "netns", "del", self.name], stdin=subprocess.DEVNULL, check=False)
-        subprocess.run(["ip", "link", "del", self.name], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                       check=False)
+        self.remove()

@@ -98,6 +98,7 @@ class Lab:
         self.children = {}   # name: Popen
         self.loads = []
         self.machines = []   # hosts with a network of their own; see farhost.py
+        self.networks = []   # what lies between them; see l4lab.py
         self.url = self.token = self.page = None
         self.services = {}   # name: config
 
@@ -201,7 +202,8 @@ class Lab:
         if wrap:  # a file system of its own: it is joined there, by the same shell
             join = [BATON, "agent", "join", f"https://{server}:{self.port('agents')}", "--dir",
                     self.dir / f"agent-{host}", "--host", host, "--address", address]
-            wrap = [*wrap, "sh", "-c", " ".join(map(str, join)) + ' && exec "$@"', "sh"]
+            joined = f"[ -e {self.dir}/agent-{host}/agent.json ] || " + " ".join(map(str, join))
+            wrap = [*wrap, "sh", "-c", "{ " + joined + '; } && exec "$@"', "sh"]
             env["BATON_JOIN_TOKEN"] = self.join_token(host)
         elif not (self.dir / f"agent-{host}/agent.json").exists():
             done = self.join(host, self.join_token(host), address=address)
@@ -400,8 +402,8 @@ http {{
             child.wait(10)
             if child.stdout:
                 child.stdout.close()
-        for machine in self.machines:
-            machine.close()
+        for part in (*self.networks, *self.machines):
+            part.close()
         self.ports_.close()
         complaints = self.complaints()
         shutil.rmtree(self.dir, ignore_errors=True)

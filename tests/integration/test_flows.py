@@ -46,6 +46,32 @@ def test_template_deploys_instance_by_instance(lab):
     assert lab.service()["release"]["version"] == "v2"
 
 
+def test_several_services_one_after_the_other(lab):
+    """Instances of two services on one host, each behind its own pool: one artifact each, or one for both."""
+    lab.nginx()
+    lab.config(slots=TWO, deploy=ROLLING)
+    lab.config("api", slots=("a", "b"), nginx=False, deploy=ROLLING,
+               traffic={"nginx": {"on": "local", "listen": f"127.0.0.1:{lab.port('api-page')}"}})
+    lab.up()
+    both = lab.artifact("v1")
+    flow = "multiInstanceDeployToReleaseWithL4Control"
+    done = good(lab.baton("run", flow, "--service", "shop,api", "--artifact", both, "--version", "v1"))
+    assert "deployed shop v1" in done.stdout and "deployed api v1" in done.stdout
+    shop, api = lab.artifact("v2", name="shop"), lab.artifact("v2b", name="api")
+    with lab.load() as load:
+        good(lab.baton("run", flow, "--service", "shop,api", "-a", f"shop={shop}", "-a", f"api={api}", "--version", "v2"))
+    assert load.failed == 0, load.summary()
+    runs(lab, "v2", "v2")
+    poll("api, too", lambda: sorted(running(lab, "api").values()) == ["v2", "v2"])
+    digests = {s: lab.api("GET", f"/v1/services/{s}/releases/v2")[1]["digest"] for s in ("shop", "api")}
+    assert digests["shop"] != digests["api"]
+    # the first that fails ends it: api is not touched
+    bad = lab.artifact("bad", healthy=False)
+    count = len(lab.deployments("api"))
+    done = lab.baton("run", flow, "--service", "shop,api", "--artifact", bad, "--version", "bad")
+    assert done.returncode == 1 and len(lab.deployments("api")) == count
+
+
 def test_off_restart_and_on_leave_what_is_live(lab):
     begin(lab)
     before = lab.service()["release"]
@@ -127,3 +153,75 @@ def test_what_nobody_knows(lab):
     lab.write()
     done = lab.baton("lint")
     assert done.returncode == 2 and "did you mean 'L4TurnOff'" in done.stderr
+
+
+# ---- one task by HTTP ----
+
+
+def task(lab, wait="30s", token=None, **message):
+    return lab.api("POST", f"/v1/tasks{'?wait=' + wait if wait else ''}", message, token=token, timeout=60)
+
+
+def test_a_task_as_the_message_of_a_deployment_tool(lab):
+    begin(lab)
+    with lab.load() as load:
+        status, off = task(lab, task="L4Task", serviceName="shop", action="turnOff", port=lab.port("shop-green"))
+        assert (status, off["end"], off["task"]) == (200, "done", "L4TurnOff"), off
+        assert upstream(lab) == ports(lab, "blue")
+        status, done = task(lab, task="TomcatTask", action="stop", instanceId="green")
+        assert (status, done["end"]) == (200, "done"), done
+        poll("it is stopped", lambda: list(running(lab).values()) == ["v1"])
+        status, done = task(lab, wait=None, task="TomcatTask", action="start", host="local", instanceId="green")
+        assert status == 202 and done["id"] == off["id"] + 2, done
+        status, done = lab.api("GET", f"/v1/tasks/{done['id']}?wait=60s", timeout=90)
+        assert (status, done["end"]) == (200, "done"), done
+        runs(lab, "v1", "v1")
+        status, done = task(lab, task="L4TurnOnTask", service="shop", instanceId="green")
+        assert (status, done["end"]) == (200, "done"), done
+    assert load.failed == 0, load.summary()
+    assert upstream(lab) == ports(lab, *TWO)
+    # nothing in front has an address on this host: the task is there, is skipped, and says why
+    status, done = task(lab, task="LoopbackTask", action="stop")
+    assert (status, done["end"]) == (200, "done"), done
+    told = [t for t in lab.deployment(done["id"])["tasks"] if t["kind"] == "LoopbackStop"]
+    assert [t["state"] for t in told] == ["skipped"]
+
+
+def test_component_deploy_as_a_message(lab):
+    begin(lab)
+    assert lab.deploy("v2", "--detach").returncode == 0
+    poll("v2 serves", lambda: sorted(running(lab).values()) == ["v2", "v2"])
+    poll("ended", lambda: lab.deployments()[0].get("end") == "done")
+    digest = lab.api("GET", "/v1/services/shop/releases/v1")[1]["digest"]
+    for file in ("v1", digest):
+        status, done = task(lab, task="ComponentDeployTask", action="componentDeployStart", file=file, version="v1",
+                            instanceId="green")
+        assert (status, done.get("end")) == (200, "done"), done
+    status, bad = task(lab, task="ComponentDeployTask", action="componentDeployStart", file="v9", instanceId="green")
+    assert status == 400 and "sha256" in bad["error"]["message"]
+    status, bad = task(lab, task="ComponentDeployTask", action="componentDeployStart", file="v1", instanceId="green",
+                       deployPath="/somewhere")
+    assert status == 400 and "deployPath" in bad["error"]["message"]
+
+
+def test_a_task_that_could_mean_several(lab):
+    begin(lab)
+    before = len(lab.deployments())
+    status, bad = task(lab, task="TomcatTask", action="stop")
+    assert status == 400 and "shop on local/blue, shop on local/green" in bad["error"]["message"], bad
+    status, bad = task(lab, task="TomcatTask", action="stp", instanceId="blue")
+    assert status == 400 and "did you mean 'stop'" in bad["error"]["message"], bad
+    status, bad = task(lab, task="TomcatTsk", action="stop")
+    assert status == 400 and "expected TomcatTask" in bad["error"]["message"], bad
+    status, bad = task(lab, task="L4Task", action="turnOff", serviceName="shopp")
+    assert status == 400 and "no deployed service fits" in bad["error"]["message"], bad
+    # out of rotation comes first, also for a task by itself
+    status, bad = task(lab, task="TomcatTask", action="stop", instanceId="blue")
+    assert status == 403 and "in rotation" in bad["error"]["message"], bad
+    viewer = good(lab.baton("token", "create", "look", "--role", "viewer", "--json"))
+    status, bad = task(lab, token=json.loads(viewer.stdout)["token"], task="L4Task", action="turnOff", instanceId="blue")
+    assert status == 403, bad
+    other = good(lab.baton("token", "create", "other", "--service", "api", "--json"))
+    status, bad = task(lab, token=json.loads(other.stdout)["token"], task="L4Task", action="turnOff", instanceId="blue")
+    assert status == 400 and "shop" not in bad["error"]["message"].replace("serviceName", ""), bad
+    assert len(lab.deployments()) == before and upstream(lab) == ports(lab, *TWO)

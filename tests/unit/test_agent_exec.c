@@ -29,6 +29,10 @@ static const char yaml[] = "service: shop\n"
 			   "traffic:\n"
 			   "  nginx: {on: was1, listen: \"8080\", server_name: shop.example.com, "
 			   "routes: [{path: /, to: one}]}\n"
+			   "  loopback: {vips: [192.0.2.10, \"2001:db8::10\"]}\n"
+			   "notify:\n"
+			   "  ops: {url: \"https://hooks.example.com/${DB_PASSWORD}\"}\n"
+			   "  chat: {url: \"https://chat.example.com/x\", format: slack}\n"
 			   "deploy: {strategy: blue-green, drain: 1s, bake: 1s}\n";
 
 #define SENTINEL "s3cr3t-sentinel-value"
@@ -48,6 +52,11 @@ static struct {
 	bool hang_health, hang_start, exec_secret_in_error;
 	char saw_secret[64];
 	const char *identity;
+	bool vips[2];
+	int puts, takes, vip_result;
+	char posted[1024], posted_to[128], delivery[64];
+	int posts, post_result;
+	bool hang_post;
 } world;
 
 static struct event_base *base;
@@ -403,6 +412,65 @@ static struct bt_op *fake_prune(const struct bt_driver_env *env, const char *ser
 	return fake(done, arg, 0, "", false, NULL, 0);
 }
 
+static size_t vip_index(const char *vip)
+{
+	return strchr(vip, ':') != NULL;
+}
+
+static int fake_vips_see(const struct bt_loopback *l, struct bt_arena *a, struct bt_seen_vip **ret,
+	struct bt_err *err)
+{
+	(void)err;
+	assert_string_equal(l->interface, "lo");
+	*ret = BT_ARENA_ARRAY(a, struct bt_seen_vip, l->n_vips);
+	for (size_t i = 0; i < l->n_vips; i++)
+		(*ret)[i] = (struct bt_seen_vip){
+			.address = l->vips[i], .there = world.vips[vip_index(l->vips[i])]};
+	return 0;
+}
+
+static int take_vip_result(void)
+{
+	int r = world.vip_result;
+	world.vip_result = 0;
+	return r;
+}
+
+/* A failure comes after the first one, and once. */
+static int vips_set(const struct bt_loopback *l, bool there, struct bt_err *err)
+{
+	for (size_t i = 0; i < l->n_vips; i++) {
+		world.vips[vip_index(l->vips[i])] = there;
+		if (world.vip_result < 0)
+			return bt_err_set(err, take_vip_result(), "it is on eth0");
+	}
+	return 0;
+}
+
+static int fake_vips_put(const struct bt_loopback *l, struct bt_err *err)
+{
+	world.puts++;
+	return vips_set(l, true, err);
+}
+
+static int fake_vips_take(const struct bt_loopback *l, struct bt_err *err)
+{
+	world.takes++;
+	return vips_set(l, false, err);
+}
+
+static struct bt_op *fake_notify(const struct bt_driver_env *env, const struct bt_notify_post *post,
+	bt_done_fn done, void *arg)
+{
+	(void)env;
+	world.posts++;
+	snprintf(world.posted, sizeof world.posted, "%s", post->body);
+	snprintf(world.posted_to, sizeof world.posted_to, "%s", post->url);
+	snprintf(world.delivery, sizeof world.delivery, "%s", post->delivery);
+	return fake(done, arg, world.post_result, "ops answered 500 for " SENTINEL, world.hang_post,
+		NULL, 0);
+}
+
 static const struct bt_drivers fakes = {.runtime = find_rt,
 	.balancer = find_lb,
 	.health_wait = fake_health,
@@ -412,7 +480,11 @@ static const struct bt_drivers fakes = {.runtime = find_rt,
 	.release_find = fake_release_find,
 	.release_list = fake_release_list,
 	.release_activate = fake_activate,
-	.release_prune = fake_prune};
+	.release_prune = fake_prune,
+	.loopback_see = fake_vips_see,
+	.loopback_put = fake_vips_put,
+	.loopback_take = fake_vips_take,
+	.notify_send = fake_notify};
 
 /* ---- the agent's half, as agent.c puts it together ------------------------------------------ */
 
@@ -1058,6 +1130,182 @@ static void test_secrets_stay(void **state)
 	assert_int_equal(st.st_mode & 077, 0);
 }
 
+/* ---- loopback, notify --------------------------------------------------------------------------
+ */
+
+static json_t *service_params(void)
+{
+	return json_pack("{s:O}", "service", service_json);
+}
+
+static bool vips_are(bool there)
+{
+	return world.vips[0] == there && world.vips[1] == there;
+}
+
+static bool wanted(bool on)
+{
+	const struct bt_known_service *s = bt_known_find(host.known, "shop");
+	return s && s->loopback.told && s->loopback.on == on;
+}
+
+static void test_loopback(void **state)
+{
+	(void)state;
+	const struct bt_result *r = run(command("LoopbackStart", BT_DO, 1, service_params()));
+	check_done(r);
+	assert_string_equal(r->detail, "192.0.2.10, 2001:db8::10 on lo");
+	assert_true(r->prior.known && !r->prior.present && vips_are(true) && wanted(true));
+	r = run(command("LoopbackStop", BT_DO, 2, service_params()));
+	check_done(r);
+	assert_true(r->prior.present && vips_are(false) && wanted(false));
+	check_done(run(command("LoopbackStop", BT_UNDO, 2, service_params())));
+	assert_true(vips_are(true) && wanted(true));
+	check_done(run(command("LoopbackStart", BT_UNDO, 1, service_params())));
+	assert_true(vips_are(false) && wanted(false));
+	/* What was there before a start stays, and what was not before a stop. */
+	world.vips[0] = world.vips[1] = true;
+	r = run(command("LoopbackStart", BT_DO, 3, service_params()));
+	assert_true(r->prior.present);
+	check_done(run(command("LoopbackStart", BT_UNDO, 3, service_params())));
+	assert_true(vips_are(true));
+	world.vips[0] = world.vips[1] = false;
+	check_done(run(command("LoopbackStop", BT_DO, 4, service_params())));
+	check_done(run(command("LoopbackStop", BT_UNDO, 4, service_params())));
+	assert_true(vips_are(false) && wanted(false));
+	/* It is known after a crash. */
+	check_done(run(command("LoopbackStart", BT_DO, 5, service_params())));
+	power_off();
+	power_on();
+	assert_true(wanted(true));
+}
+
+static void test_loopback_failures(void **state)
+{
+	(void)state;
+	/* Half of it went: what was there before is there again, and is still wanted. */
+	check_done(run(command("LoopbackStart", BT_DO, 1, service_params())));
+	world.vip_result = BT_E_REFUSED;
+	const struct bt_result *r = run(command("LoopbackStop", BT_DO, 2, service_params()));
+	assert_int_equal(r->outcome, BT_OUTCOME_REFUSED);
+	assert_non_null(strstr(r->detail, "eth0"));
+	assert_true(vips_are(true) && wanted(true));
+	check_done(run(command("LoopbackStop", BT_DO, 3, service_params())));
+	world.vip_result = -1;
+	r = run(command("LoopbackStart", BT_DO, 4, service_params()));
+	assert_int_equal(r->outcome, BT_OUTCOME_FAILED);
+	assert_true(vips_are(false) && wanted(false));
+	/* A service without addresses, and a host whose owner says no. */
+	json_t *plain = json_deep_copy(service_json);
+	json_object_del(json_object_get(plain, "traffic"), "loopback");
+	r = run(command("LoopbackStart", BT_DO, 5, json_pack("{s:o}", "service", plain)));
+	assert_int_equal(r->outcome, BT_OUTCOME_REFUSED);
+	power_off();
+	host.policy_text = "network: false\n";
+	power_on();
+	r = run(command("LoopbackStart", BT_DO, 6, service_params()));
+	assert_int_equal(r->outcome, BT_OUTCOME_REFUSED);
+	assert_non_null(strstr(r->detail, "rule 'network'"));
+	assert_true(vips_are(false));
+}
+
+static void test_loopback_is_shared(void **state)
+{
+	(void)state;
+	/* api asks at the same IPv4 address. */
+	BT_JSON json_t *api = json_deep_copy(service_json);
+	json_object_set_new(api, "service", json_string("api"));
+	json_object_set_new(json_object_get(json_object_get(api, "traffic"), "loopback"), "vips",
+		json_string("192.0.2.10"));
+	json_t *c = command("LoopbackStart", BT_DO, 1, json_pack("{s:O}", "service", api));
+	json_object_set_new(c, "service", json_string("api"));
+	check_done(run(c));
+	check_done(run(command("LoopbackStart", BT_DO, 2, service_params())));
+	const struct bt_result *r = run(command("LoopbackStop", BT_DO, 3, service_params()));
+	check_done(r);
+	assert_true(world.vips[0] && !world.vips[1]);
+	assert_true(wanted(false));
+	assert_non_null(strstr(host.said, "192.0.2.10 stays: api has it, too"));
+	c = command("LoopbackStop", BT_DO, 4, json_pack("{s:O}", "service", api));
+	json_object_set_new(c, "service", json_string("api"));
+	check_done(run(c));
+	assert_true(vips_are(false));
+}
+
+/* A config that names another address than the last: the old one goes with the next task. */
+static void test_loopback_moves(void **state)
+{
+	(void)state;
+	check_done(run(command("LoopbackStart", BT_DO, 1, service_params())));
+	json_t *moved = json_deep_copy(service_json);
+	json_object_set_new(json_object_get(json_object_get(moved, "traffic"), "loopback"), "vips",
+		json_string("2001:db8::10"));
+	check_done(run(command("LoopbackStart", BT_DO, 2, json_pack("{s:o}", "service", moved))));
+	assert_true(!world.vips[0] && world.vips[1]);
+}
+
+static json_t *notify_params(const char *to, const char *message)
+{
+	return json_pack("{s:O,s:s,s:s,s:s,s:s,s:{s:s}}", "service", service_json, "to", to,
+		"message", message, "version", "v2", "flow", "turnOffL4", "secrets", "DB_PASSWORD",
+		SENTINEL);
+}
+
+static void test_notify(void **state)
+{
+	(void)state;
+	check_done(run(command("Notify", BT_DO, 1, notify_params("ops", "shop is out"))));
+	assert_string_equal(world.posted_to, "https://hooks.example.com/" SENTINEL);
+	assert_string_equal(world.delivery, "1-1-1");
+	BT_JSON json_t *said = json_loads(world.posted, 0, NULL);
+	assert_string_equal(json_string_value(json_object_get(said, "message")), "shop is out");
+	assert_string_equal(json_string_value(json_object_get(said, "service")), "shop");
+	assert_string_equal(json_string_value(json_object_get(said, "version")), "v2");
+	assert_string_equal(json_string_value(json_object_get(said, "flow")), "turnOffL4");
+	assert_string_equal(json_string_value(json_object_get(said, "host")), "was1");
+	assert_int_equal(json_integer_value(json_object_get(said, "deployment")), 1);
+	assert_true(json_is_string(json_object_get(said, "at")));
+	check_done(run(command("Notify", BT_DO, 2, notify_params("chat", "a < b & <!here>"))));
+	assert_string_equal(
+		world.posted, "{\"text\":\"shop v2, deployment 1: a &lt; b &amp; &lt;!here&gt;\"}");
+	world.post_result = BT_E_FAILED;
+	const struct bt_result *r =
+		run(command("Notify", BT_DO, 3, notify_params("ops", "shop is out")));
+	assert_int_equal(r->outcome, BT_OUTCOME_FAILED);
+	world.post_result = 1;
+	r = run(command("Notify", BT_DO, 4, notify_params("ops", "shop is out")));
+	assert_int_equal(r->outcome, BT_OUTCOME_UNKNOWN);
+	int posts = world.posts;
+	r = run(command("Notify", BT_DO, 5, notify_params("nobody", "shop is out")));
+	assert_int_equal(r->outcome, BT_OUTCOME_REFUSED);
+	json_t *p = notify_params("ops", "shop is out");
+	json_object_del(p, "secrets");
+	r = run(command("Notify", BT_DO, 6, p));
+	assert_int_equal(r->outcome, BT_OUTCOME_REFUSED);
+	assert_non_null(strstr(r->detail, "DB_PASSWORD"));
+	assert_int_equal(world.posts, posts);
+	assert_null(strstr(host.said, SENTINEL));
+}
+
+/* Whether a message left before a crash nobody can tell, so it is not sent again. */
+static void test_notify_is_never_repeated(void **state)
+{
+	(void)state;
+	world.hang_post = true;
+	offer(command("Notify", BT_DO, 1, notify_params("ops", "shop is out")));
+	while (!world.posts)
+		event_base_loop(base, EVLOOP_ONCE);
+	power_off();
+	world.hang_post = false;
+	power_on();
+	assert_int_equal(bt_exec_recover(host.exec), 1);
+	wait_results(1);
+	assert_int_equal(
+		bt_ledger_result(bt_ledger_file_ledger(host.ledger), &host.done[0])->outcome,
+		BT_OUTCOME_UNKNOWN);
+	assert_int_equal(world.posts, 1);
+}
+
 /* ---- a crash after every line of the ledger ----------------------------------------------------
  */
 
@@ -1122,7 +1370,25 @@ static bool r_health(void)
 	return world.running[0] == 1 && world.starts == 0;
 }
 
+static void b_vips(void)
+{
+	world.vips[0] = world.vips[1] = true;
+}
+static void b_no_vips(void)
+{
+}
+static bool r_off(void)
+{
+	return vips_are(false) && world.takes == 1 && wanted(false);
+}
+static bool r_on(void)
+{
+	return vips_are(true) && world.puts == 1 && wanted(true);
+}
+
 static const struct scenario scenarios[] = {
+	{"loopback off", "LoopbackStop", BT_DO, service_params, b_vips, r_off},
+	{"loopback on", "LoopbackStart", BT_DO, service_params, b_no_vips, r_on},
 	{"start", "InstanceStart", BT_DO, p_start, b_start, r_start},
 	{"stop", "InstanceStop", BT_DO, p_stop, b_world, r_stop},
 	{"deploy", "ComponentDeploy", BT_DO, p_deploy, b_world, r_deploy},
@@ -1213,6 +1479,12 @@ int main(void)
 		T(test_undo_passes_a_queued_attempt),
 		T(test_undo_of_what_never_began),
 		T(test_secrets_stay),
+		T(test_loopback),
+		T(test_loopback_failures),
+		T(test_loopback_is_shared),
+		T(test_loopback_moves),
+		T(test_notify),
+		T(test_notify_is_never_repeated),
 		cmocka_unit_test(test_crash_after_each_line),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
 /* What baton writes for nginx: byte for byte as in tests/golden/nginx, and accepted by nginx. */
 #include "base/fs.h"
+#include "driver/members.h"
 #include "driver/nginx_conf.h"
 #include "driver/nginx_render.h"
 #include "driver/nginx_state.h"
@@ -500,9 +501,9 @@ static void test_state(void **state)
 	assert_string_equal(a, b);
 	assert_string_equal(c->prior, s.prior);
 	assert_null(c->config);
-	assert_true(bt_nginx_members_equal(c->pending.members, 2, green_in, 2));
-	assert_false(bt_nginx_members_equal(c->pending.members, 2, blue_in, 2));
-	assert_false(bt_nginx_members_equal(c->pending.members, 2, green_in, 1));
+	assert_true(bt_members_equal(c->pending.members, 2, green_in, 2));
+	assert_false(bt_members_equal(c->pending.members, 2, blue_in, 2));
+	assert_false(bt_members_equal(c->pending.members, 2, green_in, 1));
 	bt_nginx_state_free(c);
 	struct bt_nginx_state *none = NULL;
 	struct bt_err err = {0};
