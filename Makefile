@@ -6,7 +6,8 @@ prefix ?= $(PREFIX)
 all: build-deps $(BUILD)/build.ninja
 	@ninja -C $(BUILD)
 
-demo: demo-deps $(BUILD)/build.ninja
+# FLOW=deployAndTomcatRestartWithL4Control shows a flow over two hosts; BALANCER=nat|dsr|haproxy in front of them.
+demo: demo$(if $(FLOW),-flow)-deps $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@BUILD=$(BUILD) demo/run
 
@@ -32,7 +33,7 @@ install: all
 	@meson install -C $(BUILD) --no-rebuild
 
 # Named one by one: make looks for no pattern rule for a phony target.
-build-deps demo-deps test-deps bench-deps:
+build-deps demo-deps demo-flow-deps test-deps bench-deps:
 	@tools/deps.sh $(@:-deps=)
 
 $(BUILD)/build.ninja:
@@ -41,4 +42,4 @@ $(BUILD)/build.ninja:
 clean:
 	rm -rf $(BUILD) build-clang build-asan
 
-.PHONY: all demo test bench lint format install clean build-deps demo-deps test-deps bench-deps
+.PHONY: all demo test bench lint format install clean build-deps demo-deps demo-flow-deps test-deps bench-deps

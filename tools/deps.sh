@@ -1,24 +1,27 @@
 #!/bin/sh
 # deps.sh GROUP…: installs the Debian packages of the groups that are missing, and nothing else.
-# Groups: build (compile baton), demo (what `make demo` runs), test (what `make test` runs).
+# Groups: build (compile baton), demo (what `make demo` runs), demo-flow (what `make demo FLOW=…` runs),
+# test (what `make test` runs), bench (what `make bench` runs).
 set -eu
 build="build-essential meson ninja-build pkg-config libevent-dev libcurl4-openssl-dev libssl-dev
 	libjansson-dev libyaml-dev libsqlite3-dev libarchive-dev libzstd-dev libncurses-dev libmnl-dev"
 demo="nginx openjdk-17-jdk-headless libtomcat10-embed-java libtomcat10-java python3"
+demo_flow="openjdk-17-jdk-headless python3 tomcat10 nftables haproxy iproute2 curl procps"
 test="$build $demo libcmocka-dev clang clang-format binutils python3-pytest python3-pytest-xdist
 	python3-yaml python3-pyte cppcheck curl openssl procps iproute2 strace zstd zip
 	python3-selenium chromium chromium-driver fonts-noto-cjk man-db groff prometheus systemd-container systemd-sysv dbus
 	haproxy nftables conntrack tomcat10 tomcat10-examples user-mode-linux kmod ipvsadm"
-bench="wrk hey lsof curl procps"
+bench="$demo_flow wrk hey lsof"
 
 wanted=
 for group in "$@"; do
 	case $group in
 	build) wanted="$wanted $build" ;;
 	demo) wanted="$wanted $build $demo" ;;
+	demo-flow) wanted="$wanted $build $demo_flow" ;;
 	test) wanted="$wanted $test" ;;
 	bench) wanted="$wanted $build $demo $bench" ;;
-	*) echo "deps.sh: unknown group '$group' (build, demo, test, bench)" >&2; exit 2 ;;
+	*) echo "deps.sh: unknown group '$group' (build, demo, demo-flow, test, bench)" >&2; exit 2 ;;
 	esac
 done
 

@@ -8,8 +8,7 @@ and the same paths, as two real hosts do. Needs root, as every test that makes a
 import os
 import shutil
 import subprocess
-
-import pytest
+import unittest
 
 
 def ip(*args):
@@ -19,7 +18,7 @@ def ip(*args):
 class FarHost:
     def __init__(self, lab):
         if os.geteuid() != 0:
-            pytest.skip("a host of its own needs root")
+            raise unittest.SkipTest("a host of its own needs root")  # the demo and the bench have no pytest
         n = len(lab.machines)
         block = lab.ports_.base // 20 * 4 + n  # unique as long as the laboratory's ports are
         self.lab, self.name, self.mounts = lab, f"bt{lab.ports_.base}-{n}", []

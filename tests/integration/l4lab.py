@@ -19,8 +19,7 @@ import os
 import subprocess
 import threading
 import time
-
-import pytest
+import unittest
 
 from farhost import FarHost, ip
 from lab import HERE, PATIENCE, PYTHON, Failed, poll
@@ -34,7 +33,7 @@ class Net:
 
     def __init__(self, name):
         if os.geteuid() != 0:
-            pytest.skip("a network of its own needs root")
+            raise unittest.SkipTest("a network of its own needs root")
         self.name = name
         subprocess.run(["ip", "netns", "del", name], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
         ip("netns", "add", name)

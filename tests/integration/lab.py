@@ -90,9 +90,9 @@ class Ports:
 
 
 class Lab:
-    def __init__(self):
+    def __init__(self, prefix="baton-lab-"):
         # short: unix sockets live below it
-        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="baton-lab-", dir="/tmp"))
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
         self.ports_ = Ports()
         self.named_ports = {}
         self.children = {}   # name: Popen
