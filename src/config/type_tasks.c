@@ -90,10 +90,9 @@ static void read_param(struct bt_reading *r, const struct bt_key *task,
 	case BT_PARAM_TEXT:
 		k.max = 1024;
 		k.check = bt_check_command;
-		k.expected = n->kind == BT_NODE_SCALAR
-				     ? "only the placeholders " BT_PLACEHOLDERS
-				       " ({{ writes a brace)"
-				     : "a text";
+		k.expected = n->kind == BT_NODE_SCALAR ? "only the placeholders " BT_PLACEHOLDERS
+							 " ({{ writes a brace)"
+						       : "a text";
 		bt_type_text.read(r, &k, n, field, NULL);
 		break;
 	case BT_PARAM_NAME:
