@@ -137,7 +137,7 @@ static void check_floor(struct flow *f, struct bt_list here)
 		refuse(f,
 			"to take %s out would leave %zu in rotation, and at least %lld have to "
 			"stay",
-			place_name(f, here.v[0]), f->n_in, (long long)f->floor);
+			who(f, here), f->n_in, (long long)f->floor);
 }
 
 static void switch_out(struct flow *f, const struct bt_hook *h, struct bt_list here)
@@ -492,11 +492,11 @@ static void batch(struct flow *f, const struct bt_flow_stage *s, struct bt_list 
 	size_t worst = before > deepest ? before - deepest : 0;
 	if (worst < f->lowest)
 		f->lowest = worst;
-	if (f->result == 0 && f->b->balancer != BT_NONE && (int64_t)worst < f->floor)
-		refuse(f,
-			"a batch of %zu would leave %zu in rotation, and at least %lld have to "
-			"stay",
-			n, worst, (long long)f->floor);
+	if (f->result == 0 && f->b->balancer != BT_NONE && (int64_t)worst < f->floor) {
+		const char *left = worst ? bt_build_text(f->b, "%zu", worst) : "nobody";
+		refuse(f, "a batch of %zu would leave %s in rotation, and at least %lld %s to stay",
+			n, left, (long long)f->floor, f->floor == 1 ? "has" : "have");
+	}
 }
 
 static void stages(struct flow *f, const struct bt_flow_stage *s, size_t number)
@@ -536,7 +536,10 @@ static uint16_t first_host(struct flow *f)
 
 static uint16_t once_host(struct flow *f, const struct bt_hook *h)
 {
-	if (h->on == BT_ON_BALANCER && has_balancer(f, h))
+	if (h->on == BT_ON_BALANCER && f->b->balancer == BT_NONE)
+		refuse(f, "%s on the balancer's host, and %s has no balancer in `traffic`",
+			bt_task_info(h->kind)->name, f->b->service->name);
+	else if (h->on == BT_ON_BALANCER)
 		return f->b->plan->balancers[0].host;
 	if (h->on != BT_ON_HOST)
 		return first_host(f);
@@ -664,18 +667,47 @@ int bt_plan_flow_build(struct bt_build *b, struct bt_err *err)
 	return 0;
 }
 
-void bt_build_flow_task(
-	struct bt_build *b, const struct bt_hook *h, struct bt_list here, bool serving)
+/* ── a task among a strategy's own ── */
+
+/* What the plan has done before the hook's turn comes, for what shall serve (`with`); and what
+ * other hooks took out. Blue-green and recreate have put nothing but `with` into rotation. */
+static void look_at_hook(struct flow *f, struct bt_list with, enum bt_hook_when when)
 {
-	struct flow f = {.b = b, .err = &b->why, .stage = "deploy.hooks"};
+	struct bt_build *b = f->b;
+	enum bt_strategy strategy = b->service->deploy.strategy;
+	bool all = strategy == BT_STRATEGY_BLUE_GREEN || strategy == BT_STRATEGY_RECREATE;
+	bool after = when == BT_HOOK_AFTER_SWITCH;
+	look(f);
+	for (size_t i = 0; after && all && i < b->scene.n_places; i++)
+		f->in[i] = false;
+	for (size_t i = 0; i < with.n; i++) {
+		f->runs[with.v[i]] = true;
+		f->in[with.v[i]] = after;
+	}
+	if (!b->hooks_out)
+		b->hooks_out = BT_ARENA_ARRAY(b->arena, bool, b->scene.n_places);
+	f->n_in = 0;
+	for (size_t i = 0; i < b->scene.n_places; i++) {
+		f->in[i] = f->serves[i] = f->in[i] && !b->hooks_out[i];
+		f->n_in += f->in[i];
+	}
+	/* The engine holds to the plan's word, so the plan does. */
+	f->floor = b->plan->min_in_rotation < (int64_t)f->n_in ? b->plan->min_in_rotation
+							       : (int64_t)f->n_in;
+	f->lowest = f->n_in;
+}
+
+void bt_build_flow_task(struct bt_build *b, const struct bt_hook *h, struct bt_list here,
+	struct bt_list with, enum bt_hook_when when)
+{
+	struct flow f = {.b = b, .err = &b->why};
 	if (b->refused < 0)
 		return;
-	look(&f);
-	for (size_t i = 0; serving && i < here.n; i++) {
-		f.runs[here.v[i]] = true;
-		f.n_in += !f.serves[here.v[i]];
-		f.in[here.v[i]] = f.serves[here.v[i]] = true;
-	}
+	f.stage = bt_build_text(b, "deploy.hooks.%s", bt_enum_name(&bt_enum_hook_when, (int)when));
+	look_at_hook(&f, with, when);
+	bool *before = bt_arena_memdup(b->arena, f.in, b->scene.n_places * sizeof *before);
 	one(&f, h, here, here.n == 1);
+	for (size_t i = 0; i < b->scene.n_places; i++)
+		b->hooks_out[i] = !f.in[i] && (before[i] || b->hooks_out[i]);
 	b->refused = f.result;
 }

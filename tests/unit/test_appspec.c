@@ -97,7 +97,7 @@ static void test_document(void **state)
 	(void)state;
 	bad("", "a.yml:1:1: expected one document, found 0");
 	bad("[]", "a.yml:1:1: appspec: expected a map with version, os, files, "
-		  "file_exists_behavior, permissions, hooks, found a list");
+		  "file_exists_behavior, permissions, hooks, found an empty list");
 	bad("os: linux\nhook: {}\n",
 		"a.yml:1:1: 'version' is missing: expected version: 0.0\n"
 		"a.yml:2:1: appspec: unknown key 'hook' (did you mean 'hooks'?)");
@@ -166,7 +166,7 @@ static void test_hooks(void **state)
 		"a.yml:8:7: hooks: AfterInstall: location is missing: expected for example "
 		"{location: scripts/start.sh}");
 	bad(HEAD "hooks: []\n", "a.yml:3:8: hooks: expected a map of lifecycle events to lists of "
-				"scripts, found a list");
+				"scripts, found an empty list");
 }
 
 static void test_permits(void **state)

@@ -350,16 +350,16 @@ static void problems(void **state)
 	REFUSED(MINIMAL
 		"deploy: {hooks: {before_switch: [{run: [a], timeout: 5, repeat: maybe, onn: "
 		"once}, {Approve: {}}], after: []}}\n",
-		"f:5:54: deploy.hooks.before_switch: expected a duration with a unit such as "
-		"500ms, "
-		"30s, 5m, 2h, found '5'",
-		"f:5:65: deploy.hooks.before_switch: expected safe or never, found 'maybe'",
-		"f:5:72: unknown key 'onn' in deploy.hooks.before_switch, expected run, on, "
-		"timeout, "
-		"env and repeat, such as {Exec: {run: [./migrate.sh, --up]}} (did you mean "
+		"f:5:54: deploy.hooks.before_switch: Exec.timeout: expected a duration with a unit "
+		"such as 500ms, 30s, 5m, 2h, found '5'",
+		"f:5:65: deploy.hooks.before_switch: Exec.repeat: expected safe or never, found "
+		"'maybe'",
+		"f:5:72: unknown key 'onn' in deploy.hooks.before_switch: Exec, expected its "
+		"parameters run, on, timeout, env and repeat, such as {Exec: {run: [./migrate.sh, "
+		"--up]}} (did you mean "
 		"'on'?)",
-		"f:5:94: deploy.hooks.before_switch: within of Approve is missing: expected such "
-		"as {Approve: {within: 30m}}",
+		"f:5:94: deploy.hooks.before_switch: Approve.within is missing: expected such as "
+		"{Approve: {within: 30m}}",
 		"f:5:100: unknown key 'after' in deploy.hooks");
 	REFUSED(MINIMAL "deploy: {hooks: {before_switch: [{run: './a {port.admin}'}]}}\n",
 		"f:5:40: deploy.hooks.before_switch: no port 'admin' in run.slots, which names "
@@ -449,7 +449,7 @@ static void nginx_problems(void **state)
 		"f:5:32: traffic.nginx.on: 'w1' is listed twice");
 	REFUSED(MINIMAL "traffic: {nginx: {on: []}}\n",
 		"f:5:23: traffic.nginx.on: expected a name, or a list of up to 32 such as [a, b], "
-		"found a list");
+		"found an empty list");
 	REFUSED(MINIMAL "hosts: [h1]\ntraffic: {nginx: {on: [w1, h1], listen: 1002}}\n",
 		"f:6:41: traffic.nginx.listen: port 1002 is that of slot y on host h1");
 	REFUSED(MINIMAL "traffic: {nginx: {on: [local, w2], adopt: {include: /i, form: "
