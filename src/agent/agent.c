@@ -101,9 +101,13 @@ static int open_memory(struct bt_agent *a, struct bt_err *err)
 	return bt_known_load(a->state_dir, a->ledger, a->redact, on_known_failed, &a->known, err);
 }
 
+static const char *on_secret(void *arg, const char *service, const char *name)
+{
+	return bt_known_balancer_secret(((struct bt_agent *)arg)->known, service, name);
+}
+
 static int start_drivers(struct bt_agent *a, struct bt_err *err)
 {
-	const struct bt_runtime_ops *rt = bt_runtime_find(BT_RUNTIME_PROCESS);
 	a->driver = (struct bt_driver_env){
 		.base = a->base,
 		.work = a->work,
@@ -113,12 +117,18 @@ static int start_drivers(struct bt_agent *a, struct bt_err *err)
 		.shim_path = a->shim_path,
 		.self_path = a->self_path,
 		.tls = &a->tls,
+		.secret = on_secret,
+		.secret_arg = a,
 	};
 	int load = bt_boot_load(a->state_dir, a->known, &a->driver, &a->boot, err);
 	if (load < 0)
 		return load;
-	int r = rt ? rt->init(&a->driver, err) : 0;
+	int r = 0;
+	const struct bt_runtime_ops *rt;
 	const struct bt_balancer_ops *lb;
+	for (int kind = 0; r == 0 && kind <= BT_RUNTIME_BUNDLE; kind++)
+		if ((rt = bt_runtime_find((enum bt_runtime)kind)) && rt->init)
+			r = rt->init(&a->driver, err);
 	for (size_t i = 0; r == 0 && (lb = bt_balancer_at(i)); i++)
 		r = lb->init(&a->driver, err);
 	return r;

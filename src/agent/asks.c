@@ -105,6 +105,7 @@ static void ask_observe(struct ask *k, const json_t *ask)
 	int r = bt_json_object(ask, "service", &service, &err);
 	if (r == 0)
 		r = bt_json_bool_opt(ask, "foreign", &what.foreign, &err);
+	what.secrets = json_object_get(ask, "secrets");
 	if (r == 0)
 		r = bt_observe_start(
 			k->all->l->env.exec, service, what, on_seen, k, &k->observing, &err);

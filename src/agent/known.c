@@ -65,7 +65,7 @@ static json_t *loopback_to_json(const struct bt_wanted_loopback *l)
 
 static json_t *desired_to_json(const struct bt_known_service *s)
 {
-	json_t *slots = json_object(), *balancers = json_object();
+	json_t *slots = json_object(), *balancers = json_object(), *secrets = json_object();
 	for (size_t i = 0; i < s->n_slots; i++) {
 		const struct bt_wanted_slot *w = &s->slots[i];
 		json_t *j = json_pack("{s:i,s:I,s:b}", "port", (int)w->port, "release",
@@ -74,11 +74,14 @@ static json_t *desired_to_json(const struct bt_known_service *s)
 			json_object_set(j, "secrets", w->secrets);
 		json_object_set_new(slots, w->slot, j);
 	}
-	for (size_t i = 0; i < s->n_balancers; i++)
-		json_object_set_new(balancers, s->balancers[i].name,
-			json_integer((json_int_t)s->balancers[i].generation));
-	json_t *j =
-		json_pack("{s:i,s:o,s:o}", "version", 1, "slots", slots, "balancers", balancers);
+	for (size_t i = 0; i < s->n_balancers; i++) {
+		const struct bt_wanted_balancer *b = &s->balancers[i];
+		json_object_set_new(balancers, b->name, json_integer((json_int_t)b->generation));
+		if (b->secrets)
+			json_object_set(secrets, b->name, b->secrets);
+	}
+	json_t *j = json_pack("{s:i,s:o,s:o,s:o}", "version", 1, "slots", slots, "balancers",
+		balancers, "balancer_secrets", secrets);
 	if (s->loopback.told)
 		json_object_set_new(j, "loopback", loopback_to_json(&s->loopback));
 	return j;
@@ -108,8 +111,10 @@ static void service_free(struct bt_known_service *s)
 		free(s->slots[i].slot);
 		json_decref(s->slots[i].secrets);
 	}
-	for (size_t i = 0; i < s->n_balancers; i++)
+	for (size_t i = 0; i < s->n_balancers; i++) {
 		free(s->balancers[i].name);
+		json_decref(s->balancers[i].secrets);
+	}
 	loopback_forget(&s->loopback);
 	free(s->slots);
 	free(s->balancers);
@@ -218,14 +223,15 @@ static struct bt_wanted_slot *take_slot(struct bt_known_service *s, const char *
 	return w;
 }
 
-static void keep_secrets(struct bt_known *k, struct bt_wanted_slot *w, json_t *secrets)
+static void keep_secrets(struct bt_known *k, json_t **at, json_t *secrets)
 {
 	const char *name;
 	json_t *value;
 	if (!secrets)
 		return;
-	json_decref(w->secrets);
-	w->secrets = json_incref(secrets);
+	json_incref(secrets);
+	json_decref(*at);
+	*at = secrets;
 	json_object_foreach (secrets, name, value)
 		if (json_is_string(value))
 			bt_redact_add(k->redact, json_string_value(value));
@@ -242,7 +248,7 @@ void bt_known_want_slot(struct bt_known *k, const char *service, const char *slo
 	w->port = port;
 	w->release = release;
 	w->run = run;
-	keep_secrets(k, w, secrets);
+	keep_secrets(k, &w->secrets, secrets);
 	save_desired(k, s);
 }
 
@@ -257,15 +263,28 @@ static struct bt_wanted_balancer *take_balancer(struct bt_known_service *s, cons
 	return b;
 }
 
-void bt_known_want_balancer(
-	struct bt_known *k, const char *service, const char *name, uint64_t generation)
+void bt_known_want_balancer(struct bt_known *k, const char *service, const char *name,
+	uint64_t generation, json_t *secrets)
 {
 	struct bt_known_service *s = take(k, service);
 	struct bt_wanted_balancer *b = take_balancer(s, name);
-	if (b->generation >= generation)
+	bool same = !secrets || (b->secrets && json_equal(b->secrets, secrets));
+	if (b->generation >= generation && same)
 		return;
-	b->generation = generation;
+	if (generation > b->generation)
+		b->generation = generation;
+	keep_secrets(k, &b->secrets, secrets);
 	save_desired(k, s);
+}
+
+const char *bt_known_balancer_secret(
+	const struct bt_known *k, const char *service, const char *name)
+{
+	const struct bt_known_service *s = bt_known_find(k, service);
+	const char *value = NULL;
+	for (size_t i = 0; s && i < s->n_balancers && !value; i++)
+		value = json_string_value(json_object_get(s->balancers[i].secrets, name));
+	return value;
 }
 
 static bool wants_just(const struct bt_wanted_loopback *w, const struct bt_loopback *l, bool on)
@@ -349,7 +368,7 @@ static int load_slot(struct bt_known *k, struct bt_known_service *s, const char 
 	w->port = (uint16_t)port;
 	w->release = (uint32_t)release;
 	w->run = run;
-	keep_secrets(k, w, json_object_get(j, "secrets"));
+	keep_secrets(k, &w->secrets, json_object_get(j, "secrets"));
 	return 0;
 }
 
@@ -395,6 +414,9 @@ static int load_desired(struct bt_known *k, const char *name, const json_t *j, s
 	}
 	json_object_foreach (balancers, key, value)
 		take_balancer(s, key)->generation = (uint64_t)json_integer_value(value);
+	json_object_foreach (json_object_get(j, "balancer_secrets"), key, value)
+		if (json_is_object(value))
+			keep_secrets(k, &take_balancer(s, key)->secrets, value);
 	value = json_object_get(j, "loopback");
 	return value ? load_loopback(s, value, err) : 0;
 }

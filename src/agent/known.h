@@ -1,6 +1,7 @@
 /* What the agent knows without its server: every service it was told of, and what should run and
  * be served on this host. Kept in services/<name>.json and desired/<name>.json (0600: it holds the
- * secrets of the slots, which a restart of an old release needs), so that an agent that starts
+ * secrets of the slots, which a restart of an old release needs, and those that the API of a
+ * balancer wants, which is asked while the server is away, too), so that an agent that starts
  * while the server is away knows what to look at and what to keep. */
 #pragma once
 #include "agent/ledger_file.h"
@@ -18,6 +19,7 @@ struct bt_wanted_slot {
 struct bt_wanted_balancer {
 	char *name;
 	uint64_t generation; /* highest accepted */
+	json_t *secrets;     /* object name → value, of those that its API wants; NULL: none */
 };
 /* Whether the host shall hold the service's addresses, and which those are: a later config may
  * name others. */
@@ -56,8 +58,12 @@ int bt_known_learn(struct bt_known *k, const json_t *service, struct bt_err *err
 /* secrets NULL: as they were. */
 void bt_known_want_slot(struct bt_known *k, const char *service, const char *slot, uint16_t port,
 	uint32_t release, bool run, json_t *secrets);
-void bt_known_want_balancer(
-	struct bt_known *k, const char *service, const char *name, uint64_t generation);
+/* secrets NULL: as they were. */
+void bt_known_want_balancer(struct bt_known *k, const char *service, const char *name,
+	uint64_t generation, json_t *secrets);
+/* The value of a secret that the API of the service's balancer wants; NULL: not known. */
+const char *bt_known_balancer_secret(
+	const struct bt_known *k, const char *service, const char *name);
 void bt_known_want_loopback(
 	struct bt_known *k, const char *service, const struct bt_loopback *l, bool on);
 /* What was wanted last, as a config says it (borrowed, arena); no vips: nothing is wanted there. */

@@ -20,7 +20,7 @@ struct bt_observing {
 	const struct bt_exec_env *env;
 	struct bt_arena *arena;
 	struct bt_config *config;
-	const struct bt_service *service;
+	const struct bt_service *service; /* with the secrets that came along */
 	struct bt_seen_host seen;
 	struct bt_seen_instance *instances;
 	struct bt_seen_balancer *balancer;
@@ -207,7 +207,8 @@ static void see_balancer(struct bt_observing *o)
 	o->balancer->name = bt_arena_printf(o->arena, "%s/%s", facts.family, s->name);
 	/* What the host's owner does not allow is not even looked at. */
 	struct bt_err err = {0};
-	if (bt_policy_balancer(o->env->policy, s, &err) < 0) {
+	if (bt_policy_balancer(o->env->policy, s, &err) < 0 ||
+		bt_policy_rotation(o->env->policy, s, o->env->driver->host, &err) < 0) {
 		o->balancer->refuses = bt_arena_strdup(o->arena, err.text);
 		o->seen.balancers = o->balancer;
 		o->seen.n_balancers = 1;
@@ -254,6 +255,24 @@ static void see_host(struct bt_observing *o)
 	o->seen.releases = ids;
 }
 
+static const struct bt_service *with_secrets(
+	struct bt_observing *o, const struct bt_service *service, const json_t *secrets)
+{
+	struct bt_service *own = bt_arena_memdup(o->arena, service, sizeof *service);
+	struct bt_kv *list = BT_ARENA_ARRAY(o->arena, struct bt_kv, json_object_size(secrets) + 1);
+	const char *name;
+	json_t *value;
+	json_object_foreach ((json_t *)secrets, name, value) {
+		if (!json_is_string(value))
+			continue;
+		bt_redact_add(o->env->redact, json_string_value(value));
+		list[own->n_secret_values++] = (struct bt_kv){bt_arena_strdup(o->arena, name),
+			bt_arena_strdup(o->arena, json_string_value(value))};
+	}
+	own->secret_values = list;
+	return own;
+}
+
 int bt_observe_start(const struct bt_exec_env *env, const json_t *service,
 	struct bt_observe_what what, void (*done)(void *arg, json_t *seen), void *arg,
 	struct bt_observing **ret, struct bt_err *err)
@@ -266,11 +285,11 @@ int bt_observe_start(const struct bt_exec_env *env, const json_t *service,
 	*o = (struct bt_observing){.env = env,
 		.arena = bt_arena_new(),
 		.config = c,
-		.service = &c->services[0],
 		.done = done,
 		.arg = arg,
 		.pending = 1};
 	o->fire = evtimer_new(env->driver->base, fire, o);
+	o->service = with_secrets(o, &c->services[0], what.secrets);
 	see_host(o);
 	r = see_instances(o, what, err);
 	if (r < 0) {

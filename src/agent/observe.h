@@ -6,6 +6,9 @@ struct bt_observing;
 struct bt_observe_what {
 	bool identity; /* running instances are asked who they are, too */
 	bool foreign;  /* what holds a slot's port and is not baton's is looked at (and hashed) */
+	/* name → value, for the API of the service's balancer, instead of those that are kept; used
+	 * for this look only, and hidden from then on. NULL: none. Borrowed during the start. */
+	const json_t *secrets;
 };
 /* service: canonical JSON.
  * done exactly once, from the loop, never from inside this call, unless it is cancelled; seen is a

@@ -5,6 +5,7 @@
 
 #include "base/fs.h"
 #include "base/str.h"
+#include "config/config.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -357,6 +358,11 @@ static int check_path(
 	return no(p, err, "paths", text);
 }
 
+int bt_policy_place(const struct bt_policy *p, const char *path, struct bt_err *err)
+{
+	return check_path(p, "file", path, err);
+}
+
 static bool listed(const struct bt_policy *p, const char *user)
 {
 	for (size_t i = 0; i < p->n_run_as; i++)
@@ -407,9 +413,32 @@ static int check_user(const struct bt_policy *p, const char *user, struct bt_err
 	return no(p, err, "run_as", text);
 }
 
+/* What the system itself has there runs without a word of the policy, as run.command does. */
+static int check_home(const struct bt_policy *p, const char *home, struct bt_err *err)
+{
+	return beneath("/usr/share", home) ? 0 : check_path(p, "run.tomcat.home", home, err);
+}
+
+static int check_tomcat(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
+{
+	int e = check_home(p, s->tomcat.home, err);
+	for (size_t i = 0; e == 0 && s->tomcat.base && i < s->run.n_slots; i++) {
+		BT_STR struct bt_str base = {0};
+		const struct bt_slot *slot = &s->run.slots[i];
+		e = bt_config_tomcat_base(s, slot->name, slot->port, &base, err);
+		if (e == 0)
+			e = check_path(p, "run.tomcat.base", bt_str_get(&base), err);
+	}
+	if (e == 0 && s->tomcat.shutdown_port)
+		e = bt_policy_port(p, (uint16_t)s->tomcat.shutdown_port, err);
+	return e;
+}
+
 int bt_policy_run(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err)
 {
 	int e = check_user(p, s->run.user, err);
+	if (e == 0 && s->run.as == BT_RUNTIME_TOMCAT)
+		e = check_tomcat(p, s, err);
 	if (e == 0 && s->run.dir && s->run.dir[0] == '/')
 		e = check_path(p, "run.dir", s->run.dir, err);
 	for (size_t i = 0; i < s->run.n_slots; i++)
@@ -457,10 +486,23 @@ static int check_listen(const struct bt_policy *p, const char *listen, struct bt
 	return bt_policy_port(p, (uint16_t)port, err);
 }
 
+/* Those that are tables of the host's own kernel. */
+static int check_kernel(const struct bt_policy *p, const struct bt_l4 *l, struct bt_err *err)
+{
+	char what[48];
+	if (l->kind != BT_BALANCER_NFTABLES && l->kind != BT_BALANCER_IPVS)
+		return 0;
+	snprintf(what, sizeof what, "traffic.%s", bt_enum_name(&bt_enum_balancer, (int)l->kind));
+	int e = bt_policy_network(p, what, err);
+	return e < 0 ? e : bt_policy_port(p, l->port, err);
+}
+
 static int check_l4(const struct bt_policy *p, const struct bt_l4 *l, struct bt_err *err)
 {
+	if (l->kind == BT_BALANCER_HTTP)
+		return check_path(p, "traffic.http.ca", l->http.ca, err);
 	if (l->kind != BT_BALANCER_HAPROXY)
-		return 0;
+		return check_kernel(p, l, err);
 	int e = check_path(p, "haproxy.socket", l->haproxy.socket, err);
 	return e == 0 ? check_path(p, "haproxy.state_file", l->haproxy.state_file, err) : e;
 }
@@ -496,4 +538,12 @@ int bt_policy_balancer(const struct bt_policy *p, const struct bt_service *s, st
 	}
 	int e = n->mode == BT_NGINX_MANAGED ? check_listen(p, n->listen, err) : 0;
 	return e == 0 && n->mode == BT_NGINX_MANAGED ? check_listen(p, n->redirect, err) : e;
+}
+
+int bt_policy_rotation(
+	const struct bt_policy *p, const struct bt_service *s, const char *host, struct bt_err *err)
+{
+	if (!s->l4 || s->l4->kind != BT_BALANCER_ROTATION)
+		return 0;
+	return check_listen(p, bt_rotation_listen(&s->l4->rotation, host), err);
 }

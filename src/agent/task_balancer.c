@@ -20,6 +20,9 @@ static int read_balancer(struct bt_job *j, struct bt_err *err)
 		r = bt_job_read_service(j, err);
 	if (r == 0)
 		r = bt_policy_balancer(bt_job_exec(j)->policy, j->service, err);
+	if (r == 0)
+		r = bt_policy_rotation(
+			bt_job_exec(j)->policy, j->service, bt_job_env(j)->host, err);
 	if (r == 0 && !balancer(j))
 		r = bt_err_set(err, BT_E_REFUSED,
 			"service %s has no balancer that this agent knows", j->service_name);
@@ -118,8 +121,8 @@ static void on_prior(
 	}
 	j->prior.known = true;
 	j->prior.generation = seen->generation;
-	bt_known_want_balancer(
-		bt_job_exec(j)->known, j->service_name, j->balancer, (uint64_t)j->size);
+	bt_known_want_balancer(bt_job_exec(j)->known, j->service_name, j->balancer,
+		(uint64_t)j->size, json_object_get(j->params, "secrets"));
 	bt_job_begin(j);
 }
 

@@ -39,6 +39,8 @@ int bt_task_component_check(struct bt_job *j, struct bt_err *err)
 	if (strchr(j->file_name, '/') || j->file_name[0] == '.' || !j->file_name[0])
 		return bt_err_set(err, BT_E_PROTOCOL, "params.file_name: expected a plain name");
 	json_t *service = json_object_get(about, "service");
+	j->zip = bt_streq(json_string_value(json_object_get(json_object_get(service, "run"), "as")),
+		bt_enum_name(&bt_enum_runtime, BT_RUNTIME_TOMCAT));
 	r = bt_known_learn(bt_job_exec(j)->known, json_is_object(service) ? service : about, err);
 	return r == 0 && j->key.verb == BT_DO ? bt_job_render_files(j, service, err) : r;
 }
@@ -53,6 +55,7 @@ static struct bt_fetch_request request(const struct bt_job *j)
 		.size = j->size,
 		.file_name = j->file_name,
 		.unpack = j->unpack,
+		.zip = j->zip && !j->unpack,
 		.files = j->files,
 		.n_files = j->n_files,
 		.owner = j->service ? j->service->run.user : NULL,
@@ -89,7 +92,14 @@ bool bt_task_component_there(struct bt_job *j)
 static void on_placed(void *arg, int result, const struct bt_err *err)
 {
 	struct bt_job *j = arg;
-	bt_job_finish_result(j, result, err, j->prior.present ? "was there already" : "placed");
+	struct bt_err why = {0};
+	j->op = NULL; /* it has called back: it is gone */
+	if (result >= 0 &&
+		bt_task_bundle_placed(j, json_object_get(j->params, "release_json"), &why) < 0)
+		bt_job_finish(j, BT_OUTCOME_FAILED, "%s", why.text);
+	else
+		bt_job_finish_result(
+			j, result, err, j->prior.present ? "was there already" : "placed");
 }
 
 void bt_task_component_go(struct bt_job *j)

@@ -61,6 +61,30 @@ static void print_troubles(const json_t *hosts)
 		}
 }
 
+/* Direct server return: which hosts hold the addresses that clients ask. */
+static void print_addresses(const json_t *hosts)
+{
+	BT_TABLE struct bt_table t = {0};
+	size_t i, k;
+	json_t *host, *vip;
+	BT_TABLE_ROW(&t, "ADDRESS", "HOST", "LOOPBACK");
+	json_array_foreach (hosts, i, host)
+		json_array_foreach (json_object_get(host, "vips"), k, vip)
+			BT_TABLE_ROW(&t, bt_answer_text(vip, "address"),
+				bt_answer_text(host, "host"),
+				json_is_true(json_object_get(vip, "there")) ? "on" : "off");
+	if (t.n_rows == 1)
+		return;
+	puts("");
+	bt_table_print(&t);
+	json_array_foreach (hosts, i, host)
+		json_array_foreach (json_object_get(host, "vips"), k, vip)
+			if (*bt_answer_text(vip, "trouble"))
+				printf("attention: %s on %s: %s\n", bt_answer_text(vip, "address"),
+					bt_answer_text(host, "host"),
+					bt_answer_text(vip, "trouble"));
+}
+
 /* What runs in the slots of one service, host by host. */
 static void print_world(const json_t *service)
 {
@@ -90,6 +114,7 @@ static void print_world(const json_t *service)
 	if (*why)
 		printf("%s\n", why);
 	print_troubles(hosts);
+	print_addresses(hosts);
 }
 
 int bt_cmd_status(struct bt_cli *cli, struct bt_err *err)

@@ -16,11 +16,21 @@ static const char *text_of(const json_t *j, const char *key)
 	return s && *s ? s : NULL;
 }
 
+/* What a flow calls it, before what it is: "L4TurnOff: switch …". */
+static void add_step(const json_t *r, struct bt_said *s)
+{
+	const json_t *task = json_object_get(r, "task");
+	const char *step = text_of(task, "step");
+	if (step)
+		bt_str_addf(&s->words, "%s: ", step);
+}
+
 static void say_sent(const json_t *r, struct bt_said *s)
 {
 	bool undo = bt_streq(text_of(r, "verb"), "undo");
 	const char *words = text_of(json_object_get(r, "task"), "words");
 	json_int_t attempt = json_integer_value(json_object_get(r, "attempt"));
+	add_step(r, s);
 	bt_str_addf(&s->words, "%s%s", undo ? "undo: " : "", words ? words : "");
 	if (attempt > 1)
 		bt_str_addf(&s->words, " (attempt %lld)", (long long)attempt);
@@ -37,6 +47,7 @@ static void say_result(const json_t *r, struct bt_said *s)
 	const char *words = text_of(json_object_get(r, "task"), "words");
 	bool good = bt_streq(outcome, "done");
 	s->mark = good ? BT_MARK_GOOD : BT_MARK_BAD;
+	add_step(r, s);
 	bt_str_addf(&s->words, "%s%s: %s%s%s", undo ? "undo: " : "", words ? words : "",
 		good	  ? "ok"
 		: outcome ? outcome

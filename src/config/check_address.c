@@ -18,8 +18,8 @@ static size_t ipv4(const char *t, uint8_t ret[static 4])
 		int digits = 0;
 		if (i && *p++ != '.')
 			return 0;
-		for (; isdigit((unsigned char)*p); digits++)
-			v = v > 255 ? v : v * 10 + (unsigned)(*p++ - '0');
+		for (; isdigit((unsigned char)*p) && digits < 4; digits++)
+			v = v * 10 + (unsigned)(*p++ - '0');
 		if (digits == 0 || v > 255 || (digits > 1 && p[-digits] == '0'))
 			return 0;
 		ret[i] = (uint8_t)v;

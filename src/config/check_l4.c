@@ -30,4 +30,12 @@ void bt_config_check_l4(struct bt_reading *r)
 {
 	if (r->l4->kind == BT_BALANCER_HAPROXY)
 		check_haproxy(r);
+	if (r->l4->kind == BT_BALANCER_NFTABLES)
+		bt_config_check_nft(r);
+	if (r->l4->kind == BT_BALANCER_IPVS)
+		bt_config_check_vip(r);
+	if (r->l4->kind == BT_BALANCER_HTTP)
+		bt_config_check_http(r);
+	if (r->l4->kind == BT_BALANCER_ROTATION)
+		bt_config_check_rotation(r);
 }

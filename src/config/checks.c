@@ -54,6 +54,28 @@ bool bt_check_env_name(const char *t)
 	return !isdigit((unsigned char)*t) && only(t, "_") && strlen(t) <= 256;
 }
 
+bool bt_check_header_name(const char *t)
+{
+	return strlen(t) <= 128 && only(t, "-_");
+}
+
+bool bt_check_json_path(const char *t)
+{
+	return t[0] != '.' && !bt_str_ends(t, ".") && !strstr(t, "..") && only(t, "._-@$:/");
+}
+
+bool bt_check_rotation_path(const char *t)
+{
+	BT_STR struct bt_str plain = {0};
+	for (; *t; t++)
+		if (bt_str_starts(t, "{service}") || bt_str_starts(t, "{host}"))
+			t = strchr(t, '}');
+		else
+			bt_str_addc(&plain, *t);
+	t = bt_str_get(&plain);
+	return t[0] == '/' && only(t, "/._-+@=:,~");
+}
+
 bool bt_check_interface(const char *t)
 {
 	return *t && t[0] != '-' && strlen(t) <= 15 && only(t, "._-@") && !bt_streq(t, ".") &&
@@ -140,6 +162,12 @@ bool bt_check_command(const char *t)
 bool bt_check_identity(const char *t)
 {
 	return *t && known_placeholders(t, IDENTITY_FROM);
+}
+
+/* The kernel's names are of at most 15 characters, and a module has each. */
+bool bt_check_scheduler(const char *t)
+{
+	return strlen(t) <= 15 && only(t, "_-");
 }
 
 /* Nothing in it ends a command of the runtime API, or a word of one. */

@@ -32,7 +32,31 @@ void bt_config_problems_done(struct bt_config_problems *p)
 
 /* ── ${NAME} ── */
 
-static void expand_text(struct parse *p, struct bt_node *n)
+/* Where in a document a ${NAME} is a secret, which only an agent puts in: a value of the caller's
+ * environment would be stored with the config for everybody to read. */
+enum place { ANYWHERE, IN_TRAFFIC, IN_HTTP, OF_SECRETS };
+
+static bool is_notify(const char *key, const struct bt_node *value)
+{
+	bool all = bt_streq(key, "notify") && value->kind == BT_NODE_MAP;
+	for (size_t i = 0; all && i < value->n; i++)
+		all = value->items[i]->kind == BT_NODE_MAP;
+	return all;
+}
+
+static enum place place_of(enum place parent, const char *key, const struct bt_node *value)
+{
+	if (parent == OF_SECRETS || is_notify(key, value))
+		return OF_SECRETS;
+	if (bt_streq(key, "traffic"))
+		return IN_TRAFFIC;
+	if (parent == IN_TRAFFIC && bt_streq(key, "http"))
+		return IN_HTTP;
+	return parent == IN_HTTP && bt_streq(key, "headers") ? OF_SECRETS : ANYWHERE;
+}
+
+/* keep: ${NAME} is somebody else's to replace, and $${ is another way to write it. */
+static void expand_text(struct parse *p, struct bt_node *n, bool keep)
 {
 	BT_STR struct bt_str out = {0};
 	if (!strstr(n->text, "${"))
@@ -41,7 +65,7 @@ static void expand_text(struct parse *p, struct bt_node *n)
 		if (bt_str_starts(t, "$${")) {
 			bt_str_add(&out, "${");
 			t += 3;
-		} else if (bt_str_starts(t, "${")) {
+		} else if (bt_str_starts(t, "${") && !keep) {
 			const char *end = strchr(t, '}');
 			if (!end) {
 				bt_problem(&p->sink, n, "'${' without '}' ($${ writes the text)");
@@ -61,26 +85,18 @@ static void expand_text(struct parse *p, struct bt_node *n)
 	n->text = bt_arena_strdup(p->arena, bt_str_get(&out));
 }
 
-/* In `notify` a ${NAME} is a secret, which only an agent puts in: a value of the caller's
- * environment would be stored with the config for everybody to read. */
-static bool holds_secrets(const char *key, const struct bt_node *value)
-{
-	bool all = bt_streq(key, "notify") && value->kind == BT_NODE_MAP;
-	for (size_t i = 0; all && i < value->n; i++)
-		all = value->items[i]->kind == BT_NODE_MAP;
-	return all;
-}
-
-static void expand(struct parse *p, struct bt_node *n)
+static void expand(struct parse *p, struct bt_node *n, enum place place)
 {
 	if (n->expanded)
 		return;
 	n->expanded = true;
 	if (n->kind == BT_NODE_SCALAR)
-		expand_text(p, n);
+		expand_text(p, n, place == OF_SECRETS);
 	for (size_t i = 0; i < n->n; i++)
-		if (n->kind != BT_NODE_MAP || !holds_secrets(n->keys[i]->text, n->items[i]))
-			expand(p, n->items[i]);
+		expand(p, n->items[i],
+			n->kind == BT_NODE_MAP ? place_of(place, n->keys[i]->text, n->items[i])
+			: place == OF_SECRETS  ? place
+					       : ANYWHERE);
 }
 
 static void read_declared(struct parse *p, const struct bt_node *doc)
@@ -313,7 +329,7 @@ static void add_document(struct parse *p, struct bt_node *doc)
 	read_declared(p, doc);
 	struct bt_node *rest = without(p, doc, "env");
 	rest->expanded = false;
-	expand(p, rest);
+	expand(p, rest, ANYWHERE);
 	const struct bt_node *services = bt_node_get(rest, "services");
 	if (services)
 		add_services(p, rest, services);

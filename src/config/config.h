@@ -66,6 +66,9 @@ bool bt_config_differs_by_slot(const char *text);
 /* A flow's stages as baton.yaml writes them; the caller decrefs. */
 json_t *bt_flow_written(const struct bt_flow *f);
 json_t *bt_task_written(const struct bt_hook *h);
+/* The path that the agent of the host answers for a service whose balancer is `rotation`; the
+ * caller frees. */
+char *bt_config_rotation_path(const struct bt_service *s, const char *host);
 /* docs/config.md's table, from the key table. */
 void bt_config_keys_markdown(struct bt_str *out);
 
@@ -84,3 +87,6 @@ struct bt_placeholders {
 };
 int bt_config_expand(
 	const char *text, const struct bt_placeholders *p, struct bt_str *out, struct bt_err *err);
+/* run.tomcat.base in the slot; "" where the config has none (check_tomcat.c). */
+int bt_config_tomcat_base(const struct bt_service *s, const char *slot, uint16_t port,
+	struct bt_str *out, struct bt_err *err);

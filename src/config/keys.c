@@ -1,6 +1,7 @@
 #include "config/keys.h"
 
 #include "base/str.h"
+#include "config/call.h"
 
 #include <assert.h>
 #include <string.h>
@@ -17,6 +18,17 @@
 #define L4(family_) .in = BT_IN_L4, .family = BT_BALANCER_##family_
 #define L4_AT(member) .offset = offsetof(struct bt_l4, member)
 #define L4_WITH(member) .count = offsetof(struct bt_l4, member)
+#define METHOD .check = bt_check_method, .expected = "a method such as PUT"
+#define CALL_URL                                                                                   \
+	.check = bt_check_call_url, .max = 2048,                                                   \
+	.expected = "an http or https URL, without user@, and with no placeholders "               \
+		    "but " BT_CALL_PLACEHOLDERS
+#define CALL_BODY                                                                                  \
+	.check = bt_check_call, .max = 16384,                                                      \
+	.expected = "no placeholders but " BT_CALL_PLACEHOLDERS " ({{ writes a brace)"
+#define JSON_PATH                                                                                  \
+	.check = bt_check_json_path, .max = 256,                                                   \
+	.expected = "names with dots between, such as data.state"
 #define HOOKS(when) AT(deploy.hooks[when].list), WITH(deploy.hooks[when].n)
 #define NAME .check = bt_name_valid, .expected = "a name of letters, digits, '.', '_' and '-'"
 
@@ -49,14 +61,22 @@ const struct bt_key bt_keys[] = {
 
 	{"run", .doc = "How an instance runs."},
 	{"run.as", &bt_type_enum, AT(run.as), .names = &bt_enum_runtime, .def = "process",
-		.doc = "The runtime.", .example = "process"},
+		.doc = "The runtime: `process`, or `bundle` for a CodeDeploy bundle, whose own "
+		       "scripts start and stop it.",
+		.example = "process"},
+	{"run.appspec", &bt_type_text, AT(run.appspec), .when = BT_KEY_BUNDLE,
+		.check = bt_check_place, .expected = "a path in the bundle", .max = 1024,
+		.derived = "appspec.yaml, then appspec.yml",
+		.doc = "`as: bundle`: name of the appspec that is looked for first; `baton deploy "
+		       "--appspec` overrides it.",
+		.example = "appspec-prod.yml"},
 	{"run.command", &bt_type_argv, AT(run.command), WITH(run.n_command), .required = true,
-		.check = bt_check_command,
+		.when = BT_KEY_PROCESS, .check = bt_check_command,
 		.expected = "only the placeholders " BT_PLACEHOLDERS " ({{ writes a brace)",
 		.doc = "Program and arguments, as a list or as one text that is split at blanks "
 		       "(quotes group; no shell is involved). Placeholders: `{artifact}` its path, "
 		       "`{release}` its version, `{port}`, `{port.NAME}`, `{slot}`, `{host}`; `{{` "
-		       "writes a brace.",
+		       "writes a brace. Not with `as: tomcat`.",
 		.example = "java -jar {artifact} --server.port={port}"},
 	{"run.slots", &bt_type_slots, AT(run.slots), WITH(run.n_slots), .required = true,
 		.doc = "Named places on each host and their ports. blue-green takes turns with "
@@ -98,6 +118,72 @@ const struct bt_key bt_keys[] = {
 		       "a quiet signal early.",
 		.example = "[{signal: USR1, wait: 10s}, {signal: TERM, wait: 30s}, {signal: KILL, "
 			   "wait: 5s}]"},
+	{"run.tomcat", .when = BT_KEY_TOMCAT,
+		.doc = "With `as: tomcat`: where Tomcat is and what it is given. See "
+		       "[tomcat.md](tomcat.md)."},
+	{"run.tomcat.home", &bt_type_text, AT(tomcat.home), .when = BT_KEY_TOMCAT,
+		.check = bt_check_abs_path, .expected = "an absolute path", .max = 1024,
+		.def = "/usr/share/tomcat10",
+		.doc = "CATALINA_HOME: a distribution's package, or where one was unpacked.",
+		.example = "/opt/apache-tomcat-10.1.30"},
+	{"run.tomcat.base", &bt_type_text, AT(tomcat.base), .when = BT_KEY_TOMCAT,
+		.check = bt_check_tomcat_base, .max = 1024,
+		.expected = "an absolute path, with no placeholders "
+			    "but " BT_TOMCAT_BASE_PLACEHOLDERS,
+		.derived = "one for each slot in the agent's directory",
+		.doc = "CATALINA_BASE. One that has `conf/server.xml` is used as it is; otherwise "
+		       "baton makes it. Placeholders: `{service}`, `{slot}`, `{port}`.",
+		.example = "'/srv/tomcat/{service}-{slot}'"},
+	{"run.tomcat.context", &bt_type_text, AT(tomcat.context), .when = BT_KEY_TOMCAT,
+		.check = bt_check_tomcat_context, .max = 200, .def = "/",
+		.expected = "a context path such as /, /shop, /api/v1 or, with a version, /shop##2",
+		.doc = "Path of the application: `/api/v1` is placed as `api#v1.war`, `/` as "
+		       "`ROOT.war`.",
+		.example = "/shop"},
+	{"run.tomcat.exploded", &bt_type_bool, AT(tomcat.exploded), .when = BT_KEY_TOMCAT,
+		.def = "false",
+		.doc = "Unpack the WAR in the agent's sandbox, and place the directory.",
+		.example = "true"},
+	{"run.tomcat.take_over", &bt_type_bool, AT(tomcat.take_over), .when = BT_KEY_TOMCAT,
+		.def = "false",
+		.doc = "What others placed at this context is moved to `.before-baton` in the "
+		       "base; without it such a start is refused.",
+		.example = "true"},
+	{"run.tomcat.xmx", &bt_type_text, AT(tomcat.xmx), .when = BT_KEY_TOMCAT, .max = 20,
+		.check = bt_check_heap, .expected = "a size as java has it, such as 512m or 2g",
+		.derived = "java's own", .doc = "Largest heap (`-Xmx`).", .example = "512m"},
+	{"run.tomcat.java_opts", &bt_type_text, AT(tomcat.java_opts), .when = BT_KEY_TOMCAT,
+		.check = bt_check_tomcat_options, .max = 8192,
+		.expected = "options of java with no placeholders but " BT_PLACEHOLDERS
+			    ", without ` $ ; & | < > ( ) or a backslash",
+		.doc = "Further options of java (in CATALINA_OPTS); `baton.port`, `baton.slot` and "
+		       "`baton.port.NAME` are system properties anyway.",
+		.example = "'-XX:+UseG1GC -Dspring.profiles.active={slot}'"},
+	{"run.tomcat.shutdown_port", &bt_type_number, AT(tomcat.shutdown_port),
+		.when = BT_KEY_TOMCAT, .max = 65535,
+		.derived = "the slot's port of the name `shutdown`, or none",
+		.doc = "Tomcat's shutdown port, of a service with one slot.", .example = "8005"},
+	{"run.tomcat.shutdown_wait", &bt_type_duration, AT(tomcat.shutdown_wait_ms),
+		.when = BT_KEY_TOMCAT, .def = "10s", .max = HOUR,
+		.doc = "A stop begins at the shutdown port, where there is one, and waits so long.",
+		.example = "30s"},
+	{"run.tomcat.stop_wait", &bt_type_duration, AT(tomcat.stop_wait_ms), .when = BT_KEY_TOMCAT,
+		.def = "10s", .max = HOUR,
+		.doc = "Then `catalina.sh stop`, so long; then `run.stop`.", .example = "5s"},
+	{"run.tomcat.access_log", &bt_type_bool, AT(tomcat.access_log), .when = BT_KEY_TOMCAT,
+		.def = "false",
+		.doc = "Of a base that baton makes: requests are logged in `logs/access.log`.",
+		.example = "true"},
+	{"run.tomcat.connector", &bt_type_map, AT(tomcat.connector), WITH(tomcat.n_connector),
+		.when = BT_KEY_TOMCAT, .check = bt_check_attribute,
+		.expected = "an attribute of Tomcat's Connector other than port and protocol",
+		.doc = "Of a base that baton makes: further attributes of its Connector.",
+		.example = "{maxThreads: 400, connectionTimeout: 20000}"},
+	{"run.tomcat.jars_to_skip", &bt_type_text, AT(tomcat.jars_to_skip), .when = BT_KEY_TOMCAT,
+		.max = 4096, .derived = "what the distribution skips",
+		.doc = "Of a base that baton makes: JARs that are not scanned for tag libraries "
+		       "and fragments at the start, which is most of its time.",
+		.example = "'*.jar'"},
 	{"run.logs", .doc = "Files that hold stdout and stderr."},
 	{"run.logs.max", &bt_type_size, AT(run.log_max_bytes), .def = "16m", .min = 4096,
 		.max = (int64_t)1 << 40, .doc = "Size at which a file is rotated.",
@@ -278,6 +364,66 @@ const struct bt_key bt_keys[] = {
 		.min = 1, .max = 10000,
 		.doc = "A reload is refused while more old workers than this still shut down.",
 		.example = "8"},
+	{"traffic.nftables", L4(NFTABLES),
+		.doc = "The kernel's packet filter as the balancer: a table of baton's own. See "
+		       "[balancers.md](balancers.md#nftables)."},
+	{"traffic.nftables.on", &bt_type_names, L4(NFTABLES), L4_AT(on), L4_WITH(n_on), NAME,
+		.max = 63, .derived = "the first host",
+		.doc = "The host that balances; a list: each has the same, such as one that "
+		       "serves and one that stands by.",
+		.example = "l4"},
+	{"traffic.nftables.vip", &bt_type_text, L4(NFTABLES), L4_AT(vip), .max = 45,
+		.check = bt_check_vip, .expected = "an IPv4 or IPv6 address such as 192.0.2.10",
+		.doc = "The address that clients ask, which that host holds. Required.",
+		.example = "192.0.2.10"},
+	{"traffic.nftables.port", &bt_type_port, L4(NFTABLES), L4_AT(port),
+		.derived = "the slot's, where there is one slot",
+		.doc = "The port that clients ask.", .example = "80"},
+	{"traffic.nftables.mode", &bt_type_enum, L4(NFTABLES), L4_AT(mode),
+		.names = &bt_enum_l4_mode, .def = "nat",
+		.doc = "How packets reach the hosts: `nat` translates addresses both ways, `dsr` "
+		       "(or `dr`) sends them on as they are, and replies go past the balancer.",
+		.example = "dsr"},
+	{"traffic.nftables.interface", &bt_type_text, L4(NFTABLES), L4_AT(nftables.interface),
+		.max = 15, .check = bt_check_interface, .expected = "an interface's name",
+		.doc = "dsr: where clients' packets come in and the hosts are. Required there.",
+		.example = "eth0"},
+	{"traffic.nftables.masquerade", &bt_type_bool, L4(NFTABLES), L4_AT(nftables.masquerade),
+		.def = "true",
+		.doc = "nat: the hosts see the balancer's address in place of the client's, so "
+		       "that their replies come back to it. `false` where it is their way out "
+		       "anyhow.",
+		.example = "false"},
+	{"traffic.ipvs", L4(IPVS),
+		.doc = "The kernel's own balancer (LVS): a virtual service, made where there is "
+		       "none, or one that keepalived or ipvsadm made. See "
+		       "[balancers.md](balancers.md#ipvs)."},
+	{"traffic.ipvs.on", &bt_type_names, L4(IPVS), L4_AT(on), L4_WITH(n_on), NAME, .max = 63,
+		.derived = "the first host",
+		.doc = "The host that balances; a list: each has the same, such as one that "
+		       "serves and one that stands by.",
+		.example = "l4"},
+	{"traffic.ipvs.vip", &bt_type_text, L4(IPVS), L4_AT(vip), .max = 45, .check = bt_check_vip,
+		.expected = "an IPv4 or IPv6 address such as 192.0.2.10",
+		.doc = "The address that clients ask. Required.", .example = "192.0.2.10"},
+	{"traffic.ipvs.port", &bt_type_port, L4(IPVS), L4_AT(port),
+		.derived = "the slot's, where there is one slot",
+		.doc = "The port that clients ask.", .example = "80"},
+	{"traffic.ipvs.mode", &bt_type_enum, L4(IPVS), L4_AT(mode), .names = &bt_enum_l4_mode,
+		.def = "nat",
+		.doc = "How packets reach the hosts: `nat` translates addresses both ways, `dsr` "
+		       "(or `dr`) sends them on as they are, and replies go past the balancer.",
+		.example = "dsr"},
+	{"traffic.ipvs.scheduler", &bt_type_text, L4(IPVS), L4_AT(ipvs.scheduler), .def = "wrr",
+		.check = bt_check_scheduler, .max = 15,
+		.expected = "the name of a scheduler such as wrr, wlc or mh",
+		.doc = "Of a virtual service that is made; one that is there keeps its own.",
+		.example = "wlc"},
+	{"traffic.ipvs.weight", &bt_type_count, L4(IPVS), L4_AT(ipvs.weight), .def = "0",
+		.max = 65535,
+		.doc = "Of a real server in rotation. 0: what it has, or had before it was taken "
+		       "out; a new one gets as much as the others, or 100.",
+		.example = "100"},
 	{"traffic.loopback",
 		.doc = "Direct server return: replies go past the balancer, so each host of the "
 		       "service holds the address that clients ask. See "
@@ -329,6 +475,105 @@ const struct bt_key bt_keys[] = {
 		.doc = "Its `server-state-file`: baton writes there what is in force after each "
 		       "change, so that a reload forgets nothing.",
 		.example = "/var/lib/haproxy/server-state"},
+	{"traffic.http", L4(HTTP),
+		.doc = "An L4 appliance or cloud balancer with a REST API: see "
+		       "[balancers.md](balancers.md#http)."},
+	{"traffic.http.on", &bt_type_names, L4(HTTP), L4_AT(on), L4_WITH(n_on), NAME, .max = 63,
+		.derived = "the first host", .doc = "The host whose agent calls the API.",
+		.example = "lb1"},
+	{"traffic.http.headers", &bt_type_map, L4(HTTP), L4_AT(http.headers),
+		L4_WITH(http.n_headers), .check = bt_check_header_name,
+		.expected = "a header's name",
+		.doc = "Headers of every call; `${NAME}` is the value of one of `run.secrets`.",
+		.example = "{Authorization: 'Bearer ${LB_TOKEN}'}"},
+	{"traffic.http.status", L4(HTTP),
+		.doc = "The call that tells whether a member is in rotation."},
+	{"traffic.http.status.method", &bt_type_text, L4(HTTP), L4_AT(http.status.method), METHOD,
+		.def = "GET", .doc = "Its method.", .example = "POST"},
+	{"traffic.http.status.url", &bt_type_text, L4(HTTP), L4_AT(http.status.url), CALL_URL,
+		.doc = "Its URL. Required.",
+		.example = "https://lb.example.com/api/members/{host}-{slot}"},
+	{"traffic.http.status.body", &bt_type_text, L4(HTTP), L4_AT(http.status.body), CALL_BODY,
+		.doc = "Its body.", .example = "'{\"member\": \"{host}\"}'"},
+	{"traffic.http.turn_on", L4(HTTP), .doc = "The call that puts a member in rotation."},
+	{"traffic.http.turn_on.method", &bt_type_text, L4(HTTP), L4_AT(http.on.method), METHOD,
+		.def = "PUT", .doc = "Its method.", .example = "POST"},
+	{"traffic.http.turn_on.url", &bt_type_text, L4(HTTP), L4_AT(http.on.url), CALL_URL,
+		.doc = "Its URL. Required.",
+		.example = "https://lb.example.com/api/members/{host}-{slot}"},
+	{"traffic.http.turn_on.body", &bt_type_text, L4(HTTP), L4_AT(http.on.body), CALL_BODY,
+		.doc = "Its body; values are escaped as in JSON strings.",
+		.example = "'{\"state\": \"enabled\"}'"},
+	{"traffic.http.turn_off", L4(HTTP),
+		.doc = "The call after which a member gets no new connection."},
+	{"traffic.http.turn_off.method", &bt_type_text, L4(HTTP), L4_AT(http.off.method), METHOD,
+		.def = "PUT", .doc = "Its method.", .example = "POST"},
+	{"traffic.http.turn_off.url", &bt_type_text, L4(HTTP), L4_AT(http.off.url), CALL_URL,
+		.doc = "Its URL. Required.",
+		.example = "https://lb.example.com/api/members/{host}-{slot}"},
+	{"traffic.http.turn_off.body", &bt_type_text, L4(HTTP), L4_AT(http.off.body), CALL_BODY,
+		.doc = "Its body.", .example = "'{\"state\": \"disabled\"}'"},
+	{"traffic.http.in_rotation", L4(HTTP),
+		.doc = "What in the JSON answer of `status` means: in rotation."},
+	{"traffic.http.in_rotation.path", &bt_type_text, L4(HTTP), L4_AT(http.in_rotation),
+		JSON_PATH, .doc = "Dotted path of a scalar. Required.", .example = "data.state"},
+	{"traffic.http.in_rotation.is", &bt_type_text, L4(HTTP), L4_AT(http.in_rotation_is),
+		.def = "true", .max = 256, .doc = "Its value for in; every other means out.",
+		.example = "enabled"},
+	{"traffic.http.connections", &bt_type_text, L4(HTTP), L4_AT(http.connections), JSON_PATH,
+		.derived = "none: each host counts its own",
+		.doc = "Dotted path of the member's open connections.",
+		.example = "data.connections"},
+	{"traffic.http.timeout", &bt_type_duration, L4(HTTP), L4_AT(http.timeout_ms), .def = "5s",
+		.min = 10, .max = HOUR, .doc = "Limit of one call.", .example = "10s"},
+	{"traffic.http.retries", &bt_type_count, L4(HTTP), L4_AT(http.retries), .def = "4",
+		.max = 100,
+		.doc = "How often a call is repeated that had no answer, a 5xx or a 429.",
+		.example = "2"},
+	{"traffic.http.verify", &bt_type_bool, L4(HTTP), L4_AT(http.verify), .def = "true",
+		.doc = "https: check the certificate.", .example = "false"},
+	{"traffic.http.ca", &bt_type_text, L4(HTTP), L4_AT(http.ca), .check = bt_check_abs_path,
+		.expected = "an absolute path", .max = 1024,
+		.derived = "those that the host trusts",
+		.doc = "https: the CA that signed it, on the host of `on`.",
+		.example = "/etc/ssl/lb-ca.pem"},
+	{"traffic.rotation", L4(ROTATION),
+		.doc = "A balancer that nobody tells anything: it asks the agent of each host "
+		       "whether "
+		       "to send there. See [balancers.md](balancers.md#rotation)."},
+	{"traffic.rotation.listen", &bt_type_text, L4(ROTATION), L4_AT(rotation.listen),
+		.check = bt_check_listen, .expected = "PORT or ADDRESS:PORT", .max = 128,
+		.doc = "Where each host's agent answers; a port alone: at every address. Several "
+		       "services may share it. Required, where `hosts` does not name every host.",
+		.example = "9100"},
+	{"traffic.rotation.hosts", &bt_type_map, L4(ROTATION), L4_AT(rotation.on_host),
+		L4_WITH(rotation.n_on_host), .check = bt_name_valid, .expected = "a host's name",
+		.doc = "Hosts that answer elsewhere, and where.",
+		.example = "{was2: 10.0.0.2:9200}"},
+	{"traffic.rotation.path", &bt_type_text, L4(ROTATION), L4_AT(rotation.path),
+		.check = bt_check_rotation_path, .max = 256, .def = "/rotation/{service}",
+		.expected = "a path such as /rotation/{service}, with {service} and {host} only",
+		.doc = "Path of the service; below it, the name of a slot is that slot's.",
+		.example = "/alive"},
+	{"traffic.rotation.in", &bt_type_text, L4(ROTATION), L4_AT(rotation.body_in), .max = 4096,
+		.derived = "the slots' names", .doc = "Body of the answer 200.", .example = "OK"},
+	{"traffic.rotation.out", &bt_type_text, L4(ROTATION), L4_AT(rotation.body_out), .max = 4096,
+		.derived = "the slots' names, or why", .doc = "Body of the answer 503.",
+		.example = "MAINTENANCE"},
+	{"traffic.rotation.tcp", &bt_type_bool, L4(ROTATION), L4_AT(rotation.tcp), .def = "false",
+		.doc = "For checkers that only connect: the port is open while in, and closed "
+		       "while "
+		       "out.",
+		.example = "true"},
+	{"traffic.rotation.interval", &bt_type_duration, L4(ROTATION), L4_AT(rotation.interval_ms),
+		.def = "2s", .min = 10, .max = HOUR, .doc = "How often the balancer asks.",
+		.example = "1s"},
+	{"traffic.rotation.fall", &bt_type_count, L4(ROTATION), L4_AT(rotation.fall), .def = "3",
+		.min = 1, .max = 1000,
+		.doc = "Bad answers in a row after which it sends nothing there.", .example = "2"},
+	{"traffic.rotation.rise", &bt_type_count, L4(ROTATION), L4_AT(rotation.rise), .def = "2",
+		.min = 1, .max = 1000,
+		.doc = "Good answers in a row after which it sends there again.", .example = "3"},
 
 	{"deploy", .doc = "How a release takes over."},
 	{"deploy.strategy", &bt_type_enum, AT(deploy.strategy), .names = &bt_enum_strategy,
@@ -383,6 +628,27 @@ const struct bt_key bt_keys[] = {
 		.doc = "Limit of the whole run, after which it is rolled back; 0s: none. Time that "
 		       "it is paused or waits for an approval does not count.",
 		.example = "30m"},
+	{"deploy.codedeploy", .when = BT_KEY_BUNDLE,
+		.doc = "How a CodeDeploy bundle (`run.as: bundle`) goes over its hosts. See "
+		       "[codedeploy.md](codedeploy.md)."},
+	{"deploy.codedeploy.config", &bt_type_codedeploy_config, AT(deploy.codedeploy.config),
+		.when = BT_KEY_BUNDLE, .names = &bt_enum_codedeploy_config, .def = "OneAtATime",
+		.doc = "Hosts at a time, and how many of them may fail.", .example = "HalfAtATime"},
+	{"deploy.codedeploy.minimum_healthy_hosts", &bt_type_min_healthy,
+		AT(deploy.codedeploy.min_healthy), WITH(deploy.codedeploy.min_healthy_percent),
+		.when = BT_KEY_BUNDLE,
+		.doc = "Instead of `config`: never fewer healthy hosts than this number, or share "
+		       "(rounded up).",
+		.example = "75%"},
+	{"deploy.codedeploy.style", &bt_type_enum, AT(deploy.codedeploy.style),
+		.when = BT_KEY_BUNDLE, .names = &bt_enum_codedeploy_style, .def = "in-place",
+		.doc = "`in-place`: on each host where it runs. `blue-green`: in the idle slot, "
+		       "which then takes over.",
+		.example = "blue-green"},
+	{"deploy.codedeploy.ignore_application_stop_failures", &bt_type_bool,
+		AT(deploy.codedeploy.ignore_stop_failures), .when = BT_KEY_BUNDLE, .def = "false",
+		.doc = "A failed ApplicationStop is said, and the deployment goes on.",
+		.example = "true"},
 	{"deploy.hooks",
 		.doc = "Tasks of your own, in order: `{run: [./migrate.sh, --up], on: once, "
 		       "timeout: "

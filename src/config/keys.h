@@ -35,8 +35,10 @@ enum bt_key_when {
 	BT_KEY_MANAGED,
 	BT_KEY_HTTP,
 	BT_KEY_HTTPS,
-	BT_KEY_TOMCAT,	 /* run.as: tomcat */
 	BT_KEY_LOOPBACK, /* with addresses there */
+	BT_KEY_PROCESS,	 /* run.as: process */
+	BT_KEY_TOMCAT,	 /* run.as: tomcat */
+	BT_KEY_BUNDLE,	 /* run.as: bundle */
 };
 
 /* Which object a key's offsets are into. */
@@ -67,6 +69,8 @@ extern const size_t bt_n_keys;
 /* The row of `parent`.`name` (parent "" is the top); NULL with the nearest sibling or NULL. */
 const struct bt_key *bt_key_find(const char *parent, const char *name, const char **ret_nearest);
 const struct bt_key *bt_key_path(const char *path); /* must exist */
+/* Whether the key means something in the service, so that it is printed, and required (print.c). */
+bool bt_key_applies(const struct bt_service *s, const struct bt_key *k);
 static inline size_t bt_key_index(const struct bt_key *k)
 {
 	return (size_t)(k - bt_keys);
@@ -94,7 +98,7 @@ extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt
 	bt_type_list, bt_type_names, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes,
 	bt_type_failure, bt_type_batch, bt_type_health_path, bt_type_health_tls_path,
 	bt_type_health_tcp, bt_type_health_exec, bt_type_files, bt_type_hooks, bt_type_flows,
-	bt_type_notify;
+	bt_type_notify, bt_type_port, bt_type_codedeploy_config, bt_type_min_healthy;
 
 /* Checks of texts. */
 bool bt_check_text(const char *t);     /* any, without control characters but tab and newline */
@@ -103,6 +107,9 @@ bool bt_check_url_path(const char *t); /* /…, no blanks */
 bool bt_check_route(const char *t);
 bool bt_check_url(const char *t); /* http:// or https:// */
 bool bt_check_env_name(const char *t);
+bool bt_check_header_name(const char *t);
+bool bt_check_json_path(const char *t);	    /* names, dots between */
+bool bt_check_rotation_path(const char *t); /* /…, with {service} and {host} */
 /* The bytes of an IPv4 or IPv6 address: 4 or 16; 0: it is none. */
 size_t bt_address_parse(const char *t, uint8_t ret[static 16]);
 bool bt_check_address(const char *t);	/* IPv4 or IPv6, numeric */
@@ -119,8 +126,15 @@ bool bt_check_user(const char *t);
 #define BT_PLACEHOLDERS "{artifact} {release} {port} {port.NAME} {slot} {host}"
 bool bt_check_command(const char *t); /* only known placeholders */
 bool bt_check_identity(const char *t);
+bool bt_check_scheduler(const char *t);	     /* of IPVS */
 bool bt_check_haproxy_name(const char *t);   /* of a backend or server */
 bool bt_check_haproxy_server(const char *t); /* the same, with {host} {slot} {port} */
+#define BT_TOMCAT_BASE_PLACEHOLDERS "{service} {slot} {port}"
+bool bt_check_tomcat_base(const char *t);    /* absolute, those placeholders */
+bool bt_check_tomcat_context(const char *t); /* "/", "/shop", "/api/v1", "/shop##2" */
+bool bt_check_tomcat_options(const char *t); /* for java: catalina.sh hands them to a shell */
+bool bt_check_heap(const char *t);	     /* "512m" */
+bool bt_check_attribute(const char *t);	     /* of Tomcat's Connector, and not baton's */
 bool bt_check_place(const char *t); /* of a file in a release: relative, known placeholders */
 /* Of the {word} or {port.NAME} that begins here, with its braces; 0: none does. */
 size_t bt_placeholder_len(const char *t);
@@ -144,10 +158,26 @@ void bt_config_check_service(struct bt_reading *r);
 /* Names of ports, wherever they stand, are those of the slots (type_slots.c). */
 void bt_config_check_ports(struct bt_reading *r);
 void bt_config_check_hooks(struct bt_reading *r); /* type_hooks.c */
+void bt_config_check_vip(struct bt_reading *r);	  /* check_vip.c; NFTABLES and IPVS */
+void bt_config_check_nft(struct bt_reading *r);	  /* check_nft.c */
 void bt_config_check_flows(struct bt_reading *r); /* type_flows.c */
 void bt_config_check_l4(struct bt_reading *r);	  /* check_l4.c; with r->l4 only */
 void bt_config_check_loopback(struct bt_reading *r);
 void bt_config_check_notify(struct bt_reading *r); /* type_notify.c */
+void bt_config_check_tomcat(struct bt_reading *r); /* check_tomcat.c */
+/* Two services that share a CATALINA_BASE on the host. */
+void bt_config_check_tomcat_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
+	const struct bt_service *earlier, const struct bt_service *later, const char *host);
+void bt_config_check_http(struct bt_reading *r);     /* check_http.c */
+void bt_config_check_rotation(struct bt_reading *r); /* check_rotation.c */
+/* Two services that would answer at the same place. */
+void bt_config_check_rotation_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
+	const struct bt_service *earlier, const struct bt_service *later);
+/* The service's own port on the host for the checks of the outside balancer; 0: it has none. */
+long bt_config_rotation_port(const struct bt_service *s, const char *host);
+/* What CodeDeploy bundles have, and what they do not (type_bundle.c). */
+void bt_config_check_bundle(struct bt_reading *r);
+bool bt_config_not_for_bundles(const char *path); /* the key means nothing there */
 /* Ports and names of two services; told at `later`'s place. */
 void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later);

@@ -10,12 +10,14 @@
 
 /* ── model → JSON ── */
 
-static bool applies(const struct bt_service *s, const struct bt_key *k)
+bool bt_key_applies(const struct bt_service *s, const struct bt_key *k)
 {
 	enum bt_health_kind health = s->health.kind;
 	if (k->in == BT_IN_NGINX && !s->nginx)
 		return false;
 	if (k->in == BT_IN_L4 && (!s->l4 || s->l4->kind != k->family))
+		return false;
+	if (s->run.as == BT_RUNTIME_BUNDLE && bt_config_not_for_bundles(k->path))
 		return false;
 	switch (k->when) {
 	case BT_KEY_ADOPT:
@@ -26,10 +28,14 @@ static bool applies(const struct bt_service *s, const struct bt_key *k)
 		return health == BT_HEALTH_HTTP || health == BT_HEALTH_HTTPS;
 	case BT_KEY_HTTPS:
 		return health == BT_HEALTH_HTTPS;
+	case BT_KEY_PROCESS:
+		return s->run.as == BT_RUNTIME_PROCESS;
 	case BT_KEY_TOMCAT:
 		return s->run.as == BT_RUNTIME_TOMCAT;
 	case BT_KEY_LOOPBACK:
 		return bt_service_has_loopback(s);
+	case BT_KEY_BUNDLE:
+		return s->run.as == BT_RUNTIME_BUNDLE;
 	default:
 		return true;
 	}
@@ -57,7 +63,7 @@ json_t *bt_config_service_to_json(const struct bt_service *s)
 	json_t *root = json_object();
 	for (size_t i = 0; i < bt_n_keys; i++) {
 		const struct bt_key *k = &bt_keys[i];
-		if (!k->type || !applies(s, k))
+		if (!k->type || !bt_key_applies(s, k))
 			continue;
 		const char *base = k->in == BT_IN_NGINX ? (const char *)s->nginx
 				   : k->in == BT_IN_L4	? (const char *)s->l4

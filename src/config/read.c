@@ -111,7 +111,10 @@ static bool is_open(const struct bt_service *s)
 
 bool bt_config_unpacks(const struct bt_service *s, const char *file_name)
 {
-	return s->unpack && (!is_open(s) || bt_config_is_archive(file_name));
+	if (s->run.as == BT_RUNTIME_BUNDLE)
+		return true;
+	return s->unpack && (!is_open(s) || bt_config_is_archive(file_name) ||
+				    (s->run.as == BT_RUNTIME_TOMCAT && s->tomcat.exploded));
 }
 
 static const struct bt_node *scalar(struct bt_reading *r, const char *text)
@@ -165,6 +168,8 @@ static void derive_l4(struct bt_reading *r)
 	}
 	if (l->kind == BT_BALANCER_HAPROXY && !l->haproxy.backend)
 		l->haproxy.backend = upstream_of(r);
+	if (l->vip && !l->port && r->service->run.n_slots == 1)
+		l->port = r->service->run.slots[0].port;
 }
 
 /* Defaults that depend on other values. Idempotent: a printed config reads to the same. */
@@ -178,7 +183,14 @@ static void derive(struct bt_reading *r)
 		s->n_hosts = 1;
 	}
 	if (!bt_reading_at(r, "unpack"))
-		s->unpack = is_open(s) || bt_config_is_archive(s->artifact);
+		s->unpack = is_open(s) || bt_config_is_archive(s->artifact) ||
+			    (s->run.as == BT_RUNTIME_TOMCAT && s->tomcat.exploded);
+	if (s->run.as == BT_RUNTIME_BUNDLE) {
+		s->unpack = true;
+		s->deploy.strategy = s->deploy.codedeploy.style == BT_CODEDEPLOY_BLUE_GREEN
+					     ? BT_STRATEGY_BLUE_GREEN
+					     : BT_STRATEGY_ROLLING;
+	}
 	if (!s->run.n_stop) {
 		struct bt_node *empty = bt_node_scalar(r->arena, "");
 		empty->kind = BT_NODE_MAP;
@@ -204,14 +216,15 @@ void bt_reading_service(struct bt_reading *r)
 	struct bt_service *s = r->service;
 	*s = (struct bt_service){.file = r->sink->file, .line = r->node->line};
 	s->run.limits = (struct bt_limits){-1, -1, -1, -1};
-	s->deploy.min_in_rotation = -1;
+	s->deploy.min_in_rotation = s->deploy.codedeploy.min_healthy = -1;
 	r->nginx = NULL;
 	r->l4 = NULL;
 	r->at = BT_ARENA_ARRAY(r->arena, const struct bt_node *, bt_n_keys);
 	defaults(r, BT_IN_SERVICE);
 	read_group(r, "", r->node);
 	for (size_t i = 0; i < bt_n_keys; i++)
-		if (bt_keys[i].required && !bt_keys[i].derived && !r->at[i])
+		if (bt_keys[i].required && !bt_keys[i].derived && !r->at[i] &&
+			bt_key_applies(s, &bt_keys[i]))
 			bt_problem(r->sink, r->node, "'%s' is missing: expected for example %s: %s",
 				bt_keys[i].path, bt_keys[i].path, bt_keys[i].example);
 	derive(r);

@@ -41,7 +41,7 @@ static const struct bt_slot *slot_with(const struct bt_service *s, long port)
 			if (slot->more[k].number == port)
 				return slot;
 	}
-	return NULL;
+	return port && s->run.n_slots && port == s->tomcat.shutdown_port ? &s->run.slots[0] : NULL;
 }
 
 static bool runs_on(const struct bt_service *s, const char *host)
@@ -272,6 +272,8 @@ void bt_config_check_service(struct bt_reading *r)
 	bt_config_check_flows(r);
 	bt_config_check_loopback(r);
 	bt_config_check_notify(r);
+	bt_config_check_tomcat(r);
+	bt_config_check_bundle(r);
 	if (r->nginx)
 		check_nginx(r);
 	if (r->l4)
@@ -284,6 +286,8 @@ static const char *taken(const struct bt_service *s, const char *host, long port
 	const struct bt_slot *slot = runs_on(s, host) ? slot_with(s, port) : NULL;
 	if (slot)
 		return slot->name;
+	if (port && bt_config_rotation_port(s, host) == port)
+		return "traffic.rotation";
 	return s->nginx && bt_nginx_is_on(s->nginx, host) && listens(s, port) ? "nginx" : NULL;
 }
 
@@ -312,9 +316,29 @@ void bt_config_check_pair(struct bt_problem_sink *sink, const struct bt_node *at
 	if (bt_streq(earlier->name, later->name))
 		bt_problem(sink, at, "service %s is defined twice, first in %s:%d", later->name,
 			earlier->file ? earlier->file : "?", earlier->line);
-	for (size_t h = 0; h < later->n_hosts; h++)
+	for (size_t h = 0; h < later->n_hosts; h++) {
 		for (size_t i = 0; i < later->run.n_slots; i++)
 			check_slot(sink, at, earlier, later, later->hosts[h], &later->run.slots[i]);
+		if (later->run.as != BT_RUNTIME_TOMCAT || !runs_on(earlier, later->hosts[h]))
+			continue;
+		check_port(sink, at, earlier, later, later->hosts[h], later->tomcat.shutdown_port,
+			"run.tomcat.shutdown_port");
+		bt_config_check_tomcat_pair(sink, at, earlier, later, later->hosts[h]);
+	}
+	for (size_t i = 0; earlier->l4 && later->l4 && earlier->l4->vip && later->l4->vip &&
+			   earlier->l4->port == later->l4->port && i < later->l4->n_on;
+		i++)
+		if (bt_streq(earlier->l4->vip, later->l4->vip) &&
+			bt_service_balances_on(earlier, later->l4->on[i]))
+			bt_problem(sink, at, "vip %s port %u on host %s is that of %s too",
+				later->l4->vip, later->l4->port, later->l4->on[i], earlier->name);
+	bt_config_check_rotation_pair(sink, at, earlier, later);
+	for (size_t h = 0; h < later->n_hosts; h++) {
+		long port = bt_config_rotation_port(later, later->hosts[h]);
+		if (port != bt_config_rotation_port(earlier, later->hosts[h]))
+			check_port(sink, at, earlier, later, later->hosts[h], port,
+				"traffic.rotation");
+	}
 	for (size_t i = 0; later->nginx && i < later->nginx->n_on; i++) {
 		const char *on = later->nginx->on[i], *file = later->nginx->include;
 		for (size_t k = 0; k < N_LISTEN; k++)

@@ -187,6 +187,26 @@ static json_t *write_number(const struct bt_key *k, const void *field, const voi
 }
 const struct bt_key_type bt_type_number = {"number", read_number, write_number};
 
+static void read_port(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
+	void *field, void *count)
+{
+	struct bt_key bounds = *k;
+	int64_t v;
+	(void)count;
+	bounds.min = 1;
+	bounds.max = UINT16_MAX;
+	if (bt_reading_whole(r, &bounds, n, &v))
+		*(uint16_t *)field = (uint16_t)v;
+}
+
+static json_t *write_port(const struct bt_key *k, const void *field, const void *count)
+{
+	(void)k, (void)count;
+	uint16_t v = *(const uint16_t *)field;
+	return v ? json_integer(v) : NULL;
+}
+const struct bt_key_type bt_type_port = {"port", read_port, write_port};
+
 static void read_bool(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
 	void *field, void *count)
 {

@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "base/str.h"
 #include "driver/op.h"
+#include "driver/zip_check.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -226,6 +227,11 @@ static int check(struct place *p, struct bt_err *err)
 			"what came is not what was sent: %lld bytes with SHA-256 %.12s…, expected "
 			"%lld with %.12s…; deploy again",
 			(long long)size, digest, (long long)p->rq.size, p->rq.digest);
+	}
+	r = p->rq.zip && !p->rq.unpack ? bt_zip_check_fd(p->part_fd, err) : 0;
+	if (r < 0) {
+		unlink(p->part);
+		return bt_err_wrap(err, "%s is no WAR", p->rq.file_name);
 	}
 	r = make_open_dir(p->made, err);
 	return r == 0 && p->rq.unpack ? make_open_dir(p->tree, err) : r;

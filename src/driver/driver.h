@@ -27,6 +27,10 @@ struct bt_driver_env {
 	/* Who this agent is to its server: artifact downloads present it. NULL in tests: plain
 	 * http. */
 	const struct bt_tls_identity *tls;
+	/* A secret that this host keeps for the API of the service's balancer; NULL: none of that
+	 * name. Borrowed for a moment. The function may be NULL. */
+	const char *(*secret)(void *arg, const char *service, const char *name);
+	void *secret_arg;
 };
 
 /* Progress for people while something runs: one short line. May be NULL. */
@@ -44,7 +48,7 @@ struct bt_instance_ref {
 	const struct bt_port *more; /* the slot's other ports, as the config at hand has them */
 	size_t n_more;
 };
-struct bt_start_request {
+struct bt_start_request { /* what it points to is there until the start is done or cancelled */
 	struct bt_instance_ref ref;
 	uint32_t release;
 	const char *version;
@@ -53,6 +57,7 @@ struct bt_start_request {
 	const struct bt_service *service; /* of that release: run spec and env */
 	const struct bt_kv *secrets;
 	size_t n_secrets;
+	bool leave; /* a program's: what it starts in the background outlives it (shim/spec.h) */
 };
 struct bt_adopt_request {
 	struct bt_instance_ref ref;
@@ -195,6 +200,7 @@ struct bt_fetch_request {
 	int64_t size;
 	const char *file_name; /* "shop.jar" */
 	bool unpack;
+	bool zip;		  /* not unpacked, but it must be a zip archive: a WAR */
 	const char *release_json; /* the immutable description, written beside it */
 	const struct bt_placed_file *files;
 	size_t n_files;

@@ -1,7 +1,9 @@
 /* Drained is: no connection to the instances is open, seen twice, since counts come from tables
  * that change while they are read. Who counts depends on where connections can be seen: at the
  * balancer, by the family; or, where replies or requests go past it, on the instance's own host,
- * where the agent there counts what is established to the instance's port. */
+ * where the agent there counts what is established to the instance's port. With direct server
+ * return that is what came for the VIP: health checks ask at other addresses, and do not hold a
+ * drain up. */
 #include "driver/l4_site.h"
 
 #include "base/clock.h"
@@ -31,9 +33,11 @@ struct drain {
 	void *arg;
 	char last_line[BT_ERR_MAX];
 	/* of the job on the host */
+	const char *vip; /* NULL: to any address of it */
 	uint16_t *ports;
 	uint32_t *counts;
 	size_t n_ports;
+	bool not_told; /* the kernel did not say */
 };
 
 static void drain_free(struct drain *d)
@@ -149,7 +153,11 @@ static void on_read(void *arg, int result, const struct bt_l4_seen *seen, const 
 static void run_count(void *arg)
 {
 	struct drain *d = arg;
-	bt_port_connections(d->ports, d->n_ports, d->counts);
+	d->not_told = false;
+	if (d->vip)
+		d->not_told = !bt_port_connections_to(d->vip, d->ports, d->n_ports, d->counts);
+	else
+		bt_port_connections(d->ports, d->n_ports, d->counts);
 }
 
 static void on_counted(void *arg)
@@ -159,6 +167,12 @@ static void on_counted(void *arg)
 	d->working = false;
 	if (d->cancelled) {
 		drain_free(d);
+		return;
+	}
+	if (d->not_told) {
+		struct bt_err err = {0};
+		bt_err_set(&err, BT_E_FAILED, "the kernel does not tell of its connections");
+		not_counted(d, &err);
 		return;
 	}
 	for (size_t i = 0; i < d->n_ports; i++)
@@ -224,6 +238,8 @@ struct bt_op *bt_l4_drain_begin(const struct bt_drain_request *rq, bt_progress_f
 	d->family = bt_l4_family_of(rq->service);
 	d->name = facts.family;
 	d->at_host = facts.drains_at_host;
+	if (rq->service->l4->mode == BT_L4_DSR)
+		d->vip = bt_arena_strdup(d->arena, rq->service->l4->vip);
 	d->wanted = bt_members_copy(d->arena, rq->members, rq->n_members);
 	d->n_wanted = rq->n_members;
 	d->target = (struct bt_l4_target){

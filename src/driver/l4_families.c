@@ -6,5 +6,8 @@
 const struct bt_l4_family *const bt_l4_families[] = {
 	&bt_l4_haproxy,
 	&bt_l4_nftables,
+	&bt_l4_ipvs,
+	&bt_l4_http,
+	&bt_l4_rotation,
 	NULL,
 };

@@ -90,11 +90,20 @@ static void assume_members(struct observe *o)
 	o->seen.n_members = n;
 }
 
-/* Drift: while it began anew, and is told again, it is not a person's doing. */
+/* Drift: while it began anew, and is told again, it is not a person's doing. What it still has to
+ * be told will be told at any moment, so whoever plans from what is there now would be contradicted
+ * in the middle of it. */
 static void tell_difference(struct observe *o, const struct bt_l4_seen *seen)
 {
 	const struct bt_l4_state *s = o->site->state;
 	BT_STR struct bt_str line = {0};
+	if (o->site->owed && s && s->has_confirmed && !o->seen.refuses &&
+		!bt_l4_as_told(o->kind, seen, o->target.members, o->target.n_members, &line))
+		o->seen.refuses = bt_arena_printf(o->arena,
+			"what was in force before could not be told again yet, and will be in a "
+			"moment: %s",
+			bt_str_get(&line));
+	bt_str_reset(&line);
 	bool quiet = o->steady && !o->site->running && !o->site->queue && s && s->has_confirmed &&
 		     s->confirmed.generation == o->seen.generation;
 	if (quiet && !bt_l4_as_told(o->kind, seen, o->target.members, o->target.n_members, &line))

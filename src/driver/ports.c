@@ -113,22 +113,55 @@ struct counting {
 	const uint16_t *ports;
 	size_t n;
 	uint32_t *counts;
+	const struct in6_addr *to; /* NULL: any; IPv4 as ::ffff:a.b.c.d */
 };
+
+/* A socket for both families has IPv4 addresses in that form, too. */
+static struct in6_addr mapped(int family, const void *address)
+{
+	struct in6_addr a = {0};
+	if (family == AF_INET6) {
+		memcpy(&a, address, 16);
+		return a;
+	}
+	a.s6_addr[10] = a.s6_addr[11] = 0xff;
+	memcpy(&a.s6_addr[12], address, 4);
+	return a;
+}
 
 static void on_open(void *arg, const struct inet_diag_msg *m)
 {
 	struct counting *c = arg;
 	uint16_t port = ntohs(m->id.idiag_sport);
+	struct in6_addr at = mapped(m->idiag_family, m->id.idiag_src);
+	if (c->to && memcmp(c->to, &at, sizeof at) != 0)
+		return;
 	for (size_t i = 0; i < c->n; i++)
 		c->counts[i] += c->ports[i] == port;
 }
 
 void bt_port_connections(const uint16_t *ports, size_t n, uint32_t *ret_counts)
 {
-	struct counting c = {ports, n, ret_counts};
+	struct counting c = {ports, n, ret_counts, NULL};
 	memset(ret_counts, 0, n * sizeof *ret_counts);
 	if (!each_diag(1u << TCP_ESTABLISHED, on_open, &c))
 		memset(ret_counts, 0, n * sizeof *ret_counts);
+}
+
+bool bt_port_connections_to(
+	const char *address, const uint16_t *ports, size_t n, uint32_t *ret_counts)
+{
+	static const uint32_t states = 1u << TCP_SYN_RECV | 1u << TCP_ESTABLISHED |
+				       1u << TCP_CLOSE_WAIT | 1u << TCP_FIN_WAIT1 |
+				       1u << TCP_CLOSING | 1u << TCP_LAST_ACK;
+	unsigned char bytes[16];
+	int family = strchr(address, ':') ? AF_INET6 : AF_INET;
+	memset(ret_counts, 0, n * sizeof *ret_counts);
+	if (inet_pton(family, address, bytes) != 1)
+		return false;
+	struct in6_addr to = mapped(family, bytes);
+	struct counting c = {ports, n, ret_counts, &to};
+	return each_diag(states, on_open, &c);
 }
 
 static void by_proc(struct sockets *s, const char *path)

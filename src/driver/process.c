@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static char *dir_of(const char *service, const char *slot)
+char *bt_process_dir(const char *service, const char *slot)
 {
 	return bt_asprintf("%s/instances/%s/%s", bt_process.env.state_dir, service, slot);
 }
@@ -27,7 +27,7 @@ static void process_log_path(const struct bt_instance_ref *ref, char *buf, size_
 /* false: there is nothing that could be adopted, and the directory is left from a crash. */
 static bool take_up(const char *service, const char *slot)
 {
-	BT_FREE char *dir = dir_of(service, slot);
+	BT_FREE char *dir = bt_process_dir(service, slot);
 	BT_FREE char *text = NULL;
 	if (bt_adopted_load(dir, service, slot))
 		return true;
@@ -65,7 +65,7 @@ static void take_up_service(const char *root, const char *service)
 	for (struct dirent *e; (e = readdir(d));)
 		if (is_dir_entry(e) && !bt_instance_find(service, e->d_name) &&
 			!bt_adopted_find(service, e->d_name) && !take_up(service, e->d_name)) {
-			BT_FREE char *left = dir_of(service, e->d_name);
+			BT_FREE char *left = bt_process_dir(service, e->d_name);
 			bt_fs_remove_tree(left, NULL);
 		}
 	closedir(d);
@@ -167,23 +167,32 @@ static void start_again(
 	}
 }
 
+int bt_process_ports_free(const struct bt_instance_ref *ref, struct bt_err *err)
+{
+	char who[96];
+	uint16_t port;
+	if (!find_stranger_anywhere(NULL, NULL, ref, &port, who, sizeof who))
+		return 0;
+	return bt_err_set(err, BT_E_FAILED,
+		"port %u is held by %s; stop it, or choose "
+		"another port for slot %s",
+		port, who, ref->slot);
+}
+
 static int start_new(
 	const struct bt_start_request *rq, struct bt_process_op *op, struct bt_err *err)
 {
-	char log[4096], who[96];
+	char log[4096];
 	struct bt_shim_spec *spec;
 	BT_ARENA struct bt_arena *a = bt_arena_new();
-	uint16_t port;
-	if (find_stranger_anywhere(NULL, NULL, &rq->ref, &port, who, sizeof who))
-		return bt_err_set(err, BT_E_FAILED,
-			"port %u is held by %s; stop it, or choose "
-			"another port for slot %s",
-			port, who, rq->ref.slot);
-	process_log_path(&rq->ref, log, sizeof log);
-	int r = bt_process_spec_make(&bt_process.env, rq, log, a, &spec, err);
+	int r = bt_process_ports_free(&rq->ref, err);
 	if (r < 0)
 		return r;
-	BT_FREE char *dir = dir_of(rq->ref.service, rq->ref.slot);
+	process_log_path(&rq->ref, log, sizeof log);
+	r = bt_process_spec_make(&bt_process.env, rq, log, a, &spec, err);
+	if (r < 0)
+		return r;
+	BT_FREE char *dir = bt_process_dir(rq->ref.service, rq->ref.slot);
 	struct bt_instance *i = bt_instance_add(spec, dir);
 	learn_ports(i, &rq->ref);
 	op->instance = i;
@@ -245,6 +254,18 @@ static struct bt_op *process_stop(const struct bt_instance_ref *ref,
 	if (!i->stop_wanted)
 		bt_instance_stop(i);
 	return &op->op;
+}
+
+void bt_process_next(const char *service, const char *slot)
+{
+	const struct bt_shim_request rq = {.op = BT_SHIM_OP_NEXT};
+	struct bt_instance *i = bt_instance_find(service, slot);
+	struct bt_adopted *adopted = i ? NULL : bt_adopted_find(service, slot);
+	/* A shim that cannot be told comes to its next step by itself. */
+	if (i && i->phase == BT_PROCESS_LINKED)
+		bt_process_send(i->fd, &rq);
+	else if (adopted)
+		bt_adopted_next(adopted);
 }
 
 /* ---- observe -------------------------------------------------------------------------------- */

@@ -95,5 +95,14 @@ void bt_process_op_finish(struct bt_process_op *op, int result, const struct bt_
 /* The same at the loop's next turn. */
 void bt_process_op_later(struct bt_process_op *op, int result, const struct bt_err *err);
 
+/* ---- for runtimes that are processes with something of their own around them (tomcat.c) ---------
+ */
+
+char *bt_process_dir(const char *service, const char *slot); /* of its spec; the caller frees */
+/* BT_E_FAILED names who listens on one of the slot's ports. */
+int bt_process_ports_free(const struct bt_instance_ref *ref, struct bt_err *err);
+/* Ends the wait of a stop's step without a signal (bt_shim_step), where the instance is at one. */
+void bt_process_next(const char *service, const char *slot);
+
 /* Forgets every instance and leaves them running: the agent's end. */
 void bt_process_forget(void);

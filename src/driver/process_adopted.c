@@ -414,13 +414,31 @@ static bool next_step(struct bt_adopted *i)
 	bool more = i->step < i->steps.n;
 	i->step_until_ms = bt_clock_boot_ms() + (more ? i->steps.items[i->step].wait_ms : 1000);
 	i->step++;
-	snprintf(line, sizeof line, "SIG%s to pid %d", sigabbrev_np(signal_now(i)), (int)i->pid);
+	if (signal_now(i))
+		snprintf(line, sizeof line, "SIG%s to pid %d", sigabbrev_np(signal_now(i)),
+			(int)i->pid);
+	else
+		snprintf(line, sizeof line, "pid %d is to end by itself", (int)i->pid);
 	if (i->waiter && i->waiter->progress)
 		i->waiter->progress(i->waiter->arg, line);
 	int r = send_signal(i, signal_now(i));
 	if (r < 0)
 		stop_failed(i, r);
 	return r >= 0;
+}
+
+/* What it started was asked nothing; so once it is gone, a step without a signal is over for them.
+ */
+static bool step_is_over(const struct bt_adopted *i)
+{
+	return bt_clock_boot_ms() >= i->step_until_ms ||
+	       (signal_now(i) == 0 && !bt_proc_alive(i->fd));
+}
+
+void bt_adopted_next(struct bt_adopted *i)
+{
+	if (i->stop_wanted && signal_now(i) == 0)
+		i->step_until_ms = 0; /* as it is looked at next */
 }
 
 static void look(evutil_socket_t fd, short what, void *arg)
@@ -437,7 +455,7 @@ static void look(evutil_socket_t fd, short what, void *arg)
 		remove_record(i);
 		return;
 	}
-	if (bt_clock_boot_ms() >= i->step_until_ms) {
+	if (step_is_over(i)) {
 		if (!next_step(i))
 			return;
 	} else if (!bt_proc_alive(i->fd) && !i->orphans_told) {

@@ -10,6 +10,8 @@ struct bt_op *bt_adopted_take(const struct bt_adopt_request *rq, bt_done_fn done
 struct bt_op *bt_adopted_disown(const struct bt_instance_ref *ref, bt_done_fn done, void *arg);
 struct bt_op *bt_adopted_stop(struct bt_adopted *i, const struct bt_service *service,
 	bt_progress_fn progress, bt_done_fn done, void *arg);
+/* The wait of a step without a signal is over. */
+void bt_adopted_next(struct bt_adopted *i);
 /* Whether the process is it, or was started by it. */
 bool bt_adopted_holds(const struct bt_adopted *i, pid_t pid);
 void bt_adopted_observe(

@@ -8,6 +8,7 @@ struct bt_program_end {
 	bool seen;	  /* false: nobody saw how it ended */
 	bool began;	  /* false: it could not be started */
 	bool late;	  /* it was ended because its time was over */
+	const char *held; /* with `leave`: who held its output open until then; NULL */
 	int code;	  /* exit code, -1 where a signal ended it */
 	const char *text; /* one line; valid during the call */
 };

@@ -249,6 +249,10 @@ static bool moved(const struct bt_state *s, const struct bt_task_run *t, const s
 static void result_instance(struct bt_state *s, const struct bt_task_run *t)
 {
 	uint16_t i = t->task->instance;
+	for (size_t k = 0;
+		t->state == BT_TASK_DONE && t->task->kind == BT_TASK_INSTALL && k < t->task->n_out;
+		k++)
+		s->running[t->task->out[k]] = t->task->release;
 	if (i == BT_NONE)
 		return;
 	if (t->state == BT_TASK_DONE && t->task->kind == BT_TASK_INSTANCE_START)
@@ -340,8 +344,19 @@ static void hold(struct bt_state *s, const uint16_t *list, size_t n)
 		s->held[list[i]] = 1;
 }
 
-/* Whoever a failed lane was about stays as it is; and where its successor stays out, the
- * predecessor on the same host stays in. */
+static bool only_brings(const struct bt_lane *l)
+{
+	for (size_t i = 0; i < l->n_tasks; i++)
+		if (l->tasks[i].kind != BT_TASK_COMPONENT_DEPLOY &&
+			l->tasks[i].kind != BT_TASK_LOOPBACK_START)
+			return false;
+	return true;
+}
+
+/* Whoever a failed lane was about stays as it is, and on a host that a release or the address could
+ * not be brought to all do (but not where that was one of a lane's tasks, and other instances of
+ * the host have lanes of their own); and where its successor stays out, the predecessor on the same
+ * host stays in. */
 static void hold_lane(struct bt_state *s, size_t lane)
 {
 	const struct bt_plan *p = s->plan;
@@ -351,8 +366,11 @@ static void hold_lane(struct bt_state *s, size_t lane)
 		if (t->instance != BT_NONE)
 			s->held[t->instance] = 1;
 		hold(s, t->in, t->n_in);
-		hold(s, t->out, t->n_out);
-		for (size_t k = 0; t->kind == BT_TASK_COMPONENT_DEPLOY && k < p->n_instances; k++)
+		if (!bt_state_loopback(t->kind) || only_brings(l))
+			hold(s, t->out, t->n_out);
+		for (size_t k = 0;
+			t->kind == BT_TASK_COMPONENT_DEPLOY && only_brings(l) && k < p->n_instances;
+			k++)
 			if (p->instances[k].host == t->host)
 				s->held[k] = 1;
 	}

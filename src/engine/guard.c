@@ -45,12 +45,18 @@ bool bt_guard_switch(const struct bt_state *s, uint16_t balancer, const uint8_t 
 }
 
 /* What takes its host's address off has the same to wait for, of every instance that is reached
- * there; and who is put in is reached there from the first request on. */
-bool bt_guard_vip(const struct bt_state *s, const uint16_t *in, size_t n_in)
+ * there; and who is put in is reached there from the first request on. An undo may put back who was
+ * in without it. */
+bool bt_guard_vip(const struct bt_state *s, const uint16_t *in, size_t n_in, enum bt_verb verb)
 {
-	for (size_t i = 0; i < n_in && !BT_BUG(IN_WITHOUT_VIP); i++)
-		if (s->vip_off[s->plan->instances[in[i]].host] & VIP_OFF)
+	const struct bt_plan *p = s->plan;
+	for (size_t i = 0; i < n_in && !BT_BUG(IN_WITHOUT_VIP); i++) {
+		uint16_t host = p->instances[in[i]].host;
+		bool was_so = p->instances[in[i]].expect_in &&
+			      bt_state_in(p->without_vip, p->n_without_vip, host);
+		if (s->vip_off[host] & VIP_OFF && !(verb == BT_UNDO && was_so))
 			return false;
+	}
 	return true;
 }
 

@@ -110,7 +110,7 @@ static bool pool_of(
 	for (size_t i = 0; i < n_in; i++)
 		map[in[i]] = 1;
 	*ret = map;
-	return bt_guard_vip(s, in, n_in) && bt_guard_switch(s, b, map, in, n_in, n_out, verb);
+	return bt_guard_vip(s, in, n_in, verb) && bt_guard_switch(s, b, map, in, n_in, n_out, verb);
 }
 
 bool bt_send_switch(struct bt_step *st, struct bt_task_run *t, enum bt_verb verb)

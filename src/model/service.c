@@ -8,7 +8,12 @@
 #define ENUM(id, ...)                                                                              \
 	const struct bt_enum bt_enum_##id = {(const struct bt_enum_name[]){__VA_ARGS__, {NULL, 0}}}
 
-ENUM(runtime, {"process", BT_RUNTIME_PROCESS}, {"tomcat", BT_RUNTIME_TOMCAT});
+ENUM(runtime, {"process", BT_RUNTIME_PROCESS}, {"tomcat", BT_RUNTIME_TOMCAT},
+	{"bundle", BT_RUNTIME_BUNDLE});
+ENUM(codedeploy_config, {"OneAtATime", BT_CODEDEPLOY_ONE_AT_A_TIME},
+	{"HalfAtATime", BT_CODEDEPLOY_HALF_AT_A_TIME}, {"AllAtOnce", BT_CODEDEPLOY_ALL_AT_ONCE});
+ENUM(codedeploy_style, {"in-place", BT_CODEDEPLOY_IN_PLACE},
+	{"blue-green", BT_CODEDEPLOY_BLUE_GREEN});
 ENUM(health, {"http", BT_HEALTH_HTTP}, {"https", BT_HEALTH_HTTPS}, {"tcp", BT_HEALTH_TCP},
 	{"exec", BT_HEALTH_EXEC});
 ENUM(strategy, {"blue-green", BT_STRATEGY_BLUE_GREEN}, {"rolling", BT_STRATEGY_ROLLING},
@@ -22,7 +27,8 @@ ENUM(nginx_form, {"upstream", BT_NGINX_UPSTREAM}, {"service_port", BT_NGINX_SERV
 ENUM(balancer, {"none", BT_BALANCER_NONE}, {"nginx", BT_BALANCER_NGINX},
 	{"haproxy", BT_BALANCER_HAPROXY}, {"nftables", BT_BALANCER_NFTABLES},
 	{"ipvs", BT_BALANCER_IPVS}, {"http", BT_BALANCER_HTTP}, {"rotation", BT_BALANCER_ROTATION});
-ENUM(l4_mode, {"nat", BT_L4_NAT}, {"dsr", BT_L4_DSR});
+/* The first of two names is the one that is written. */
+ENUM(l4_mode, {"nat", BT_L4_NAT}, {"dsr", BT_L4_DSR}, {"dr", BT_L4_DSR});
 ENUM(flow_per, {"host", BT_PER_HOST}, {"instance", BT_PER_INSTANCE}, {"once", BT_PER_ONCE});
 ENUM(notify_format, {"json", BT_NOTIFY_JSON}, {"slack", BT_NOTIFY_SLACK});
 ENUM(route_to, {"one", BT_ROUTE_ONE}, {"all", BT_ROUTE_ALL});
@@ -79,6 +85,7 @@ void bt_service_balancer(const struct bt_service *s, struct bt_balancer_facts *r
 	} else if (s->l4) {
 		ret->kind = s->l4->kind;
 		ret->own_host = s->l4->kind == BT_BALANCER_ROTATION;
+		ret->keeps_others = s->l4->kind == BT_BALANCER_IPVS;
 		ret->on = ret->own_host ? s->hosts : s->l4->on;
 		ret->n_on = ret->own_host ? s->n_hosts : s->l4->n_on;
 		ret->drains_at_host =
@@ -97,6 +104,34 @@ bool bt_service_balances_on(const struct bt_service *s, const char *host)
 		if (bt_streq(b.on[i], host))
 			return true;
 	return false;
+}
+
+int64_t bt_service_balancer_settle_ms(const struct bt_service *s)
+{
+	if (!s->l4 || s->l4->kind != BT_BALANCER_ROTATION)
+		return 0;
+	const struct bt_rotation *r = &s->l4->rotation;
+	int64_t times = r->fall > r->rise ? r->fall : r->rise;
+	return (times + 4) *
+	       r->interval_ms; /* it may be late, and is listened for until it stops */
+}
+
+bool bt_service_balancer_has_secrets(const struct bt_service *s)
+{
+	if (!s->l4 || s->l4->kind != BT_BALANCER_HTTP)
+		return false;
+	for (size_t i = 0; i < s->l4->http.n_headers; i++)
+		if (strstr(s->l4->http.headers[i].value, "${"))
+			return true;
+	return false;
+}
+
+const char *bt_rotation_listen(const struct bt_rotation *r, const char *host)
+{
+	for (size_t i = 0; i < r->n_on_host; i++)
+		if (bt_streq(r->on_host[i].key, host))
+			return r->on_host[i].value;
+	return r->listen;
 }
 
 bool bt_service_has_loopback(const struct bt_service *s)
@@ -145,6 +180,14 @@ uint16_t bt_slot_port(const struct bt_slot *slot, const char *name)
 		if (bt_streq(slot->more[i].name, name))
 			return slot->more[i].number;
 	return 0;
+}
+
+uint16_t bt_tomcat_shutdown_port(
+	const struct bt_tomcat *t, const struct bt_port *more, size_t n_more)
+{
+	const struct bt_slot slot = {.more = more, .n_more = n_more};
+	uint16_t named = bt_slot_port(&slot, BT_TOMCAT_SHUTDOWN);
+	return named ? named : (uint16_t)t->shutdown_port;
 }
 
 uint16_t bt_health_port(const struct bt_health *h, const struct bt_slot *slot, uint16_t port)

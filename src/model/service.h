@@ -11,7 +11,11 @@
 
 #define BT_NAME_MAX 63 /* services, hosts, slots, versions: [a-z0-9A-Z][a-zA-Z0-9._-]* */
 
-enum bt_runtime { BT_RUNTIME_PROCESS, BT_RUNTIME_TOMCAT };
+enum bt_runtime {
+	BT_RUNTIME_PROCESS,
+	BT_RUNTIME_TOMCAT,
+	BT_RUNTIME_BUNDLE, /* a CodeDeploy bundle: its own scripts start and stop it */
+};
 enum bt_health_kind { BT_HEALTH_HTTP, BT_HEALTH_HTTPS, BT_HEALTH_TCP, BT_HEALTH_EXEC };
 enum bt_strategy {
 	BT_STRATEGY_BLUE_GREEN,
@@ -69,6 +73,7 @@ struct bt_run {
 	const char *user; /* NULL: the agent's own */
 	const char *dir;  /* working directory; NULL: the release's directory */
 	struct bt_limits limits;
+	const char *appspec; /* BUNDLE: the name of the file in it that is asked for first; NULL */
 	const struct bt_stop_step *stop; /* in order; at least one */
 	size_t n_stop;
 	int64_t log_max_bytes; /* of one log file before it is rotated */
@@ -189,29 +194,35 @@ struct bt_ipvs {
 	int64_t weight;	       /* of a real server in rotation */
 };
 
-struct bt_http_call { /* url NULL: there is none */
+struct bt_api_call { /* url NULL: there is none */
 	const char *method, *url,
 		*body; /* with placeholders {host} {slot} {port} {address} {service} */
 };
 
 struct bt_appliance {
-	struct bt_http_call on, off, status; /* status of one member */
-	const struct bt_kv *headers;	     /* values may hold ${SECRET}s of run.secrets */
+	struct bt_api_call on, off, status; /* status of one member */
+	const struct bt_kv *headers;	    /* values may hold ${SECRET}s of run.secrets */
 	size_t n_headers;
 	const char *in_rotation;    /* dotted path in status's JSON */
 	const char *in_rotation_is; /* the scalar's text that means in */
 	const char *connections;    /* dotted path of a count; NULL: the host's own count serves */
 	int64_t timeout_ms, retries;
-	bool verify; /* https: check the certificate */
+	bool verify;	/* https: check the certificate */
+	const char *ca; /* path of the CA that signed it; NULL: those that the host trusts */
 };
 
 struct bt_rotation {
-	const char *listen; /* ADDRESS:PORT or PORT of each host's agent */
-	const char *path;   /* default /rotation/SERVICE */
-	const char *body_in, *body_out;
-	bool tcp;		   /* the listener itself says it: open or closed */
-	int64_t interval_ms, fall; /* of the checker: how long until it believes */
+	const char *listen;	     /* ADDRESS:PORT or PORT of each host's agent */
+	const struct bt_kv *on_host; /* host → another one there */
+	size_t n_on_host;
+	const char *path; /* with {service} {host} */
+	const char *body_in,
+		*body_out; /* NULL: names of the slots that are in, and of those that are out */
+	bool tcp;	   /* the listener itself says it: open or closed */
+	int64_t interval_ms, fall, rise; /* of the checker: how long until it believes */
 };
+/* Where the agent of the host answers. */
+const char *bt_rotation_listen(const struct bt_rotation *r, const char *host);
 
 struct bt_l4 {
 	enum bt_balancer_kind kind;
@@ -237,14 +248,24 @@ struct bt_loopback {
 
 struct bt_tomcat {
 	const char *home;    /* CATALINA_HOME */
-	const char *base;    /* CATALINA_BASE, with {slot} {service}; made where it is not there */
+	const char *base;    /* CATALINA_BASE, with {service} {slot} {port}; made where it is not
+				there; NULL: below the agent's state directory */
 	const char *context; /* "/" "/shop" "/api/v1", "/shop##2" for a version */
 	bool exploded;	     /* the archive is unpacked before it is placed */
-	const char *java_opts, *xmx;
-	uint16_t shutdown_port; /* 0: none */
+	bool take_over; /* what others placed at the context is moved aside, rather than refused */
+	const char *java_opts, *xmx; /* NULL: none */
+	/* Of a base that baton makes: */
+	const char *jars_to_skip; /* by the scan at the start; NULL: what the distribution skips */
+	const struct bt_kv *connector; /* further attributes of the Connector */
+	size_t n_connector;
 	bool access_log;
+	int shutdown_port; /* 0: that of the name `shutdown` in the slot, or none */
 	int64_t shutdown_wait_ms, stop_wait_ms; /* of the shutdown port; of catalina.sh stop */
 };
+#define BT_TOMCAT_SHUTDOWN "shutdown" /* the name of a slot's port */
+/* The shutdown port of a slot with these further ports; 0: none. */
+uint16_t bt_tomcat_shutdown_port(
+	const struct bt_tomcat *t, const struct bt_port *more, size_t n_more);
 
 /* A program of the user's, as an Exec task runs it. */
 struct bt_task_exec {
@@ -318,8 +339,25 @@ struct bt_hooks {
 	size_t n;
 };
 
+enum bt_codedeploy_config {
+	BT_CODEDEPLOY_ONE_AT_A_TIME,
+	BT_CODEDEPLOY_HALF_AT_A_TIME,
+	BT_CODEDEPLOY_ALL_AT_ONCE,
+};
+enum bt_codedeploy_style { BT_CODEDEPLOY_IN_PLACE, BT_CODEDEPLOY_BLUE_GREEN };
+
+/* How a CodeDeploy bundle goes over its hosts. */
+struct bt_codedeploy {
+	enum bt_codedeploy_config config;
+	int64_t min_healthy; /* hosts, or percent (rounded up); -1: what config says */
+	bool min_healthy_percent;
+	enum bt_codedeploy_style style;
+	bool ignore_stop_failures; /* of ApplicationStop */
+};
+
 struct bt_deploy {
 	enum bt_strategy strategy;
+	struct bt_codedeploy codedeploy; /* BT_RUNTIME_BUNDLE */
 	int64_t drain_ms;
 	enum bt_drain_policy on_drain_timeout;
 	int64_t bake_ms;
@@ -364,6 +402,10 @@ struct bt_service {
 	size_t n_flows;
 	const struct bt_notify *notify;
 	size_t n_notify;
+	/* Values of run.secrets, where an agent was given them with what it is asked to do; no part
+	 * of the config, and neither printed nor written. */
+	const struct bt_kv *secret_values;
+	size_t n_secret_values;
 };
 
 /* The service's balancer, whichever family it is of. */
@@ -373,11 +415,18 @@ struct bt_balancer_facts {
 	const char *const *on; /* whose agents are told */
 	size_t n_on;
 	bool own_host;	     /* each of them knows the instances of its own host only */
+	bool keeps_others;   /* what is in it besides the service's instances is left alone */
 	bool drains_at_host; /* connections are counted where they end, not at the balancer */
 };
 void bt_service_balancer(const struct bt_service *s, struct bt_balancer_facts *ret);
 /* Whether the agent on the host is one of those that are told. */
 bool bt_service_balances_on(const struct bt_service *s, const char *host);
+/* How long its balancer may take to believe what it is told, beyond what telling it takes: the
+ * answers that an outside checker needs. */
+int64_t bt_service_balancer_settle_ms(const struct bt_service *s);
+/* Whether a header of its balancer's API refers to one of run.secrets: whoever asks the API needs
+ * the values. */
+bool bt_service_balancer_has_secrets(const struct bt_service *s);
 /* Requests reach the hosts at an address that each of them holds on its loopback. */
 bool bt_service_has_loopback(const struct bt_service *s);
 
@@ -398,6 +447,7 @@ struct bt_enum { /* the values of one enum, ended by a NULL name */
 };
 extern const struct bt_enum bt_enum_balancer, bt_enum_l4_mode, bt_enum_flow_per,
 	bt_enum_notify_format;
+extern const struct bt_enum bt_enum_codedeploy_config, bt_enum_codedeploy_style;
 extern const struct bt_enum bt_enum_runtime, bt_enum_health, bt_enum_strategy,
 	bt_enum_failure_policy, bt_enum_drain_policy, bt_enum_nginx_mode, bt_enum_nginx_form,
 	bt_enum_route_to, bt_enum_hook_when, bt_enum_hook_on, bt_enum_repeat;

@@ -99,7 +99,8 @@ static const struct bt_task_param notify_params[] = {
 static const struct bt_task_info table[BT_TASK_NAMES] = {
 	[BT_TASK_OBSERVE] = {BT_TASK_OBSERVE, "Observe", "ObserveTask", BT_REPEAT_SAFE, false,
 		false, false, 20000,
-		"Report what runs on the host and where its balancers send traffic."},
+		"Report what runs on the host and where its balancers send traffic.",
+		.scope = BT_SCOPE_NONE},
 	[BT_TASK_COMPONENT_DEPLOY] = {BT_TASK_COMPONENT_DEPLOY, "ComponentDeploy",
 		"ComponentDeployTask", BT_REPEAT_PROBE, true, false, true, 900000,
 		"Fetch a release to the host, check its digest and unpack it beside the running "
@@ -127,7 +128,8 @@ static const struct bt_task_info table[BT_TASK_NAMES] = {
 	[BT_TASK_BACKEND_CHECK] = {BT_TASK_BACKEND_CHECK, "BackendCheck", "BackendCheckTask",
 		BT_REPEAT_SAFE, false, false, false, 60000,
 		"Check new instances from the balancer's host, at the address the balancer will "
-		"use."},
+		"use.",
+		.scope = BT_SCOPE_NONE},
 	[BT_TASK_SWITCH] = {BT_TASK_SWITCH, "Switch", "SwitchTask", BT_REPEAT_PROBE, true, false,
 		true, 60000, "Give a balancer a new pool and see it confirmed there.",
 		.scope = BT_SCOPE_PLACE, PARAMS(switch_params),
@@ -139,13 +141,16 @@ static const struct bt_task_info table[BT_TASK_NAMES] = {
 		.scope = BT_SCOPE_PLACE, PARAMS(drain_params),
 		.does = "counts connections until there are none"},
 	[BT_TASK_BAKE] = {BT_TASK_BAKE, "Bake", "BakeTask", BT_REPEAT_SAFE, false, true, false,
-		30000, "Watch health and the balancer's answers for a while after a cutover."},
+		30000, "Watch health and the balancer's answers for a while after a cutover.",
+		.scope = BT_SCOPE_NONE},
 	[BT_TASK_PRUNE] = {BT_TASK_PRUNE, "Prune", "PruneTask", BT_REPEAT_SAFE, false, false, true,
-		120000, "Remove releases that are no longer kept from the host."},
+		120000, "Remove releases that are no longer kept from the host.",
+		.scope = BT_SCOPE_NONE},
 	[BT_TASK_ADOPT] = {BT_TASK_ADOPT, "Adopt", "AdoptTask", BT_REPEAT_PROBE, true, false, true,
 		300000,
 		"Record the process that listens on a slot's port, and that others started, as "
-		"the slot's instance; it is left as it is."},
+		"the slot's instance; it is left as it is.",
+		.scope = BT_SCOPE_NONE},
 	[BT_TASK_EXEC] = {BT_TASK_EXEC, "Exec", "ExecTask", BT_REPEAT_NEVER, false, false, true,
 		300000,
 		"Run a program in the release's directory on a host; exit code 0 is good. It is "
@@ -182,11 +187,13 @@ static const struct bt_task_info table[BT_TASK_NAMES] = {
 		.asks = "nobody can tell: a person, where it is not known whether it was sent"},
 	[BT_TASK_LIFECYCLE] = {BT_TASK_LIFECYCLE, "Lifecycle", "LifecycleTask", BT_REPEAT_NEVER,
 		false, false, true, 3600000,
-		"Run the scripts that a CodeDeploy bundle has for an event."},
+		"Run the scripts that a CodeDeploy bundle has for an event.",
+		.scope = BT_SCOPE_NONE},
 	[BT_TASK_INSTALL] = {BT_TASK_INSTALL, "Install", "InstallTask", BT_REPEAT_SAFE, false,
 		false, true, 900000,
 		"Put a CodeDeploy bundle's files where its appspec says, without what the last "
-		"one put there."},
+		"one put there.",
+		.scope = BT_SCOPE_NONE},
 	[BT_TASK_L4_TURN_OFF] = {BT_TASK_L4_TURN_OFF, "L4TurnOff", "L4TurnOffTask", BT_REPEAT_PROBE,
 		true, false, true, 0,
 		"Take a host out of the balancer: no new connections, then wait until those it has "

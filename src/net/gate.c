@@ -245,7 +245,7 @@ static int end_of_line(struct bt_gate *g, const char *data, size_t i, struct bt_
 		return request_line(g, data, at, n, err);
 	if (n > 0)
 		return field_line(g, data, at, n, err);
-	if (g->host.len == 0)
+	if (g->host.len == 0 && !(g->host_optional && g->minor == 0))
 		return violation(g, 400, err, "no Host header");
 	int r = origin_form(g, data, err);
 	if (r < 0)

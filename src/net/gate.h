@@ -27,7 +27,9 @@ struct bt_gate_field {
 };
 enum bt_gate_body { BT_GATE_BODY_NONE, BT_GATE_BODY_LENGTH, BT_GATE_BODY_CHUNKED };
 
-struct bt_gate { /* zeroed to begin; one per request */
+struct bt_gate {	    /* zeroed to begin; one per request */
+	bool host_optional; /* set by the caller: HTTP/1.0 may come without Host, as health checks
+			       do */
 	size_t at, line;
 	bool has_request_line;
 	/* valid once bt_gate_head gave 1 */

@@ -217,8 +217,8 @@ static void begin_exchange(struct bt_http_conn *c, const char *head)
 	c->close_after = g->close;
 	evbuffer_drain(bufferevent_get_input(c->bev), g->len);
 	bool has_body = g->body == BT_GATE_BODY_CHUNKED || g->content_length > 0;
-	int status = bt_http_route(
-		x, x->head + g->method.at, x->head + g->target.at, x->head + g->host.at, &err);
+	int status = bt_http_route(x, x->head + g->method.at, x->head + g->target.at,
+		g->host.len ? x->head + g->host.at : "", &err);
 	if (status == 0) {
 		max = (int64_t)x->row->max_body;
 		status = bt_http_authorize(x, &err);
@@ -259,6 +259,7 @@ static bool read_head(struct bt_http_conn *c)
 		set_deadline(c, c->server->spec.head_timeout_ms);
 	}
 	const char *head = (const char *)evbuffer_pullup(in, (ev_ssize_t)n);
+	c->gate.host_optional = c->server->spec.host_optional;
 	int r = bt_gate_head(&c->gate, head, n, &err);
 	if (r < 0)
 		refuse(c, c->gate.status, err.text);

@@ -109,6 +109,8 @@ static void forget_params(struct bt_http_exchange *x)
 static bool pattern_fits(struct bt_http_exchange *x, const char *pattern)
 {
 	const char *path = x->path;
+	if (bt_streq(pattern, "*"))
+		return true;
 	while (*pattern || *path) {
 		if (*pattern != '/' || *path != '/') /* one of them is at its end */
 			return false;
@@ -232,6 +234,11 @@ const char *bt_http_param(const struct bt_http_exchange *x, const char *name)
 		if (strncmp(p + 1, name, len) == 0 && p[len + 1] == '}' && at < x->n_params)
 			return x->params[at];
 	return NULL;
+}
+
+const char *bt_http_path(const struct bt_http_exchange *x)
+{
+	return x->path;
 }
 
 const char *bt_http_query(const struct bt_http_exchange *x, const char *name)

@@ -25,7 +25,9 @@ enum bt_auth { /* what a route demands; checked by the server's auth callback be
 };
 struct bt_route_row {
 	const char *method;
-	const char *pattern; /* "/v1/deployments/{id}/events"; {x} matches one segment, unescaped */
+	/* "/v1/deployments/{id}/events"; {x} matches one segment, unescaped; "*" every path, see
+	 * bt_http_path */
+	const char *pattern;
 	enum bt_auth auth;
 	size_t max_body; /* bytes; 413 beyond */
 	void (*handle)(struct bt_http_exchange *x, void *arg);
@@ -46,10 +48,11 @@ struct bt_http_server_spec {
 		struct bt_http_exchange *x, enum bt_auth need, void *arg, struct bt_err *err);
 	const char *const *allowed_hosts; /* names and addresses without port */
 	size_t n_allowed_hosts;		  /* Host header; empty: any name */
-	size_t max_connections;		  /* 0: 12,000 */
-	size_t max_buffered;		  /* bytes over all connections; 0: 64 MiB */
-	int64_t head_timeout_ms;	  /* handshake and head; 0: 15 s */
-	int64_t idle_timeout_ms;	  /* between requests; 0: 2 min */
+	bool host_optional;	 /* HTTP/1.0 without a Host header is taken, too: health checks */
+	size_t max_connections;	 /* 0: 12,000 */
+	size_t max_buffered;	 /* bytes over all connections; 0: 64 MiB */
+	int64_t head_timeout_ms; /* handshake and head; 0: 15 s */
+	int64_t idle_timeout_ms; /* between requests; 0: 2 min */
 };
 int bt_http_server_start(struct event_base *base, const struct bt_http_server_spec *spec,
 	struct bt_http_server **ret, struct bt_err *err);
@@ -65,6 +68,7 @@ void bt_http_server_stop_accepting(struct bt_http_server *s);
 
 /* In a handler. Strings are borrowed until the exchange is answered. */
 const char *bt_http_param(const struct bt_http_exchange *x, const char *name); /* path segment */
+const char *bt_http_path(const struct bt_http_exchange *x); /* as it came, without the query */
 const char *bt_http_query(
 	const struct bt_http_exchange *x, const char *name); /* NULL when absent */
 const char *bt_http_request_header(const struct bt_http_exchange *x, const char *name);

@@ -147,6 +147,7 @@ static int back_blue_green(struct bt_build *b, struct bt_err *err)
 	int r = prepare(b, missing, err);
 	if (r < 0)
 		return r;
+	bt_build_vip_stage(b, to);
 	const char *name = b->service->run.slots[slot].name;
 	const char *version = bt_build_version(b, b->plan->release);
 	if (missing.n)
@@ -167,7 +168,6 @@ static int back_blue_green(struct bt_build *b, struct bt_err *err)
 			restart(b, to.v[i]);
 		} else
 			bt_build_health(b, to.v[i], NULL);
-		bt_build_vip(b, to.v[i]);
 	}
 	size_t stay = b->scene.n_in - gone;
 	floor_at(b, to.n < stay ? to.n : stay);
@@ -233,6 +233,7 @@ static int back_rolling(struct bt_build *b, struct bt_err *err)
 	int r = prepare(b, join(b, s.missing, s.wrong), err);
 	if (r < 0)
 		return r;
+	bt_build_vip_stage(b, join(b, away, s.wrong));
 	bt_build_stage(b, "what is out of rotation first: it takes nothing away", "repair");
 	for (size_t i = 0; i < away.n; i++) {
 		struct bt_list one = bt_list_one(b, away.v[i]);
@@ -241,7 +242,6 @@ static int back_rolling(struct bt_build *b, struct bt_err *err)
 			restart(b, away.v[i]);
 		else
 			bt_build_health(b, away.v[i], NULL);
-		bt_build_vip(b, away.v[i]);
 		bt_build_backend(b, one, NULL);
 		bt_build_switch(b, one, none, NULL);
 	}
@@ -253,7 +253,6 @@ static int back_rolling(struct bt_build *b, struct bt_err *err)
 		bt_build_lane_at(b, s.wrong.v[i]);
 		bt_build_switch(b, none, one, NULL);
 		restart(b, s.wrong.v[i]);
-		bt_build_vip(b, s.wrong.v[i]);
 		bt_build_backend(b, one, NULL);
 		bt_build_switch(b, one, none, NULL);
 	}
@@ -270,6 +269,7 @@ static int back_recreate(struct bt_build *b, struct bt_err *err)
 	int r = prepare(b, start, err);
 	if (r < 0)
 		return r;
+	bt_build_vip_stage(b, in);
 	b->plan->min_in_rotation = 0;
 	if (b->balancer != BT_NONE && s.wrong.n) {
 		bt_build_stage(b, "no new request goes to what is about to stop", "take out");
@@ -283,7 +283,6 @@ static int back_recreate(struct bt_build *b, struct bt_err *err)
 		if (bt_list_has(start, in.v[i]))
 			bt_build_start(b, in.v[i], NULL);
 		bt_build_health(b, in.v[i], NULL);
-		bt_build_vip(b, in.v[i]);
 	}
 	if (b->balancer != BT_NONE && in.n) {
 		bt_build_check_stage(b, in);
@@ -298,6 +297,8 @@ static int back_recreate(struct bt_build *b, struct bt_err *err)
 int bt_plan_back(struct bt_build *b, struct bt_err *err)
 {
 	note_current(b);
+	if (b->service->run.as == BT_RUNTIME_BUNDLE)
+		return bt_plan_bundle_back(b, err);
 	if (b->plan->release == 0)
 		return to_nothing(b);
 	switch (b->service->deploy.strategy) {

@@ -48,7 +48,6 @@ static void start_lane(struct bt_build *b, uint16_t place)
 	}
 	bt_build_start(b, place, NULL);
 	bt_build_health(b, place, NULL);
-	bt_build_vip(b, place);
 }
 
 static void cutover(struct bt_build *b, struct bt_list to, struct bt_list from)
@@ -156,6 +155,7 @@ int bt_plan_blue_green(struct bt_build *b, struct bt_err *err)
 		b->plan->min_in_rotation = wanted;
 	bt_build_prepare(b, NULL);
 	bt_build_hooks(b, BT_HOOK_BEFORE, (struct bt_list){0});
+	bt_build_vip_stage(b, to);
 	bt_build_stage(b, why, "start");
 	for (size_t i = 0; i < to.n; i++)
 		start_lane(b, to.v[i]);

@@ -284,6 +284,12 @@ void bt_build_stage_closing(struct bt_build *b)
 	stage(b)->closing = true;
 }
 
+void bt_build_stage_may_fail(struct bt_build *b, int64_t n)
+{
+	stage(b)->counted = true;
+	stage(b)->may_fail = n;
+}
+
 void bt_build_stage_policy(struct bt_build *b, enum bt_failure_policy policy, int64_t continue_n)
 {
 	struct bt_stage *s = stage(b);
@@ -506,12 +512,21 @@ void bt_build_loopback(
 	t->n_out = out.n;
 }
 
-void bt_build_vip(struct bt_build *b, uint16_t place)
+void bt_build_vip_stage(struct bt_build *b, struct bt_list places)
 {
-	uint16_t host = b->scene.places[place].host;
-	if (b->balancer != BT_NONE && !bt_build_has_vip(b, host))
-		bt_build_loopback(b, host, bt_list_of_host(b, host), true,
-			"it is missing there, and no request would be answered");
+	if (b->balancer == BT_NONE)
+		return;
+	bt_build_stage(b, "requests come to the hosts at this address", "address");
+	for (uint16_t h = 0; h < b->service->n_hosts; h++) {
+		struct bt_list here = bt_list_of_host(b, h);
+		bool wanted = false;
+		for (size_t i = 0; i < here.n; i++)
+			wanted = wanted || bt_list_has(places, here.v[i]);
+		if (!wanted || bt_build_has_vip(b, h))
+			continue;
+		bt_build_lane(b, b->service->hosts[h]);
+		bt_build_loopback(b, h, here, true, "it is missing there");
+	}
 }
 
 static void backend_at(struct bt_build *b, uint16_t balancer, struct bt_list in, const char *why)
@@ -555,6 +570,7 @@ void bt_build_switch(struct bt_build *b, struct bt_list in, struct bt_list out, 
 			why ? why
 			    : bt_build_text(
 				      b, "one change, confirmed by %s", b->scene.facts.family));
+		t->timeout_ms += bt_service_balancer_settle_ms(b->service);
 		t->in = to.v;
 		t->n_in = to.n;
 		t->out = from.v;

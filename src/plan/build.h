@@ -45,6 +45,8 @@ struct bt_task *bt_build_task(
 	struct bt_build *b, enum bt_task_kind kind, uint16_t host, const char *why);
 struct bt_lane *bt_build_current_lane(struct bt_build *b);
 /* What holds for failures in the current stage. */
+/* How many lanes may have failed in the run by the end of the current stage. */
+void bt_build_stage_may_fail(struct bt_build *b, int64_t n);
 void bt_build_stage_policy(struct bt_build *b, enum bt_failure_policy policy, int64_t continue_n);
 /* Tasks, appended to the current lane. `why` may be NULL. */
 void bt_build_component(struct bt_build *b, uint16_t host, const char *why);
@@ -62,8 +64,10 @@ void bt_build_loopback(
 	struct bt_build *b, uint16_t host, struct bt_list out, bool on, const char *why);
 /* Whether nothing is known to be missing there. */
 bool bt_build_has_vip(const struct bt_build *b, uint16_t host);
-/* Puts it on the place's host where it is missing: what is put in rotation needs it. */
-void bt_build_vip(struct bt_build *b, uint16_t place);
+/* A stage that puts it on the places' hosts where it is missing: what is put in rotation needs it.
+ * One lane a host, since all its instances share it: a lane that is undone takes nothing from
+ * others. */
+void bt_build_vip_stage(struct bt_build *b, struct bt_list places);
 struct bt_list bt_list_of_host(struct bt_build *b, uint16_t host); /* all its places */
 /* The three below do nothing without a balancer or with empty lists. With several, each has a task
  * of its own, in their order. */
@@ -123,6 +127,10 @@ int bt_plan_blue_green(struct bt_build *b, struct bt_err *err);
 int bt_plan_rolling(struct bt_build *b, struct bt_err *err);
 int bt_plan_recreate(struct bt_build *b, struct bt_err *err);
 int bt_plan_back(struct bt_build *b, struct bt_err *err);
+/* CodeDeploy bundles: the lifecycle on each host, by deploy.codedeploy (bundle.c); and the way back
+ * (bundle_back.c). */
+int bt_plan_bundle(struct bt_build *b, struct bt_err *err);
+int bt_plan_bundle_back(struct bt_build *b, struct bt_err *err);
 /* The way back of a flow: exactly what `before`, its plan, was about and found otherwise is as that
  * found it again. BT_E_REFUSED where that cannot be: what ran there cannot be started again. */
 int bt_plan_flow_back(struct bt_build *b, const struct bt_plan *before, struct bt_err *err);

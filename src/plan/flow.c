@@ -18,7 +18,9 @@ struct flow {
 	const char *stage;   /* its name, for refusals */
 	bool *chosen;	     /* by place */
 	bool *in, *runs;     /* by place: as it will be when the next task comes */
+	bool *drained;	     /* by place: since it was in rotation, in this plan */
 	bool *address;	     /* by host: the loopback has the service's */
+	bool *serves;	     /* by place: in rotation, and not where nothing runs */
 	size_t n_in, lowest; /* in rotation now, and at the worst */
 	int64_t floor;	     /* of the stage */
 	struct bt_err *err;
@@ -35,8 +37,11 @@ static void refuse(struct flow *f, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	f->result = bt_err_set(
-		f->err, BT_E_REFUSED, "flow %s, stage '%s': %s", f->flow->name, f->stage, text);
+	if (f->flow)
+		f->result = bt_err_set(f->err, BT_E_REFUSED, "flow %s, stage '%s': %s",
+			f->flow->name, f->stage, text);
+	else
+		f->result = bt_err_set(f->err, BT_E_REFUSED, "%s: %s", f->stage, text);
 }
 
 static const char *place_name(struct flow *f, uint16_t place)
@@ -113,8 +118,9 @@ static bool has_balancer(struct flow *f, const struct bt_hook *h)
 static void set_in(struct flow *f, struct bt_list l, bool in)
 {
 	for (size_t i = 0; i < l.n; i++) {
-		f->n_in = f->n_in + in - f->in[l.v[i]];
-		f->in[l.v[i]] = in;
+		f->n_in = f->n_in + in - f->serves[l.v[i]];
+		f->in[l.v[i]] = f->serves[l.v[i]] = in;
+		f->drained[l.v[i]] = false;
 	}
 	if (f->n_in < f->lowest)
 		f->lowest = f->n_in;
@@ -163,7 +169,18 @@ static void drain(struct flow *f, const struct bt_hook *h, struct bt_list here)
 		t->timeout_ms += h->within_ms - t->wait_ms;
 		t->wait_ms = h->within_ms;
 	}
+	for (size_t i = 0; i < here.n; i++)
+		f->drained[here.v[i]] = true;
 	mark(f, from, h);
+}
+
+/* What was taken out by a run before may still hold requests. */
+static void drain_first(struct flow *f, struct bt_list here)
+{
+	struct bt_list late = filter(f, filter(f, here, f->runs, true), f->drained, false);
+	bt_build_drain(f->b, late, "late requests may still be there");
+	for (size_t i = 0; i < late.n; i++)
+		f->drained[late.v[i]] = true;
 }
 
 static void turn_off(struct flow *f, const struct bt_hook *h, struct bt_list here)
@@ -240,6 +257,10 @@ static void loopback(struct flow *f, const struct bt_hook *h, struct bt_list her
 				f->b->plan->hosts[host], place_name(f, all.v[i]));
 			return;
 		}
+	size_t from = n_tasks(f);
+	if (!on)
+		drain_first(f, all);
+	mark(f, from, h);
 	struct bt_task *t = add(f, kind, host, h,
 		on ? "it answers at the balancer's address again"
 		   : "its connections are gone: nobody is cut off");
@@ -262,6 +283,7 @@ static void stop(struct flow *f, const struct bt_hook *h, struct bt_list here)
 			skip(f, h, BT_TASK_INSTANCE_STOP, f->b->scene.places[place].host,
 				bt_list_one(f->b, place), "nothing runs there");
 		else {
+			drain_first(f, bt_list_one(f->b, place));
 			bt_build_stop(f->b, place, NULL);
 			mark(f, from, h);
 			f->runs[place] = false;
@@ -584,12 +606,16 @@ static void look(struct flow *f)
 	f->chosen = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->in = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->runs = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
+	f->serves = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
+	f->drained = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->address = BT_ARENA_ARRAY(f->b->arena, bool, f->b->service->n_hosts);
 	for (size_t i = 0; i < s->n_places; i++) {
 		f->chosen[i] = named(rq->hosts, rq->n_hosts, bt_scene_host(s, &s->places[i])) &&
 			       named(rq->slots, rq->n_slots, bt_scene_slot(s, &s->places[i]));
 		f->in[i] = s->places[i].in;
 		f->runs[i] = bt_place_ours(&s->places[i]);
+		f->serves[i] = f->in[i] && (f->runs[i] || s->places[i].stranger);
+		f->n_in += f->serves[i];
 		if (s->places[i].release && s->places[i].release != f->b->plan->release &&
 			(s->places[i].in || !f->b->plan->old_release))
 			f->b->plan->old_release = s->places[i].release;
@@ -599,7 +625,7 @@ static void look(struct flow *f)
 		for (size_t i = 0; i < s->hosts[h]->n_vips; i++)
 			f->address[h] = f->address[h] && s->hosts[h]->vips[i].there;
 	}
-	f->n_in = f->lowest = s->n_in;
+	f->lowest = f->n_in;
 }
 
 /* What the flow brings is on its hosts before the first of them is taken out: what cannot be had
@@ -647,8 +673,8 @@ void bt_build_flow_task(
 	look(&f);
 	for (size_t i = 0; serving && i < here.n; i++) {
 		f.runs[here.v[i]] = true;
-		f.n_in += !f.in[here.v[i]];
-		f.in[here.v[i]] = true;
+		f.n_in += !f.serves[here.v[i]];
+		f.in[here.v[i]] = f.serves[here.v[i]] = true;
 	}
 	one(&f, h, here, here.n == 1);
 	b->refused = f.result;

@@ -208,30 +208,31 @@ static void back_in(struct back *k, uint16_t place)
 	struct bt_list one = bt_list_one(k->b, place), none = {0};
 	if (!shall_be_in(k, place))
 		return;
-	bt_build_vip(k->b, place);
 	bt_build_backend(k->b, one, NULL);
 	bt_build_switch(k->b, one, none, NULL);
 }
 
-static bool has_lane_in(const struct back *k, struct bt_list l, uint16_t host)
+/* Where it was before, or where somebody shall be in rotation. */
+static void address_stage(struct back *k)
 {
-	for (size_t i = 0; i < l.n; i++)
-		if (k->b->scene.places[l.v[i]].host == host && shall_be_in(k, l.v[i]))
-			return true;
-	return false;
+	struct bt_build *b = k->b;
+	bt_build_stage(b, "requests come to the hosts at this address", "address");
+	for (uint16_t h = 0; h < b->service->n_hosts; h++) {
+		struct bt_list all = bt_list_of_host(b, h);
+		bool wanted = k->vip_about[h] && k->vip[h];
+		for (size_t i = 0; i < all.n; i++)
+			wanted = wanted || (k->was[all.v[i]].about && shall_be_in(k, all.v[i]));
+		if (!wanted || bt_build_has_vip(b, h))
+			continue;
+		bt_build_lane(b, b->service->hosts[h]);
+		bt_build_loopback(b, h, all, true, k->vip[h] ? "it was there before" : NULL);
+	}
 }
 
 static void repair_stage(struct back *k)
 {
 	struct bt_build *b = k->b;
 	bt_build_stage(b, "what is out of rotation first: it takes nothing away", "repair");
-	for (uint16_t h = 0; h < b->service->n_hosts; h++) {
-		if (!k->vip_about[h] || !k->vip[h] || bt_build_has_vip(b, h) ||
-			has_lane_in(k, k->away, h) || has_lane_in(k, k->wrong, h))
-			continue;
-		bt_build_lane(b, b->service->hosts[h]);
-		bt_build_loopback(b, h, bt_list_of_host(b, h), true, "it was there before");
-	}
 	for (size_t i = 0; i < k->away.n; i++) {
 		bt_build_lane_at(b, k->away.v[i]);
 		restore(k, k->away.v[i]);
@@ -322,6 +323,7 @@ int bt_plan_flow_back(struct bt_build *b, const struct bt_plan *before, struct b
 	if (r < 0)
 		return r;
 	size_t size = batch_size(&k);
+	address_stage(&k);
 	repair_stage(&k);
 	batch_stages(&k, size);
 	leave_stages(&k);

@@ -218,12 +218,13 @@ int bt_build_check_exec(struct bt_build *b, struct bt_err *err)
 		for (size_t l = 0; l < b->plan->stages[s].n_lanes; l++)
 			for (size_t t = 0; t < b->plan->stages[s].lanes[l].n_tasks; t++) {
 				const struct bt_task *task = &b->plan->stages[s].lanes[l].tasks[t];
-				const char *no = task->kind == BT_TASK_EXEC
-							 ? b->scene.hosts[task->host]->no_exec
-							 : NULL;
+				bool runs = task->kind == BT_TASK_EXEC ||
+					    task->kind == BT_TASK_LIFECYCLE;
+				const char *no = runs ? b->scene.hosts[task->host]->no_exec : NULL;
 				if (no)
 					return bt_err_set(err, BT_E_REFUSED,
-						"%s needs to run a program on %s: %s", task->why,
+						"%s needs to run a program on %s: %s",
+						task->event ? task->event : task->why,
 						b->plan->hosts[task->host], no);
 			}
 	return 0;

@@ -59,6 +59,14 @@ static int check_balancer(
 		return bt_err_set(err, BT_E_REFUSED,
 			"%s on %s is not running: start it, then deploy", family, at->on);
 	const struct bt_seen_member *gone = at->gone_member, *other = at->other_member;
+	if ((gone || other) && b->scene.facts.keeps_others) {
+		const struct bt_seen_member *one = gone ? gone : other;
+		bt_build_note(b,
+			"%s on %s sends to %s:%u too, which is no slot of %s: what others put "
+			"there stays",
+			family, at->on, one->address, one->port, b->service->name);
+		gone = other = NULL;
+	}
 	if (gone && b->scene.n_in == 0)
 		other = gone; /* nothing else serves */
 	else if (gone)
@@ -102,7 +110,9 @@ int bt_plan_deploy(const struct bt_plan_request *rq, struct bt_plan **ret, struc
 		return r;
 	r = check_balancers(&b, err);
 	if (r == 0)
-		r = strategies[rq->service->deploy.strategy](&b, err);
+		r = rq->service->run.as == BT_RUNTIME_BUNDLE
+			    ? bt_plan_bundle(&b, err)
+			    : strategies[rq->service->deploy.strategy](&b, err);
 	if (r == 0) {
 		bt_build_hooks_closing(&b, rq->service, rq->release.id);
 		r = bt_build_check_exec(&b, err);

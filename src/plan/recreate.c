@@ -22,6 +22,7 @@ int bt_plan_recreate(struct bt_build *b, struct bt_err *err)
 				 "is switched in");
 	bt_build_prepare(b, NULL);
 	bt_build_hooks(b, BT_HOOK_BEFORE, none);
+	bt_build_vip_stage(b, all);
 	if (b->balancer != BT_NONE && in.n) {
 		bt_build_stage(b, "no new request goes to what is about to stop", "take out");
 		bt_build_lane_balancers(b);
@@ -33,7 +34,6 @@ int bt_plan_recreate(struct bt_build *b, struct bt_err *err)
 		bt_build_lane_at(b, all.v[i]);
 		bt_build_start(b, all.v[i], NULL);
 		bt_build_health(b, all.v[i], NULL);
-		bt_build_vip(b, all.v[i]);
 	}
 	bt_build_check_stage(b, all);
 	bt_build_hooks(b, BT_HOOK_BEFORE_SWITCH, all);

@@ -62,7 +62,6 @@ static void replace(struct bt_build *b, struct bt_list todo, uint16_t place)
 		bt_place_ours(p) ? NULL
 				 : "it is down: replacing it costs nothing, so it goes first");
 	bt_build_health(b, place, NULL);
-	bt_build_vip(b, place);
 	bt_build_backend(b, one, NULL);
 	bt_build_hooks_lane(b, BT_HOOK_BEFORE_SWITCH, place, first, leads);
 	bt_build_switch(b, one, none, NULL);
@@ -84,7 +83,6 @@ static void first(struct bt_build *b, struct bt_list all)
 		}
 		bt_build_start(b, place, NULL);
 		bt_build_health(b, place, NULL);
-		bt_build_vip(b, place);
 	}
 	bt_build_check_stage(b, all);
 	bt_build_hooks(b, BT_HOOK_BEFORE_SWITCH, all);
@@ -236,6 +234,7 @@ int bt_plan_rolling(struct bt_build *b, struct bt_err *err)
 	bool nothing = b->balancer != BT_NONE ? b->scene.n_in == 0 : false;
 	bt_build_prepare(b, NULL);
 	bt_build_hooks(b, BT_HOOK_BEFORE, (struct bt_list){0});
+	bt_build_vip_stage(b, all);
 	if (nothing)
 		first(b, all);
 	else

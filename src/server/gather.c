@@ -1,6 +1,7 @@
 /* The world of one service, from its hosts' own mouths. */
 #include "base/clock.h"
 #include "server/hosts.h"
+#include "server/run.h"
 
 #include <string.h>
 
@@ -156,8 +157,10 @@ static void on_answer(void *arg, const json_t *answer, bool end, const struct bt
 		part_done(p);
 }
 
-static json_t *question(
-	const struct bt_service *service, const json_t *json, const char *host, bool foreign)
+/* secrets: what its caller brings, of which only those go along that the balancer's API wants, and
+ * only to whoever asks it. */
+static json_t *question(const struct bt_service *service, const json_t *json, const char *host,
+	bool foreign, const json_t *secrets)
 {
 	json_t *balancers = json_array();
 	struct bt_balancer_facts b;
@@ -166,12 +169,16 @@ static json_t *question(
 		BT_FREE char *name = bt_asprintf("%s/%s", b.family, service->name);
 		json_array_append_new(balancers, json_string(name));
 	}
-	return json_pack("{s:s, s:O, s:o, s:b}", "kind", "observe", "service", json, "balancers",
-		balancers, "foreign", (int)foreign);
+	json_t *q = json_pack("{s:s, s:O, s:o, s:b}", "kind", "observe", "service", json,
+		"balancers", balancers, "foreign", (int)foreign);
+	if (secrets && bt_service_balances_on(service, host) &&
+		bt_params_balancer_wants(json, NULL))
+		json_object_set_new(q, "secrets", bt_params_balancer_secrets(json, secrets));
+	return q;
 }
 
 struct bt_gather *bt_gather_start(struct bt_server *s, const struct bt_service *service,
-	const json_t *service_json, int64_t not_before, bool foreign,
+	const json_t *service_json, int64_t not_before, bool foreign, const json_t *secrets,
 	void (*done)(void *arg, struct bt_world *world, const struct bt_err *err), void *arg)
 {
 	const char **hosts = NULL;
@@ -195,7 +202,7 @@ struct bt_gather *bt_gather_start(struct bt_server *s, const struct bt_service *
 			g->waiting--;
 		else
 			p->ask = bt_ask_start(p->host,
-				question(service, service_json, hosts[i], foreign),
+				question(service, service_json, hosts[i], foreign, secrets),
 				foreign ? BT_GATHER_FOREIGN_MS : BT_GATHER_MS, on_answer, p);
 	}
 	free(hosts);

@@ -63,11 +63,12 @@ void bt_asks_drop(struct bt_server *s);
 
 /* The world of one service, from every host of it: what was seen at or after not_before (boot ms)
  * counts, the others are asked; `foreign`: also for processes that baton did not start and that
- * hold slots' ports, for which hosts hash a file. done once, never from inside; err names hosts
- * that did not answer. The world is the callee's. */
+ * hold slots' ports, for which hosts hash a file. secrets: of the release that is to come (name →
+ * value), for the API of the balancer; NULL: its host has them. done once, never from inside; err
+ * names hosts that did not answer. The world is the callee's. */
 struct bt_gather;
 struct bt_gather *bt_gather_start(struct bt_server *s, const struct bt_service *service,
-	const json_t *service_json, int64_t not_before, bool foreign,
+	const json_t *service_json, int64_t not_before, bool foreign, const json_t *secrets,
 	void (*done)(void *arg, struct bt_world *world, const struct bt_err *err), void *arg);
 struct bt_gather *bt_gather_cancel(struct bt_gather *g);
 /* From what was last seen, without asking; hosts that said nothing are absent. */

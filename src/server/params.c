@@ -1,10 +1,37 @@
 /* Commands in words: the engine's are numbers and plan indexes; an agent gets names, addresses and
  * specs (docs/wire.md, "params by task kind"). One row a task kind. Secrets are not part of what is
  * stored: bt_params_complete puts them in when a command is handed to its host. */
+#include "config/call.h"
 #include "server/run.h"
 
 #include <stdio.h>
 #include <string.h>
+
+bool bt_params_balancer_wants(const json_t *service, const char *secret)
+{
+	const json_t *http = json_object_get(json_object_get(service, "traffic"), "http");
+	const char *name;
+	json_t *value;
+	json_object_foreach (json_object_get(http, "headers"), name, value) {
+		const char *ref = NULL;
+		size_t n = 0;
+		for (const char *t = json_string_value(value); t && bt_secret_ref(t, &ref, &n);
+			t = ref + n)
+			if (!secret || (strlen(secret) == n && memcmp(secret, ref, n) == 0))
+				return true;
+	}
+	return false;
+}
+
+json_t *bt_params_balancer_secrets(const json_t *service, const json_t *all)
+{
+	json_t *out = json_object(), *value;
+	const char *name;
+	json_object_foreach ((json_t *)all, name, value)
+		if (bt_params_balancer_wants(service, name))
+			json_object_set(out, name, value);
+	return out;
+}
 
 struct build {
 	struct bt_server *server;
@@ -158,7 +185,10 @@ static int put_switch(struct build *b, struct bt_err *err)
 		b->params, json_pack("{s:s, s:I, s:o, s:{s:o}}", "balancer", b->balancer->name,
 				   "generation", (json_int_t)b->c->generation, "members", members,
 				   "expect", "slots", slots));
+	uint32_t release = b->plan->release ? b->plan->release : b->plan->old_release;
 	put_service(b, b->plan->release);
+	if (bt_params_balancer_wants(json_object_get(b->params, "service"), NULL))
+		json_object_set_new(b->params, "secrets_of", json_integer(release));
 	return 0;
 }
 
@@ -267,6 +297,60 @@ static int notify(struct build *b, struct bt_err *err)
 	return 0;
 }
 
+/* The commit that the release was built from, as who deployed it first said; NULL: unknown. */
+static json_t *commit_of(const struct build *b, uint32_t release)
+{
+	BT_JSON json_t *rows = NULL, *by = NULL;
+	if (bt_store_select(b->server->store, &rows, NULL, BT_SQL_RELEASE_GET, (int64_t)release) <
+		0)
+		return NULL;
+	const char *text = json_string_value(json_object_get(json_array_get(rows, 0), "by"));
+	by = text ? json_loads(text, 0, NULL) : NULL;
+	return json_incref(json_object_get(by, "commit"));
+}
+
+/* What CodeDeploy tells a script. A service's environment is its deployment group. */
+static json_t *lifecycle_env(const struct build *b, const struct bt_task *t)
+{
+	char id[24];
+	const char *at = strchr(b->service, '@');
+	BT_FREE char *application =
+		bt_strndup(b->service, at ? (size_t)(at - b->service) : strlen(b->service));
+	const char *group = at ? at + 1 : b->service;
+	snprintf(id, sizeof id, "%llu", (unsigned long long)b->c->key.deployment);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o*}", "APPLICATION_NAME", application,
+		"DEPLOYMENT_ID", id, "DEPLOYMENT_GROUP_NAME", group, "DEPLOYMENT_GROUP_ID", group,
+		"LIFECYCLE_EVENT", t->event, "BATON_DEPLOYMENT", id, "BUNDLE_COMMIT",
+		commit_of(b, t->release));
+}
+
+static int install(struct build *b, struct bt_err *err)
+{
+	const struct bt_task *t = bt_plan_task(b->plan, b->c->key.task, NULL);
+	const struct bt_plan_release *rel = t ? bt_plan_release(b->plan, t->release) : NULL;
+	if (!rel)
+		return bt_err_set(err, BT_E_CORRUPT, "task %u: no release", b->c->key.task);
+	if (b->instance)
+		put_slot(b);
+	put_service(b, t->release);
+	json_object_set_new(b->params, "release", json_integer(t->release));
+	json_object_set_new(b->params, "version", json_string(rel->version));
+	return 0;
+}
+
+static int lifecycle(struct build *b, struct bt_err *err)
+{
+	const struct bt_task *t = bt_plan_task(b->plan, b->c->key.task, NULL);
+	int r = install(b, err);
+	if (r == 0 && !t->event)
+		r = bt_err_set(err, BT_E_CORRUPT, "task %u: no event", b->c->key.task);
+	if (r < 0)
+		return r;
+	json_object_set_new(b->params, "event", json_string(t->event));
+	json_object_set_new(b->params, "env", lifecycle_env(b, t));
+	return 0;
+}
+
 static int approve(struct build *b, struct bt_err *err)
 {
 	return bt_err_set(err, BT_E_CORRUPT, "task %u: no host approves", b->c->key.task);
@@ -288,6 +372,8 @@ static const struct param_row {
 	[BT_TASK_PRUNE] = {prune, false, false},
 	[BT_TASK_ADOPT] = {adopt, true, false},
 	[BT_TASK_EXEC] = {exec, false, false},
+	[BT_TASK_LIFECYCLE] = {lifecycle, false, false},
+	[BT_TASK_INSTALL] = {install, false, false},
 	[BT_TASK_APPROVE] = {approve, false, false},
 	[BT_TASK_LOOPBACK_STOP] = {loopback, false, false},
 	[BT_TASK_LOOPBACK_START] = {loopback, false, false},
@@ -342,11 +428,17 @@ static bool tells_with_secrets(const json_t *params)
  * it starts again, and a Notify those that its url may hold. */
 static uint32_t needs_secrets_of(const json_t *command)
 {
+	/* a Switch, where the balancer's API wants some */
+	const json_t *balancer = json_object_get(json_object_get(command, "params"), "secrets_of");
+	if (balancer)
+		return (uint32_t)json_integer_value(balancer);
+
 	const char *task = json_string_value(json_object_get(command, "task"));
 	const json_t *key = json_object_get(command, "key");
 	bool undo = bt_streq(json_string_value(json_object_get(key, "verb")), "undo");
 	const json_t *params = json_object_get(command, "params");
 	bool runs = bt_streq(task, "InstanceStart") || bt_streq(task, "Exec") ||
+		    bt_streq(task, "Lifecycle") ||
 		    (bt_streq(task, "Notify") && tells_with_secrets(params));
 	const json_t *from = runs && !undo ? params
 			     : bt_streq(task, "InstanceStop") && undo
@@ -384,8 +476,14 @@ int bt_params_complete(
 	int r = 0;
 	if (release && (r = bt_release_load(s, release, &rel, err)) == 0)
 		r = bt_release_secrets(s, rel, &secrets, err);
+	json_t *params = json_object_get(j, "params");
+	if (secrets && json_object_get(params, "secrets_of")) {
+		json_t *all = secrets;
+		secrets = bt_params_balancer_secrets(json_object_get(params, "service"), all);
+		json_decref(all);
+	}
 	if (secrets)
-		json_object_set_new(json_object_get(j, "params"), "secrets", secrets);
+		json_object_set_new(params, "secrets", secrets);
 	bt_release_free(rel);
 	json_t *files = NULL;
 	release = r == 0 ? needs_files_of(j) : 0;

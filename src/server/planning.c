@@ -177,7 +177,7 @@ static void gather(struct bt_wish *w)
 	if (w->x)
 		bt_http_on_close(w->x, on_close, w);
 	w->gather = bt_gather_start(w->server, &w->config->services[0], w->release->config,
-		bt_clock_boot_ms(), w->adopt, on_world, w);
+		bt_clock_boot_ms(), w->adopt, w->secrets, on_world, w);
 }
 
 void bt_planning_deploy(

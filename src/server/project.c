@@ -61,9 +61,15 @@ static void put_place(json_t *j, const struct bt_plan *p, const struct bt_record
 static void put_command(json_t *j, const struct bt_plan *p, const struct bt_record *r)
 {
 	struct bt_command c = r->command;
-	if (r->kind == BT_RECORD_RESULT)
+	bool result = r->kind == BT_RECORD_RESULT;
+	if (result)
 		c.key = r->result.key;
-	json_t *task = command_task(p, &c);
+	/* A result names its task; of the engine's own ones only their sending told the place. */
+	bool known = !result || (p && bt_plan_task(p, c.key.task, NULL));
+	const char *name = bt_task_info(c.kind)->name;
+	json_t *task = known ? command_task(p, &c)
+			     : json_pack("{s:I, s:s, s:s}", "id", (json_int_t)c.key.task, "kind",
+				       name, "words", name);
 	put_place(j, p, r, true);
 	json_object_set_new(
 		j, "task", task ? task : json_pack("{s:I}", "id", (json_int_t)c.key.task));

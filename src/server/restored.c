@@ -244,6 +244,6 @@ void bt_restored_tick(struct bt_server *s)
 			continue;
 		if (all_quiet(s, &u->config->services[0]))
 			u->gather = bt_gather_start(s, &u->config->services[0], svc->config,
-				bt_clock_boot_ms(), false, on_world, u);
+				bt_clock_boot_ms(), false, NULL, on_world, u);
 	}
 }

@@ -59,6 +59,11 @@ void bt_replay_done(struct bt_replay *p);
 /* params.c: the whole command as the agent gets it, without "seq" and without secrets. */
 int bt_params_command(struct bt_server *s, const struct bt_plan *p, const char *service,
 	const json_t *service_json, const struct bt_command *c, json_t **ret, struct bt_err *err);
+/* Whether a header of the API of the service's balancer (traffic.http) refers to the secret; NULL:
+ * to any. service: canonical JSON. */
+bool bt_params_balancer_wants(const json_t *service, const char *secret);
+/* Of all secrets (name → value) those. A new reference. */
+json_t *bt_params_balancer_secrets(const json_t *service, const json_t *all);
 /* Adds seq, and the secrets or files that a command's release needs. A new reference. */
 int bt_params_complete(
 	struct bt_server *s, const struct bt_outbox_item *item, json_t **ret, struct bt_err *err);

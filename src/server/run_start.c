@@ -197,5 +197,5 @@ void bt_run_plan_back(struct bt_running *r, uint32_t release, uint32_t first_tas
 	*b = (struct back){r, release, first_task_id};
 	r->back = b;
 	r->gather = bt_gather_start(r->server, &r->config->services[0], r->service_json,
-		r->observed_since, false, on_world, b);
+		r->observed_since, false, NULL, on_world, b);
 }

@@ -10,9 +10,9 @@
  * means that the host shuts down: the app is stopped, to be started again at next boot.
  *
  * A spec with `once_ms` is a program that runs once: its end is the end, whatever it left running
- * is killed with it, and how it ended is in the last status. Its limit is the shim's to keep, so it
- * holds without an agent. Nothing ever starts it a second time: where nobody saw it end, the status
- * says so. */
+ * is killed with it (but see `leave`), and how it ended is in the last status. Its limit is the
+ * shim's to keep, so it holds without an agent. Nothing ever starts it a second time: where nobody
+ * saw it end, the status says so. */
 #include "shim/app.h"
 #include "shim/link.h"
 #include "shim/proc.h"
@@ -46,7 +46,7 @@ struct shim {
 	size_t step;
 	int signals, lock;
 	int64_t deadline_ms; /* of the back-off, the stop's step, or once; 0: none */
-	int64_t log_check_ms, started_ms, backoff_ms;
+	int64_t log_check_ms, started_ms, ended_ms, backoff_ms;
 	bool interrupted, done;
 	bool only_stop; /* started to end what there is, not to run it */
 };
@@ -215,6 +215,32 @@ static void finish_stop(struct shim *s)
 	set_state(s, s->interrupted ? BT_SHIM_INTERRUPTED : BT_SHIM_STOPPED, true);
 }
 
+/* A stop's step that sends nothing. */
+static bool is_quiet(const struct shim *s)
+{
+	return s->step < s->stop.n && s->stop.items[s->step].signal == 0;
+}
+
+static void next_step(struct shim *s);
+
+/* A program that may leave others running has ended. What writes to its log still belongs to it,
+ * and is waited for until its time is over; what remains of its group after that time is killed. */
+static void on_leaving(struct shim *s)
+{
+	bool stopping = s->status.state == BT_SHIM_STOPPING;
+	if (!stopping && !s->status.late &&
+		bt_app_writes(&s->app, s->log.fd, s->status.held, sizeof s->status.held))
+		return;
+	if (!stopping)
+		s->status.held[0] = 0;
+	if (stopping && s->status.late && bt_app_group_left(&s->app)) {
+		if (s->step >= s->stop.n)
+			bt_app_signal_group(&s->app, SIGKILL);
+		return;
+	}
+	finish_stop(s);
+}
+
 /* The app's process has ended, or something that it left behind has. */
 static void on_children(struct shim *s)
 {
@@ -222,12 +248,20 @@ static void on_children(struct shim *s)
 	bool stopping = s->status.state == BT_SHIM_STOPPING;
 	if (bt_app_collect(&s->app)) {
 		describe_end(s);
+		s->ended_ms = now_ms();
 		if (!stopping)
 			s->status.exits++;
 	}
 	if (!s->app.pid || !s->app.ended)
 		return;
+	if (s->spec.leave) {
+		on_leaving(s);
+		return;
+	}
 	if (bt_app_left(&s->app, &s->spec, name, sizeof name)) {
+		/* Who was asked is gone: what it left behind was asked nothing. */
+		if (stopping && is_quiet(s))
+			next_step(s);
 		/* A stop's step goes to those who have just become ours, too. A crash ends all. */
 		bt_app_signal(&s->app, &s->spec,
 			stopping && s->step < s->stop.n ? s->stop.items[s->step].signal : SIGKILL);
@@ -257,12 +291,27 @@ static void run_step(struct shim *s)
 	int sig = last ? SIGKILL : s->stop.items[s->step].signal;
 	int64_t wait = last ? 1000 : s->stop.items[s->step].wait_ms;
 	bt_app_new_step(&s->app);
-	snprintf(s->status.text, sizeof s->status.text,
-		"%s sent to pid %d, waiting up to %lld.%lld s", signal_name(sig), (int)s->app.pid,
-		(long long)(wait / 1000), (long long)(wait % 1000 / 100));
+	if (sig)
+		snprintf(s->status.text, sizeof s->status.text,
+			"%s sent to pid %d, waiting up to %lld.%lld s", signal_name(sig),
+			(int)s->app.pid, (long long)(wait / 1000), (long long)(wait % 1000 / 100));
+	else
+		snprintf(s->status.text, sizeof s->status.text,
+			"pid %d is to end by itself within %lld.%lld s", (int)s->app.pid,
+			(long long)(wait / 1000), (long long)(wait % 1000 / 100));
 	bt_link_publish(&s->link, &s->status);
-	bt_app_signal(&s->app, &s->spec, sig);
+	if (sig && s->spec.leave)
+		bt_app_signal_group(&s->app, sig);
+	else if (sig)
+		bt_app_signal(&s->app, &s->spec, sig);
 	s->deadline_ms = now_ms() + wait;
+}
+
+static void next_step(struct shim *s)
+{
+	if (s->step < s->stop.n)
+		s->step++;
+	run_step(s); /* past the last: SIGKILL again each second, until all are gone */
 }
 
 static void begin_stop(struct shim *s, const struct bt_shim_steps *steps)
@@ -282,8 +331,13 @@ static void begin_stop(struct shim *s, const struct bt_shim_steps *steps)
 
 static void on_request(void *arg, const struct bt_shim_request *rq)
 {
+	struct shim *s = arg;
 	if (rq->op == BT_SHIM_OP_STOP)
-		begin_stop(arg, &rq->steps);
+		begin_stop(s, &rq->steps);
+	else if (rq->op == BT_SHIM_OP_NEXT && s->status.state == BT_SHIM_STOPPING && is_quiet(s)) {
+		next_step(s);
+		on_children(s);
+	}
 }
 
 static void on_deadline(struct shim *s)
@@ -294,13 +348,15 @@ static void on_deadline(struct shim *s)
 	}
 	if (s->status.state == BT_SHIM_RUNNING) { /* a program that runs once is late */
 		s->deadline_ms = 0;
+		if (s->spec.leave && s->app.ended) {
+			finish_stop(s); /* status.held says who would not let go */
+			return;
+		}
 		s->status.late = !s->app.ended;
 		begin_stop(s, &s->spec.stop);
 		return;
 	}
-	if (s->step < s->stop.n)
-		s->step++;
-	run_step(s); /* past the last: SIGKILL again each second, until all are gone */
+	next_step(s);
 	on_children(s);
 }
 
@@ -338,7 +394,10 @@ static int next_timeout(const struct shim *s)
 	if (s->deadline_ms && (!at || s->deadline_ms < at))
 		at = s->deadline_ms;
 	/* What an adopted app left behind is not our child: its end is looked for. */
-	if (!s->app.child && s->app.pid && s->app.ended)
+	if (s->app.pid && s->app.ended && !s->app.child)
+		return 20;
+	/* Most let go at once; the others are looked at with the log. */
+	if (s->app.pid && s->app.ended && s->spec.leave && now_ms() - s->ended_ms < 1000)
 		return 20;
 	if (!at)
 		return -1;
@@ -361,7 +420,7 @@ static void run(struct shim *s)
 			continue;
 		if (fds[n].revents)
 			on_signals(s);
-		if (!s->done && s->app.pid && !s->app.child)
+		if (!s->done && s->app.pid && (!s->app.child || (s->spec.leave && s->app.ended)))
 			on_children(s);
 		if (!s->done)
 			on_timers(s);
@@ -460,7 +519,8 @@ static int begin(struct shim *s, char *why, size_t n)
 	}
 	if (known && adopt(s, &old))
 		return 0;
-	bt_app_kill_leftovers(&s->spec);
+	if (!s->spec.leave)
+		bt_app_kill_leftovers(&s->spec);
 	s->status = (struct bt_shim_status){.shim_pid = getpid(),
 		.release = s->spec.release,
 		.port = s->spec.port,

@@ -67,7 +67,7 @@ int bt_shim_steps_add(struct bt_shim_steps *steps, const char *text)
 {
 	int64_t sig, wait_ms;
 	if (steps->n >= BT_SHIM_STEPS_MAX ||
-		split_pair(text, 1, 64, (int64_t)400 * 86400 * 1000, &sig, &wait_ms) < 0)
+		split_pair(text, 0, 64, (int64_t)400 * 86400 * 1000, &sig, &wait_ms) < 0)
 		return -EBADMSG;
 	steps->items[steps->n++] = (struct bt_shim_step){(int)sig, wait_ms};
 	return 0;
@@ -96,6 +96,7 @@ static const struct bt_record_field fields[] = {
 	{"backoff_ms", BT_RECORD_INT, AT(backoff_ms), 1, INT32_MAX, false, NULL},
 	{"backoff_max_ms", BT_RECORD_INT, AT(backoff_max_ms), 1, INT32_MAX, false, NULL},
 	{"once_ms", BT_RECORD_INT, AT(once_ms), 0, INT64_MAX, false, NULL},
+	{"leave", BT_RECORD_INT, AT(leave), 0, 1, false, NULL},
 	{"arg", BT_RECORD_MANY, 0, 0, 0, true, add_arg},
 	{"env", BT_RECORD_MANY, 0, 0, 0, false, add_env},
 	{"group", BT_RECORD_MANY, 0, 0, 0, false, add_group},

@@ -11,7 +11,9 @@
 #define BT_SHIM_LIMITS_MAX 8
 #define BT_SHIM_STEPS_MAX 16
 
-struct bt_shim_step { /* send the signal, then wait up to wait_ms */
+/* Send the signal, then wait up to wait_ms. Signal 0 sends nothing: somebody asks the app in a way
+ * of its own, and the shim only waits, so that its end is not taken for a crash. */
+struct bt_shim_step {
 	int signal;
 	int64_t wait_ms;
 };
@@ -45,6 +47,9 @@ struct bt_shim_spec {
 	int64_t backoff_ms, backoff_max_ms;
 	int64_t once_ms; /* 0: an instance. Else a program that runs once: never started again, and
 			    stopped when it has not ended after this time */
+	/* With once_ms: what it started in the background lives on when it has ended, as long as
+	 * that does not write to the log. Its limit ends its process group, and nothing else. */
+	int64_t leave;
 	struct bt_shim_steps stop;
 };
 #define BT_SHIM_MARKER_ENV "BATON_INSTANCE_ID"

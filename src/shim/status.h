@@ -42,15 +42,17 @@ struct bt_shim_status {
 	int64_t exit_code; /* of the last end; -1: none or unknown */
 	int64_t exit_signal;
 	int64_t late;		     /* 1: a program that runs once did not end in its time */
+	char held[64];		     /* … it did, and who went on writing to its log until then */
 	char text[BT_SHIM_TEXT_MAX]; /* one line about the last end or trouble */
 };
 int bt_shim_status_parse(char *text, size_t n, struct bt_shim_status *ret, char *why, size_t why_n);
 int bt_shim_status_write(const struct bt_shim_status *s, struct bt_record_out *out);
 const char *bt_shim_state_name(int64_t state); /* "running"; "unknown" out of range */
 
-enum bt_shim_op { BT_SHIM_OP_STATUS, BT_SHIM_OP_SUBSCRIBE, BT_SHIM_OP_STOP };
+enum bt_shim_op { BT_SHIM_OP_STATUS, BT_SHIM_OP_SUBSCRIBE, BT_SHIM_OP_STOP, BT_SHIM_OP_NEXT };
 /* STATUS is answered once, SUBSCRIBE at once and on every change, STOP runs the steps (none given:
- * the spec's) and is answered by the changes. An unknown op is answered by the status. */
+ * the spec's) and is answered by the changes. NEXT ends the wait of a step without a signal. An
+ * unknown op is answered by the status. */
 struct bt_shim_request {
 	int64_t op;
 	struct bt_shim_steps steps;

@@ -21,7 +21,7 @@ def openssl(*args, stdin=None):
 class Ca:
     """A certificate authority in a directory, as `baton server init` would have made one."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, address="127.0.0.1"):
         self.dir = directory
         os.makedirs(directory, exist_ok=True)
         self.ca, self.ca_key = self.path("ca.pem"), self.path("ca.key")
@@ -32,7 +32,7 @@ class Ca:
         openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout",
                 self.key, "-out", self.path("server.csr"), "-subj", "/CN=fake server")
         self.sign_file(self.path("server.csr"), self.cert, days=30,
-                       ext="subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+                       ext=f"subjectAltName=DNS:localhost,IP:{address}\n")
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -62,10 +62,10 @@ class Ca:
 
 
 class FakeServer:
-    def __init__(self, directory, port):
-        self.ca = Ca(directory)
-        self.port = port
-        self.url = f"https://127.0.0.1:{port}"
+    def __init__(self, directory, port, address="127.0.0.1"):
+        self.ca = Ca(directory, address)
+        self.port, self.address = port, address
+        self.url = f"https://{address}:{port}"
         self.lock = threading.Condition()
         self.store, self.wire = "store-1", 1
         self.commands, self.asks = [], []
@@ -87,7 +87,7 @@ class FakeServer:
         class Handler(FakeHandler):
             server_side = fake
 
-        self.httpd = ThreadingHTTPServer(("127.0.0.1", self.port), Handler, bind_and_activate=False)
+        self.httpd = ThreadingHTTPServer((self.address, self.port), Handler, bind_and_activate=False)
         self.httpd.allow_reuse_address = True
         self.httpd.daemon_threads = True
         self.httpd.server_bind()

@@ -146,13 +146,14 @@ class Load:
             pass
 
     async def keep(self, kind, requests, life):
-        """One connection, from its first request to its end; whether it was told to finish."""
+        """One connection, from its first request to its end."""
+        told = self.told  # also while it connects
         try:
             number, streams = await self.connect()
         except Refused as e:
             self.failed(kind, self.connections, str(e))
             return
-        told, since, sent = self.told, time.monotonic(), 0
+        since, sent = time.monotonic(), 0
         while True:
             sent += 1
             stays = await self.request(kind, number, streams, True)

@@ -202,6 +202,20 @@ def test_problems_that_the_server_finds_are_printed(place, serve):
 
 # ---- who the server is ----
 
+def test_status_shows_who_holds_the_address(place, serve):
+    s = serve()
+    host = {"instances": [], "balancers": []}
+    s.answers["GET", "/v1/services/shop"] = 200, {"name": "shop", "hosts": ["was1", "was2"], "world": {"hosts": [
+        {"host": "was1", "vips": [{"address": "192.0.2.10", "there": True}], **host},
+        {"host": "was2", "vips": [{"address": "192.0.2.10", "there": False, "trouble": "it is on eth0"}], **host},
+        {"host": "lb", **host}]}}
+    done = baton(place, "status", "shop", server=s)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert ["192.0.2.10", "was1", "on"] in rows and ["192.0.2.10", "was2", "off"] in rows, done.stdout
+    assert "attention: 192.0.2.10 on was2: it is on eth0" in done.stdout
+
+
 def test_the_config_file_and_a_local_up_are_found(place, serve):
     s = serve()
     s.answers["GET", "/v1/services"] = 200, {"services": []}

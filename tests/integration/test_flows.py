@@ -46,6 +46,32 @@ def test_template_deploys_instance_by_instance(lab):
     assert lab.service()["release"]["version"] == "v2"
 
 
+def test_several_services_one_after_the_other(lab):
+    """Instances of two services on one host, each behind its own pool: one artifact each, or one for both."""
+    lab.nginx()
+    lab.config(slots=TWO, deploy=ROLLING)
+    lab.config("api", slots=("a", "b"), nginx=False, deploy=ROLLING,
+               traffic={"nginx": {"on": "local", "listen": f"127.0.0.1:{lab.port('api-page')}"}})
+    lab.up()
+    both = lab.artifact("v1")
+    flow = "multiInstanceDeployToReleaseWithL4Control"
+    done = good(lab.baton("run", flow, "--service", "shop,api", "--artifact", both, "--version", "v1"))
+    assert "deployed shop v1" in done.stdout and "deployed api v1" in done.stdout
+    shop, api = lab.artifact("v2", name="shop"), lab.artifact("v2b", name="api")
+    with lab.load() as load:
+        good(lab.baton("run", flow, "--service", "shop,api", "-a", f"shop={shop}", "-a", f"api={api}", "--version", "v2"))
+    assert load.failed == 0, load.summary()
+    runs(lab, "v2", "v2")
+    poll("api, too", lambda: sorted(running(lab, "api").values()) == ["v2", "v2"])
+    digests = {s: lab.api("GET", f"/v1/services/{s}/releases/v2")[1]["digest"] for s in ("shop", "api")}
+    assert digests["shop"] != digests["api"]
+    # the first that fails ends it: api is not touched
+    bad = lab.artifact("bad", healthy=False)
+    count = len(lab.deployments("api"))
+    done = lab.baton("run", flow, "--service", "shop,api", "--artifact", bad, "--version", "bad")
+    assert done.returncode == 1 and len(lab.deployments("api")) == count
+
+
 def test_off_restart_and_on_leave_what_is_live(lab):
     begin(lab)
     before = lab.service()["release"]

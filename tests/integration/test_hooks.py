@@ -1,11 +1,13 @@
 """deploy.hooks on real processes: order and environment, failures and how the run goes back, a program
 that hangs or is missing, an agent or a supervisor killed in the middle of one, and approvals."""
+import io
 import json
 import os
 import pathlib
 import signal
+import tarfile
 
-from lab import poll
+from lab import PYTHON, poll
 
 
 def good(done):
@@ -307,3 +309,60 @@ def test_a_viewer_may_not_approve(lab):
     assert status == 400 and "why" in json.dumps(answer)
     assert lab.api("POST", f"/v1/deployments/{number}/approve", {"why": "fine"})[0] == 202
     assert run.wait(60) == 0
+
+
+def release_with(lab, **scripts):
+    """An archive with the app and, beside it, scripts: name=(mode, text)."""
+    path = lab.dir / "shop.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.add(lab.artifact("v1"), "app.py")
+        for name, (mode, text) in scripts.items():
+            info = tarfile.TarInfo(f"bin/{name}")
+            info.mode, info.size = mode, len(text.encode())
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+def deploy_with(lab, hook, **scripts):
+    lab.config(nginx=False, artifact="shop.tar.gz", deploy={"hooks": {"before": [hook]}},
+               run={"command": f"{PYTHON} app.py --port {{port}} --slot {{slot}}"})
+    release_with(lab, **scripts)
+    if "up" not in lab.children:
+        lab.up()
+    return lab.baton("deploy", "shop", "--artifact", "shop.tar.gz", "--version", f"v{newest(lab) + 1}")
+
+
+def test_a_script_of_the_release_itself(lab):
+    """It is found in the release's directory, and its first line says who runs it."""
+    text = (f"#!{PYTHON} -E\nimport os, sys\nprint(sys.argv[1:], os.environ['OWN'], file=open({str(lab.dir / 'told')!r}, 'w'))\n"
+            "print('from', os.path.realpath(sys.argv[0]) == os.path.realpath('bin/up'))\n")
+    good(deploy_with(lab, {"run": ["./bin/up", "--to", "{release}", "$HOME; *"], "env": {"OWN": "mine"}}, up=(0o755, text)))
+    assert told(lab) == ["['--to', 'v1', '$HOME; *'] mine"], "no shell looks at the words"
+    assert "| from True" in lab.api("GET", "/v1/deployments/1/log")[1]
+
+
+def test_a_script_of_the_release_that_cannot_run(lab):
+    hook = {"run": ["./bin/up"]}
+    for scripts, words in (({"up": (0o644, "#!/bin/sh\n")}, "Permission denied"),
+                           ({"up": (0o755, "#!/no/such/interpreter\n")}, "its interpreter is missing"),
+                           ({"down": (0o755, "#!/bin/sh\n")}, "No such file")):
+        done = deploy_with(lab, hook, **scripts)
+        last = done.stdout.splitlines()[-1]
+        assert done.returncode == 1 and "./bin/up" in last and words in last, done.stdout + done.stderr
+        assert not [i for h in lab.service()["world"]["hosts"] for i in h["instances"] if i["state"] == "running"]
+
+
+def test_a_script_of_the_release_past_its_time(lab):
+    """A child of it holds its output, and does not hear TERM; the log of both is kept."""
+    text = ("#!/bin/sh\n"
+            f"sh -c 'trap \"\" TERM; echo the child holds on; echo $$ >> {lab.dir}/pids; while :; do sleep 1; done' &\n"
+            f"echo $$ >> {lab.dir}/pids\necho the script waits\nwait\n")
+    done = deploy_with(lab, {"run": ["./bin/up"], "timeout": "1s"}, up=(0o755, text))
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 1 and "./bin/up" in last and "not done within 1s" in last, done.stdout
+    pids = [int(p) for p in told(lab, "pids")]
+    assert len(pids) == 2 and not [p for p in pids if pathlib.Path(f"/proc/{p}").exists()]
+    log = lab.api("GET", "/v1/deployments/1/log")[1]
+    assert "| the script waits" in log and "| the child holds on" in log, log
+    assert not list((lab.dir / "state").glob("agent/tasks/*")), "the program left something behind"
+    good(deploy_with(lab, {"run": ["./bin/up"]}, up=(0o755, "#!/bin/sh\nexit 0\n")))

@@ -36,6 +36,11 @@ static int64_t smallest(int64_t a, int64_t b, int64_t c)
 void check_pool_change(struct sim *s, uint16_t balancer, const bool *was)
 {
 	int64_t before = count(s, was), after = count(s, s->balancers[balancer].in);
+	for (uint16_t b = 0; s->own_host && b < s->n_balancers; b++)
+		if (b != balancer) { /* all of them together are the pool */
+			before += count(s, s->balancers[b].in);
+			after += count(s, s->balancers[b].in);
+		}
 	if (s->purpose == BT_PLAN_ADOPT)
 		violated(s, "an adoption changes what is in rotation");
 	int64_t min = smallest(s->min_in_rotation, before, s->n_in_at_plan);
@@ -68,6 +73,8 @@ void check_one(struct sim *s, uint16_t balancer, uint16_t was)
 		healthy = healthy && s->balancers_at_start[k].one == first;
 	bool forward =
 		s->purpose == BT_PLAN_DEPLOY || s->service.deploy.strategy == BT_STRATEGY_ROLLING;
+	/* A flow keeps the order of who wrote it. */
+	forward = forward && !s->is_flow;
 	if (b->one_moves > 1 && healthy && forward && !s->one_excused && !s->n_plans &&
 		!s->merged && !s->bad_plan && !s->outsider)
 		violated(s, "routes to one instance moved %u times, now to %s", b->one_moves,
@@ -87,11 +94,31 @@ void check_stop(struct sim *s, uint16_t i)
 				world_name(s, i), (long long)(in->busy_until_ms[b] - s->now_ms));
 }
 
-/* An adoption records what serves, whatever goes wrong with it: nothing else. */
+/* Whoever is reached at the address is out of rotation, and nothing of it is in flight. */
+void check_vip_off(struct sim *s, uint16_t host)
+{
+	for (uint16_t i = host * s->n_slots; i < (host + 1) * s->n_slots; i++) {
+		const struct inst *in = &s->inst[i];
+		if (world_in(s, i))
+			violated(s, "the address of %s is taken off in rotation", world_name(s, i));
+		for (uint16_t b = 0; b < s->n_balancers && in->app == APP_HEALTHY; b++)
+			if (in->busy_until_ms[b] > s->now_ms && !in->cut_allowed[b])
+				violated(s,
+					"the address of %s is taken off with requests that last "
+					"%lld ms more",
+					world_name(s, i),
+					(long long)(in->busy_until_ms[b] - s->now_ms));
+	}
+}
+
+/* An adoption records what serves, whatever goes wrong with it: nothing else. And a flow leaves
+ * alone whom nobody chose. */
 void check_leaves_alone(struct sim *s, const char *what, uint16_t i)
 {
 	if (s->purpose == BT_PLAN_ADOPT)
 		violated(s, "an adoption %s %s", what, world_name(s, i));
+	if (s->is_flow && !s->flow_about[i])
+		violated(s, "a flow that is not about %s %s it", world_name(s, i), what);
 }
 
 void check_agent_start(struct sim *s, uint16_t h)
@@ -120,10 +147,11 @@ static bool starts_with_any(const char *text, const char *const *words, size_t n
 static void check_park(struct sim *s, const char *why)
 {
 	static const char *const undoing[] = {"undo of ", "Drain on "};
-	static const char *const running[] = {"undo of ", "Drain on ", "Exec "};
+	static const char *const running[] = {
+		"undo of ", "Drain on ", "Exec ", "Notify ", "Lifecycle "};
 	static const char *const observing[] = {"Observe on "};
 	static const char *const planning[] = {"no rollback plan"};
-	static const char *const guards[] = {"not confirmed out", "min_in_rotation"};
+	static const char *const guards[] = {"not confirmed out", "min_in_rotation", "loopback"};
 	bool listed = s->phase == BT_PHASE_ROLLING_BACK; /* a task that failed again and again */
 	if (s->phase == BT_PHASE_RUNNING)
 		listed = starts_with_any(why, running, BT_ARRAY_LEN(running));
@@ -226,7 +254,7 @@ static void check_rotation(struct sim *s)
 static void check_alike(struct sim *s)
 {
 	const struct balancer *was = s->balancers_at_start, *now = s->balancers;
-	for (uint16_t b = 1; b < s->n_balancers; b++)
+	for (uint16_t b = 1; b < s->n_balancers && !s->own_host; b++)
 		if (memcmp(now[b].in, now[0].in, sizeof now->in) != 0 &&
 			(memcmp(was[b].in, was[0].in, sizeof was->in) == 0 || s->n_plans))
 			violated(s, "%s and %s do not send to the same", s->on[0], s->on[b]);
@@ -241,6 +269,10 @@ static void check_done(struct sim *s, bool behind)
 {
 	if (s->purpose == BT_PLAN_RETIRE || behind)
 		return;
+	if (s->is_flow) {
+		flows_done(s);
+		return;
+	}
 	int64_t serving = 0;
 	for (uint16_t i = 0; i < s->n_inst; i++) {
 		const struct inst *in = &s->inst[i];
@@ -254,7 +286,7 @@ static void check_done(struct sim *s, bool behind)
 					world_name(s, i), in->release, (int)in->app);
 		} else if (s->n_balancers && in->app != APP_ABSENT && !in->foreign &&
 			   s->service.deploy.keep_warm_ms == 0 && s->purpose == BT_PLAN_DEPLOY &&
-			   s->at_start[i].app != APP_ABSENT && s->balancers_at_start[0].in[i]) {
+			   s->at_start[i].app != APP_ABSENT && world_was_in(s, i)) {
 			violated(s, "done, and %s still runs release %u", world_name(s, i),
 				in->release);
 		}
@@ -264,11 +296,22 @@ static void check_done(struct sim *s, bool behind)
 }
 
 /* Undone step by step: everything is as it was. */
-static void check_as_before(struct sim *s)
+void check_as_before(struct sim *s)
 {
+	/* What a strategy put on for two instances stays as long as one of them is reached there;
+	 * and nobody is put back where requests were not answered. */
+	for (uint16_t h = 0; h < s->n_service_hosts; h++)
+		if (s->vip[h] != s->vip_at_start[h] &&
+			(!s->vip[h] || (s->is_flow && !world_host_was_in(s, h))))
+			violated(s, "undone, and the address is %s the loopback of %s",
+				s->vip[h] ? "on" : "off", s->host_names[h]);
 	for (uint16_t i = 0; i < s->n_inst; i++) {
 		const struct inst *now = &s->inst[i], *was = &s->at_start[i];
-		for (uint16_t b = 0; b < s->n_balancers; b++)
+		/* A plan makes balancers alike that were not. */
+		if (s->n_plans && world_in(s, i) != world_was_in(s, i))
+			violated(s, "taken back, and %s is %s rotation", world_name(s, i),
+				world_in(s, i) ? "in" : "out of");
+		for (uint16_t b = 0; b < s->n_balancers && !s->n_plans; b++)
 			if (s->balancers[b].in[i] != s->balancers_at_start[b].in[i])
 				violated(s, "undone, and %s is %s rotation at %s", world_name(s, i),
 					s->balancers[b].in[i] ? "in" : "out of", s->on[b]);
@@ -282,10 +325,18 @@ static void check_as_before(struct sim *s)
 static void check_rolled_back(struct sim *s)
 {
 	int64_t now = 0, was = 0;
+	if (s->is_flow) {
+		if (!s->outsider)
+			check_as_before(s);
+		return;
+	}
 	for (uint16_t i = 0; i < s->n_inst; i++) {
 		const struct inst *in = &s->inst[i];
 		bool in_now = world_in(s, i);
-		was += s->balancers_at_start[0].in[i];
+		was += s->own_host ? world_was_in(s, i) : s->balancers_at_start[0].in[i];
+		if (s->service.deploy.strategy == BT_STRATEGY_BLUE_GREEN &&
+			was > s->n_service_hosts)
+			was = s->n_service_hosts; /* the slots of an interrupted cutover */
 		now += in_now;
 		bool own = in->release == s->at_start[i].release && s->at_start[i].app;
 		if (in_now && in->release != s->target && !own)
@@ -320,6 +371,8 @@ void check_end(struct sim *s)
 		break;
 	case BT_END_ROLLED_BACK:
 		counters[s->n_plans ? C_END_ROLLED_BACK_PLAN : C_END_ROLLED_BACK_UNDO]++;
+		if (s->is_flow)
+			counters[s->n_plans ? C_FLOW_BACK : C_FLOW_UNDONE]++;
 		check_rotation(s);
 		check_alike(s);
 		if (s->n_plans)

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Beside the run's own stream of chance, so that what a seed does without hooks stays. */
-static uint64_t draw(const struct sim *s, uint64_t what)
+uint64_t draw(const struct sim *s, uint64_t what)
 {
 	uint64_t z = s->seed * 0x9e3779b97f4a7c15u + what * 0xbf58476d1ce4e5b9u;
 	z = (z ^ (z >> 30)) * 0x94d049bb133111ebu;
@@ -67,13 +67,24 @@ static const struct bt_plan *plan_now(const struct sim *s)
 
 static bool is_hook(const struct bt_task *t)
 {
-	return t->kind == BT_TASK_EXEC || t->kind == BT_TASK_APPROVE;
+	return t->kind == BT_TASK_EXEC || t->kind == BT_TASK_APPROVE || t->kind == BT_TASK_WAIT ||
+	       t->kind == BT_TASK_NOTIFY || t->kind == BT_TASK_LIFECYCLE;
+}
+
+static bool is_program(enum bt_task_kind kind)
+{
+	return kind == BT_TASK_EXEC || kind == BT_TASK_NOTIFY || kind == BT_TASK_LIFECYCLE;
+}
+
+static const struct bt_task *task_now(const struct sim *s, uint32_t id)
+{
+	const struct bt_plan *p = plan_now(s);
+	return p ? bt_plan_task(p, id, NULL) : NULL;
 }
 
 static bool may_repeat(const struct sim *s, uint32_t id)
 {
-	const struct bt_plan *p = plan_now(s);
-	const struct bt_task *t = p ? bt_plan_task(p, id, NULL) : NULL;
+	const struct bt_task *t = task_now(s, id);
 	return t && t->exec && t->exec->safe;
 }
 
@@ -117,6 +128,28 @@ void hooks_program(struct sim *s, uint16_t h, struct task *t)
 	}
 }
 
+/* Nobody can tell whether a notice went out before a crash. One that may fail is no fault. */
+void hooks_notice(struct sim *s, uint16_t h, struct task *t)
+{
+	uint32_t id = t->c->key.task;
+	struct program *p = &s->programs[id];
+	const struct bt_task *task = task_now(s, id);
+	if (t->recovered) {
+		task_done(s, h, t, BT_OUTCOME_UNKNOWN, "nobody knows whether it was sent");
+		return;
+	}
+	if (p->attempt == t->c->key.attempt)
+		violated(s, "the notice of task %u is sent twice in one attempt", id);
+	p->attempt = t->c->key.attempt;
+	task_effect(s, h);
+	bool ignored = task && task->ignore;
+	bool fails = ignored ? draw(s, 99999 + id) % 3 == 0 && !s->opt.calm
+			     : fault(s, s->odds.exec_fails, C_FAULT_EXEC_FAILED);
+	if (ignored && fails)
+		counters[C_FAULT_NOTICE_FAILED]++;
+	task_done(s, h, t, fails ? BT_OUTCOME_FAILED : BT_OUTCOME_DONE, fails ? "503" : NULL);
+}
+
 /* With the agent, what watches its programs may be killed, too. */
 void hooks_agent_crashed(struct sim *s, uint16_t h)
 {
@@ -151,7 +184,8 @@ static void check_before_switch(struct sim *s, const struct bt_record *r)
 		for (size_t k = 0; k < p->stages[i].n_lanes; k++) {
 			/* With `continue` a lane that failed is left behind with its hooks. */
 			if ((i == r->stage ||
-				    s->service.deploy.on_failure == BT_ON_FAILURE_CONTINUE) &&
+				    s->service.deploy.on_failure == BT_ON_FAILURE_CONTINUE ||
+				    p->stages[i].own_policy) &&
 				(i != r->stage || k != r->lane))
 				continue;
 			const struct bt_lane *l = &p->stages[i].lanes[k];
@@ -161,7 +195,7 @@ static void check_before_switch(struct sim *s, const struct bt_record *r)
 					break;
 				uint8_t said = s->word[t->id];
 				if (is_hook(t) && !p->stages[i].closing && said != SAID_DONE &&
-					said != SAID_SKIPPED)
+					said != SAID_SKIPPED && !(said == SAID_FAILED && t->ignore))
 					violated(s,
 						"a switch comes before %s of task %u has succeeded",
 						bt_task_info(t->kind)->name, t->id);
@@ -176,7 +210,10 @@ static void see_sent(struct sim *s, const struct bt_record *r)
 	if (r->command.kind == BT_TASK_SWITCH && r->command.key.verb == BT_DO && p &&
 		p->purpose == BT_PLAN_DEPLOY)
 		check_before_switch(s, r);
-	if (r->command.kind == BT_TASK_EXEC) {
+	if (r->command.kind == BT_TASK_WAIT) {
+		s->word[id] = SAID_SENT;
+		s->programs[id].ends_ms = r->at_ms + r->command.wait_ms;
+	} else if (is_program(r->command.kind)) {
 		if (r->command.key.attempt > 1 && !may_repeat(s, id) &&
 			s->resumed_at[id] == s->n_resumed)
 			violated(s, "task %u is sent again, and nobody wanted it", id);
@@ -197,6 +234,12 @@ static void see_result(struct sim *s, const struct bt_record *r)
 	s->word[id] = good ? SAID_DONE : SAID_FAILED;
 	if (r->command.kind == BT_TASK_EXEC && good)
 		counters[C_HOOK_RUN]++;
+	if (r->command.kind == BT_TASK_WAIT) {
+		counters[C_HOOK_WAITED]++;
+		if (r->at_ms < s->programs[id].ends_ms)
+			violated(s, "the wait of task %u is over %lld ms early", id,
+				(long long)(s->programs[id].ends_ms - r->at_ms));
+	}
 	if (r->command.kind != BT_TASK_APPROVE)
 		return;
 	s->asking = 0;
@@ -210,7 +253,8 @@ static void see_result(struct sim *s, const struct bt_record *r)
 
 void hooks_record(struct sim *s, const struct bt_record *r)
 {
-	bool hook = r->command.kind == BT_TASK_EXEC || r->command.kind == BT_TASK_APPROVE;
+	const struct bt_task hook_of = {.kind = r->command.kind};
+	bool hook = is_hook(&hook_of);
 	if (r->kind == BT_RECORD_OPERATOR && r->op == BT_OP_APPROVE)
 		s->n_approved++;
 	else if (r->kind == BT_RECORD_OPERATOR &&
@@ -221,6 +265,8 @@ void hooks_record(struct sim *s, const struct bt_record *r)
 	else if (r->kind == BT_RECORD_RESULT && hook)
 		see_result(s, r);
 	else if (r->kind == BT_RECORD_SKIPPED && hook) {
+		const struct bt_task *t = task_now(s, r->command.key.task);
+		counters[C_HOOK_IGNORED] += t && t->ignore && s->word[t->id] == SAID_FAILED;
 		if (s->word[r->command.key.task] != SAID_FAILED) /* a closing one may be both */
 			s->word[r->command.key.task] = SAID_SKIPPED;
 		if (r->command.kind == BT_TASK_APPROVE)
@@ -233,7 +279,7 @@ void hooks_record(struct sim *s, const struct bt_record *r)
 void hooks_end(struct sim *s, enum bt_end end)
 {
 	const struct bt_plan *p = plan_now(s);
-	if (end == BT_END_PARKED || s->purpose != BT_PLAN_DEPLOY)
+	if (end == BT_END_PARKED || (s->purpose != BT_PLAN_DEPLOY && s->purpose != BT_PLAN_FLOW))
 		return;
 	for (size_t i = 0; p && i < p->n_stages; i++)
 		for (size_t k = 0; p->stages[i].closing && k < p->stages[i].n_lanes; k++)

@@ -43,6 +43,11 @@ static void pick_deploy(struct sim *s)
 	struct bt_deploy *d = &s->service.deploy;
 	d->strategy = s->opt.strategy >= 0 ? (enum bt_strategy)s->opt.strategy
 					   : (enum bt_strategy)between(s, 0, 2);
+	if (s->opt.strategy == FLOW_STRATEGY)
+		d->strategy = BT_STRATEGY_ROLLING;
+	else if (d->strategy == BT_STRATEGY_ROLLING && s->opt.strategy < 0 && draw(s, 4) % 4 == 0)
+		d->strategy = BT_STRATEGY_CANARY;
+	d->canary = 1 + (int64_t)(draw(s, 5) % 2);
 	d->drain_ms = between(s, 0, 6) * 1000;
 	d->on_drain_timeout =
 		chance(s, 200) ? BT_ON_DRAIN_TIMEOUT_FAIL : BT_ON_DRAIN_TIMEOUT_CONTINUE;
@@ -61,9 +66,40 @@ static void pick_deploy(struct sim *s)
 	static const enum counter policies[] = {
 		C_POLICY_ROLLBACK, C_POLICY_HALT, C_POLICY_CONTINUE};
 	static const enum counter strategies[] = {
-		C_STRATEGY_BLUE_GREEN, C_STRATEGY_ROLLING, C_STRATEGY_RECREATE};
+		C_STRATEGY_BLUE_GREEN, C_STRATEGY_ROLLING, C_STRATEGY_RECREATE, C_STRATEGY_CANARY};
 	counters[policies[d->on_failure]]++;
 	counters[strategies[d->strategy]]++;
+}
+
+/* Half of them are nginx; the others are told what the hosts do, or sit on them. */
+static void pick_family(struct sim *s)
+{
+	static const char *const vips[] = {"10.9.9.9"};
+	uint64_t dice = draw(s, 2) % 10;
+	if (dice < 5)
+		return;
+	s->service.nginx = NULL;
+	s->service.l4 = &s->l4;
+	s->nginx.n_routes = 0;
+	s->l4 = (struct bt_l4){.kind = BT_BALANCER_HAPROXY, .on = s->on, .n_on = s->n_balancers};
+	if (dice < 8) {
+		counters[C_RUN_DSR]++;
+		s->dsr = true;
+		s->l4.kind = BT_BALANCER_NFTABLES;
+		s->l4.mode = BT_L4_DSR;
+		s->l4.vip = vips[0];
+		s->service.loopback =
+			(struct bt_loopback){.vips = vips, .n_vips = 1, .interface = "lo"};
+	} else if (dice < 9) {
+		counters[C_RUN_OWN_HOST]++;
+		s->own_host = true;
+		s->l4.kind = BT_BALANCER_ROTATION;
+		s->n_hosts = s->n_balancers = s->n_service_hosts;
+		for (uint16_t b = 0; b < s->n_balancers; b++) {
+			s->balancers[b] = (struct balancer){.exists = true, .host = b};
+			s->on[b] = s->host_names[b];
+		}
+	}
 }
 
 static void pick_service(struct sim *s)
@@ -121,6 +157,7 @@ static void pick_service(struct sim *s)
 		s->nginx.n_routes = 2;
 	}
 	v->nginx = &s->nginx;
+	pick_family(s);
 }
 
 void place(struct sim *s, uint16_t i, uint32_t release, bool in)
@@ -132,7 +169,7 @@ void place(struct sim *s, uint16_t i, uint32_t release, bool in)
 		.healthy_ms = -1,
 		.dies_ms = INT64_MAX};
 	for (uint16_t b = 0; b < s->n_balancers; b++)
-		s->balancers[b].in[i] = in;
+		s->balancers[b].in[i] = in && (!s->own_host || b == i / s->n_slots);
 	s->disk[i / s->n_slots] |= 1u << release;
 }
 
@@ -179,7 +216,8 @@ static int first_plan(struct sim *s, struct bt_plan **ret, struct bt_err *err)
 		.known = known_releases,
 		.n_known = N_KNOWN,
 		.first_task_id = 1};
-	int r = s->purpose == BT_PLAN_DEPLOY	 ? bt_plan_deploy(&rq, ret, err)
+	int r = s->is_flow			 ? flows_plan(s, &rq, ret, err)
+		: s->purpose == BT_PLAN_DEPLOY	 ? bt_plan_deploy(&rq, ret, err)
 		: s->purpose == BT_PLAN_ROLLBACK ? bt_plan_rollback(&rq, ret, err)
 		: s->purpose == BT_PLAN_ADOPT	 ? bt_plan_adopt(&rq, ret, err)
 						 : bt_plan_retire(&rq, ret, err);
@@ -235,6 +273,11 @@ static void remember(struct sim *s, const struct bt_plan *plan)
 	for (uint16_t i = 0; i < s->n_inst; i++)
 		s->n_in_at_plan += world_in(s, i);
 	memcpy(s->at_start, s->inst, sizeof s->inst);
+	memcpy(s->vip_at_start, s->vip, sizeof s->vip);
+	s->flow_plan = plan;
+	flows_remember(s);
+	for (uint16_t i = 0; i < s->n_inst; i++)
+		s->vip_excused[i / s->n_slots] |= !s->vip[i / s->n_slots] && world_in(s, i);
 	for (uint16_t b = 0; b < s->n_balancers; b++) {
 		s->balancers[b].one_served = s->balancers[b].one;
 		s->balancers[b].one_moves = 0;
@@ -272,6 +315,8 @@ static struct bt_plan *plan_run(struct sim *s)
 	twist(s, plan);
 	meddle(s);
 	remember(s, plan);
+	if (s->is_flow)
+		flows_meddle(s);
 	if (s->opt.verbose) {
 		BT_STR struct bt_str text = {0};
 		bt_plan_print(plan, &text);
@@ -298,8 +343,11 @@ void scenario(struct sim *s)
 		s->purpose = BT_PLAN_ADOPT;
 		s->runs_left += 2;
 	}
+	s->is_flow = s->purpose == BT_PLAN_DEPLOY && flows_pick(s);
 	s->release = s->purpose == BT_PLAN_DEPLOY ? NEW : s->purpose == BT_PLAN_RETIRE ? 0 : OLD;
+	memset(s->vip, s->dsr, sizeof s->vip);
 	pick_world(s);
+	flows_world(s);
 	pick_one(s);
 	struct bt_plan *plan = plan_run(s);
 	if (!plan) {
@@ -325,6 +373,7 @@ void scenario_settle(struct sim *s, uint32_t release)
 {
 	s->purpose = BT_PLAN_ROLLBACK;
 	s->release = release;
+	s->is_flow = false;
 	reset_run(s);
 	server_next_run(s);
 	struct bt_plan *plan = plan_run(s);
@@ -353,6 +402,9 @@ void scenario_next(struct sim *s)
 	s->release = s->purpose == BT_PLAN_RETIRE   ? 0
 		     : s->purpose == BT_PLAN_DEPLOY ? (newest < 7 ? newest + 1 : 4)
 						    : OLD;
+	s->is_flow = s->purpose == BT_PLAN_DEPLOY && flows_pick(s);
+	if (s->purpose == BT_PLAN_FLOW)
+		s->release = newest ? newest : OLD;
 	reset_run(s);
 	/* What went wrong before may still be there. */
 	for (uint16_t h = 0; h < s->n_hosts; h++)

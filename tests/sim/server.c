@@ -140,7 +140,9 @@ static void make_plan(struct sim *s, const struct bt_update *u)
 		.known = known_releases,
 		.n_known = N_KNOWN,
 		.first_task_id = u->first_task_id,
-		.failed = s->purpose == BT_PLAN_DEPLOY ? &s->service : NULL,
+		.before = s->is_flow ? s->flow_plan : NULL,
+		.failed = s->purpose == BT_PLAN_DEPLOY || s->purpose == BT_PLAN_FLOW ? &s->service
+										     : NULL,
 		.failed_release = {s->release, "vY", NULL}};
 	struct bt_plan *plan = NULL;
 	struct bt_err err = {0};
@@ -155,12 +157,27 @@ static void make_plan(struct sim *s, const struct bt_update *u)
 		s->n_plans++;
 		s->min_in_rotation = plan->min_in_rotation;
 		trace(s, "server: a rollback plan to release %u", u->wants_release);
+		if (s->opt.verbose) {
+			BT_STR struct bt_str text = {0};
+			bt_plan_print(plan, &text);
+			printf("%s\n", bt_str_get(&text));
+		}
 	}
 	/* Before anything else: nothing of the queue can be a plan. */
 	e->next = v->head;
 	v->head = e;
 	if (!v->tail)
 		v->tail = e;
+}
+
+static void count_skipped(const struct bt_record *r)
+{
+	enum bt_task_kind k = r->command.kind;
+	bool loopback = k == BT_TASK_LOOPBACK_STOP || k == BT_TASK_LOOPBACK_START;
+	counters[C_ENGINE_SKIPPED]++;
+	counters[C_ENGINE_VIP_KEPT] += loopback && bt_str_starts(r->text, "requests come");
+	counters[C_ENGINE_VIP_AS_BEFORE] += loopback && bt_str_starts(r->text, "it was");
+	counters[C_HOOK_SKIPPED] += bt_str_starts(r->text, "as the plan says");
 }
 
 static void count_record(struct sim *s, const struct bt_record *r)
@@ -171,7 +188,7 @@ static void count_record(struct sim *s, const struct bt_record *r)
 				 ? C_ENGINE_RETRIED
 				 : C_ENGINE_GAVE_UP]++;
 	else if (r->kind == BT_RECORD_SKIPPED)
-		counters[C_ENGINE_SKIPPED]++;
+		count_skipped(r);
 	else if (r->kind == BT_RECORD_LANE_UNDONE)
 		counters[C_ENGINE_LANE_UNDONE]++;
 	else if (r->kind == BT_RECORD_SENT && r->command.kind == BT_TASK_DRAIN &&

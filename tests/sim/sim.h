@@ -7,7 +7,8 @@
  *     agent.c     the agent's loop: ledger on a fake disk, tasks, results; crash and recovery
  *     tasks.c     what tasks do to the world
  *     restore.c   a server that comes back from a backup
- *     hooks.c     programs and approvals that a service adds to its plans
+ *     hooks.c     programs, approvals, waits and notices in plans
+ *     flows.c     flows over some hosts, and what must be there after them
  *     world.c     hosts, apps, balancers, requests: what tasks change and requests meet
  *     net.c       events in time; messages that are lost, repeated, late
  *     check.c     what must hold, after every event and at the end
@@ -21,6 +22,7 @@
 #include "dispatch/ledger.h"
 #include "dispatch/outbox.h"
 #include "engine/engine.h"
+#include "plan/flows.h"
 #include "plan/plan.h"
 
 #include <stdbool.h>
@@ -29,10 +31,11 @@
 /* After the storm every limit has passed a few times by then. */
 #define HORIZON_MS ((int64_t)8 * 3600 * 1000)
 enum { MAX_SLOTS = 5, MAX_SERVICE_HOSTS = 3, MAX_HOSTS = 5, MAX_INST = 15 };
-enum { MAX_BALANCERS = 2 };
+enum { MAX_BALANCERS = 3 };
 #define DRAIN_RAN_OUT "connections are left"
-enum { MAX_HOOKS = 3 };
-enum { MAX_TASKS = 2048 }; /* ids of a run that are followed */
+enum { MAX_HOOKS = 3, MAX_FLOW_STAGES = 3, MAX_FLOW_TASKS = 16 };
+enum { FLOW_STRATEGY = 4 }; /* of options: no strategy, a flow */
+enum { MAX_TASKS = 2048 };  /* ids of a run that are followed */
 enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 
 /* What occurred, counted over all runs: the report, and a test that everything does occur. */
@@ -65,6 +68,7 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(FAULT_EXEC_FAILED, "fault: a program fails")                                             \
 	X(FAULT_EXEC_HANGS, "fault: a program hangs until its time is over")                       \
 	X(FAULT_WATCHER_KILLED, "fault: nobody sees how a program ends")                           \
+	X(FAULT_NOTICE_FAILED, "fault: a notice that may fail fails")                              \
 	X(FAULT_OUTSIDER, "fault: somebody changed the world after the plan")                      \
 	X(FAULT_BAD_PLAN, "fault: plan against a guard")                                           \
 	X(PLAN_WIDENED, "plan: a switch names who is out already")                                 \
@@ -98,12 +102,31 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(ENGINE_REPLAYED, "engine: journal replayed")                                             \
 	X(ENGINE_REPLAYED_JSON, "engine: journal replayed through JSON")                           \
 	X(ENGINE_CLOSING, "engine: closing stages without a rollback plan")                        \
+	X(ENGINE_VIP_KEPT, "engine: an address stays, since others are reached at it")             \
+	X(ENGINE_VIP_AS_BEFORE, "engine: an address is left as it was before")                     \
 	X(HOOK_RUN, "hook: a program succeeded")                                                   \
 	X(HOOK_ASKED, "hook: an approval is asked for")                                            \
 	X(HOOK_SILENCE, "hook: nobody approved in time")                                           \
+	X(HOOK_WAITED, "hook: a wait is over")                                                     \
+	X(HOOK_IGNORED, "hook: a failure that is ignored")                                         \
+	X(HOOK_SKIPPED, "hook: a task that the plan says not to do")                               \
+	X(FLOW_RUN, "flow: run")                                                                   \
+	X(FLOW_DEPLOYS, "flow: with a release")                                                    \
+	X(FLOW_MAINTENANCE, "flow: over a host that was out before")                               \
+	X(FLOW_OWN_POLICY, "flow: a stage with a policy of its own")                               \
+	X(FLOW_NEIGHBOUR, "flow: meanwhile an app that it is not about dies")                      \
+	X(FLOW_DONE, "flow: done")                                                                 \
+	X(FLOW_UNDONE, "flow: undone step by step")                                                \
+	X(FLOW_BACK, "flow: rolled back by its own way back")                                      \
+	X(VIP_OFF, "loopback: address taken off")                                                  \
+	X(VIP_ON, "loopback: address put on")                                                      \
+	X(VIP_MISSING, "loopback: an address that is missing before a run")                        \
 	X(STRATEGY_BLUE_GREEN, "run: blue-green")                                                  \
 	X(STRATEGY_ROLLING, "run: rolling")                                                        \
 	X(STRATEGY_RECREATE, "run: recreate")                                                      \
+	X(STRATEGY_CANARY, "run: canary")                                                          \
+	X(RUN_DSR, "run: direct server return")                                                    \
+	X(RUN_OWN_HOST, "run: each host tells whether it is in")                                   \
 	X(RUN_FIRST, "run: first deployment")                                                      \
 	X(RUN_TOO_LONG, "run: longer than deploy.timeout, so aborted")                             \
 	X(RUN_AGAIN, "run: after another, on the same agents")                                     \
@@ -200,6 +223,7 @@ struct snapshot { /* what Observe saw on a host */
 	struct inst inst[MAX_SLOTS];
 	struct balancer balancer;
 	uint32_t releases; /* bit per release */
+	bool vip;
 };
 
 /* ── agent (agent.c) ── */
@@ -331,6 +355,8 @@ struct sim {
 
 	struct bt_service service;
 	struct bt_nginx nginx;
+	struct bt_l4 l4;
+	bool dsr, own_host;
 	struct bt_slot slots[MAX_SLOTS];
 	const char *host_names[MAX_HOSTS];
 	uint16_t n_hosts, n_service_hosts, n_slots, n_inst;
@@ -344,7 +370,9 @@ struct sim {
 	struct balancer balancers[MAX_BALANCERS], balancers_at_start[MAX_BALANCERS];
 	const char *on[MAX_BALANCERS];
 	uint16_t n_balancers;
-	uint32_t disk[MAX_HOSTS]; /* releases, a bit each */
+	uint32_t disk[MAX_HOSTS];		      /* releases, a bit each */
+	bool vip[MAX_HOSTS], vip_at_start[MAX_HOSTS]; /* the address is on its loopback */
+	bool vip_excused[MAX_HOSTS]; /* it was missing in rotation before the run */
 	int64_t min_in_rotation, n_in_at_plan;
 	uint32_t allowed; /* releases that may serve */
 	uint64_t n_effects;
@@ -363,6 +391,15 @@ struct sim {
 	bool restoring, restored; /* no server; it was once */
 	bool aborts_when_parked, was_parked, aborted, ended;
 	uint32_t target; /* what a rollback goes to */
+
+	bool is_flow; /* the run's plan comes from a flow, */
+	struct bt_flow flow;
+	struct bt_flow_stage flow_stages[MAX_FLOW_STAGES];
+	struct bt_hook flow_tasks[MAX_FLOW_STAGES][MAX_FLOW_TASKS];
+	const char *chosen_hosts[MAX_SERVICE_HOSTS], *chosen_slots[MAX_SLOTS];
+	size_t n_chosen_hosts, n_chosen_slots;
+	const struct bt_plan *flow_plan; /* this one, */
+	bool flow_about[MAX_INST];	 /* which is about these */
 
 	struct bt_hook hooks[BT_HOOK_WHENS][MAX_HOOKS];
 	struct program programs[MAX_TASKS];
@@ -388,6 +425,8 @@ void violated(struct sim *s, const char *fmt, ...) __attribute__((format(printf,
 void check_pool_change(struct sim *s, uint16_t balancer, const bool *was);
 void check_one(struct sim *s, uint16_t balancer, uint16_t was);
 void check_stop(struct sim *s, uint16_t inst);
+void check_vip_off(struct sim *s, uint16_t host);
+void check_as_before(struct sim *s);
 void check_leaves_alone(struct sim *s, const char *what, uint16_t inst);
 void check_agent_start(struct sim *s, uint16_t host);
 void check_server(struct sim *s);
@@ -402,7 +441,10 @@ void world_stop(struct sim *s, uint16_t i);
 void world_app(struct sim *s, uint16_t i, uint32_t life);
 void world_pool(
 	struct sim *s, uint16_t balancer, const bool *in, uint16_t one, uint64_t generation);
+void world_vip(struct sim *s, uint16_t host, bool on);
 bool world_in(const struct sim *s, uint16_t inst); /* some balancer sends there */
+bool world_host_was_in(const struct sim *s, uint16_t h);
+bool world_was_in(const struct sim *s, uint16_t inst); /* … did when the run began */
 void world_snapshot(const struct sim *s, uint16_t host, struct snapshot *ret);
 struct bt_world *world_build(struct sim *s, const struct snapshot *seen);
 const char *world_name(struct sim *s, uint16_t inst);
@@ -452,10 +494,22 @@ void restore_go_on(struct sim *s);
 void twist(struct sim *s, struct bt_plan *p);
 void meddle(struct sim *s);
 
+/* flows.c */
+bool flows_pick(struct sim *s);	 /* false: this run has none */
+void flows_world(struct sim *s); /* hosts that are out for maintenance, addresses missing */
+int flows_plan(
+	struct sim *s, const struct bt_plan_request *rq, struct bt_plan **ret, struct bt_err *err);
+void flows_remember(struct sim *s);
+void flows_meddle(struct sim *s);
+void flows_twist(struct sim *s, struct bt_plan *p);
+void flows_done(struct sim *s); /* the world is what the flow's plan leads to */
+
 /* hooks.c */
+uint64_t draw(const struct sim *s, uint64_t what); /* beside the run's own stream of chance */
 void hooks_pick(struct sim *s);
 void hooks_reset(struct sim *s); /* another run */
 void hooks_program(struct sim *s, uint16_t h, struct task *t);
+void hooks_notice(struct sim *s, uint16_t h, struct task *t);
 void hooks_agent_crashed(struct sim *s, uint16_t h);
 bool hooks_answer(struct sim *s, enum bt_operator *ret); /* false: nobody will */
 void hooks_record(struct sim *s, const struct bt_record *r);

@@ -12,7 +12,8 @@ struct bt_prior task_observe(struct sim *s, const struct bt_command *c)
 		p.running = i->app != APP_ABSENT && !i->foreign;
 		p.release = p.running ? i->release : 0;
 	}
-	p.present = s->disk[c->host] & 1u << c->release;
+	bool loopback = c->kind == BT_TASK_LOOPBACK_STOP || c->kind == BT_TASK_LOOPBACK_START;
+	p.present = loopback ? s->vip[c->host] : s->disk[c->host] & 1u << c->release;
 	p.generation = s->balancers[c->balancer == BT_NONE ? 0 : c->balancer].generation;
 	return p;
 }
@@ -189,6 +190,20 @@ static void component(struct sim *s, uint16_t h, struct task *t)
 	task_done(s, h, t, BT_OUTCOME_DONE, NULL);
 }
 
+static void loopback(struct sim *s, uint16_t h, struct task *t)
+{
+	bool on = t->c->kind == BT_TASK_LOOPBACK_START;
+	if (t->c->key.verb == BT_UNDO)
+		on = BT_BUG(VIP_PRIOR_FORGOTTEN) ? !on : t->prior.present;
+	world_vip(s, h, on);
+	/* An undo goes back to what was, also where that was wrong. */
+	if (t->c->key.verb == BT_UNDO && !on && !s->vip_at_start[h])
+		s->vip_excused[h] = world_host_was_in(s, h);
+	task_effect(s, h);
+	bool half = t->c->key.verb == BT_DO && fault(s, s->odds.half, C_FAULT_HALF);
+	task_done(s, h, t, half ? BT_OUTCOME_FAILED : BT_OUTCOME_DONE, half ? "no answer" : NULL);
+}
+
 static void backend(struct sim *s, uint16_t h, struct task *t)
 {
 	for (size_t i = 0; i < t->c->n_pool; i++)
@@ -308,7 +323,15 @@ static void act(struct sim *s, uint16_t h, struct task *t)
 	case BT_TASK_BAKE:
 		bake(s, h, t);
 		break;
+	case BT_TASK_LOOPBACK_STOP:
+	case BT_TASK_LOOPBACK_START:
+		loopback(s, h, t);
+		break;
+	case BT_TASK_NOTIFY:
+		hooks_notice(s, h, t);
+		break;
 	case BT_TASK_EXEC:
+	case BT_TASK_LIFECYCLE:
 		hooks_program(s, h, t);
 		break;
 	default:

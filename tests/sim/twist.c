@@ -140,7 +140,9 @@ static void widen(struct sim *s, struct bt_plan *p)
 
 void twist(struct sim *s, struct bt_plan *p)
 {
-	if (chance(s, 200))
+	if (s->is_flow)
+		flows_twist(s, p);
+	if (chance(s, 200) && !s->is_flow)
 		widen(s, p);
 	if (chance(s, 300))
 		join_bake(p);
@@ -149,12 +151,12 @@ void twist(struct sim *s, struct bt_plan *p)
 	if (s->service.deploy.strategy == BT_STRATEGY_ROLLING && !s->service.deploy.bake_ms &&
 		s->n_balancers < 2 && chance(s, 400))
 		merge_batches(s, p);
-	if (s->opt.crash_after >= 0 || !s->n_balancers || !chance(s, 30))
+	if (s->opt.calm || s->opt.crash_after >= 0 || !s->n_balancers || !chance(s, 30))
 		return;
 	s->bad_plan = true;
 	counters[C_FAULT_BAD_PLAN]++;
 	/* A later run cannot know what served in the one before: its strategies drain always. */
-	switch (between(s, s->deployment == FIRST_DEPLOYMENT ? 0 : 1, 2)) {
+	switch (between(s, s->deployment == FIRST_DEPLOYMENT ? 0 : 1, s->is_flow ? 3 : 2)) {
 	case 0:
 		trace(s, "the plan has no drains");
 		drop_tasks(p, BT_TASK_DRAIN, false);
@@ -162,6 +164,10 @@ void twist(struct sim *s, struct bt_plan *p)
 	case 1:
 		trace(s, "the plan takes nothing out");
 		drop_tasks(p, BT_TASK_SWITCH, true);
+		break;
+	case 3:
+		trace(s, "the plan leaves the address off");
+		drop_tasks(p, BT_TASK_LOOPBACK_START, false);
 		break;
 	default:
 		trace(s, "the plan asks for more in rotation than it leaves");

@@ -32,6 +32,22 @@ bool world_in(const struct sim *s, uint16_t inst)
 	return false;
 }
 
+bool world_was_in(const struct sim *s, uint16_t inst)
+{
+	for (uint16_t b = 0; b < s->n_balancers; b++)
+		if (s->balancers_at_start[b].in[inst])
+			return true;
+	return false;
+}
+
+bool world_host_was_in(const struct sim *s, uint16_t h)
+{
+	for (uint16_t i = h * s->n_slots; i < (h + 1) * s->n_slots; i++)
+		if (world_was_in(s, i))
+			return true;
+	return false;
+}
+
 static void requests_through(struct sim *s, uint16_t b)
 {
 	for (uint16_t i = 0; i < s->n_inst; i++) {
@@ -39,6 +55,10 @@ static void requests_through(struct sim *s, uint16_t b)
 		if (!s->balancers[b].in[i])
 			continue;
 		requests++;
+		uint16_t h = i / s->n_slots;
+		if (s->dsr && !s->vip[h] && !s->vip_excused[h])
+			violated(s, "a request was sent to %s, whose host has no address for it",
+				world_name(s, i));
 		if (!serves(in)) {
 			if (!in->died)
 				violated(s, "a request was sent to %s, where nothing serves",
@@ -82,7 +102,7 @@ void world_start(struct sim *s, uint16_t i, uint32_t release)
 	if (bad && fault(s, s->odds.app_slow, C_FAULT_APP_SLOW))
 		in->healthy_ms = s->now_ms + between(s, 5000, 70000);
 	if ((bad && fault(s, s->odds.app_never, C_FAULT_APP_NEVER)) ||
-		(s->opt.bad_release && release == s->release)) {
+		(s->opt.bad_release && release == s->release && s->purpose != BT_PLAN_FLOW)) {
 		in->healthy_ms = INT64_MAX;
 		s->faulted = true;
 	}
@@ -133,6 +153,19 @@ void world_stop(struct sim *s, uint16_t i)
 	memset(in->busy_until_ms, 0, sizeof in->busy_until_ms);
 }
 
+void world_vip(struct sim *s, uint16_t host, bool on)
+{
+	world_requests(s);
+	if (!on && s->vip[host])
+		check_vip_off(s, host);
+	if (on != s->vip[host])
+		counters[on ? C_VIP_ON : C_VIP_OFF]++;
+	trace(s, "world: the address is %s the loopback of %s", on ? "on" : "off",
+		s->host_names[host]);
+	s->vip[host] = on;
+	s->vip_excused[host] = s->vip_excused[host] && !on;
+}
+
 void world_pool(struct sim *s, uint16_t balancer, const bool *in, uint16_t one, uint64_t generation)
 {
 	bool was[MAX_INST];
@@ -160,7 +193,7 @@ void world_pool(struct sim *s, uint16_t balancer, const bool *in, uint16_t one, 
 
 void world_snapshot(const struct sim *s, uint16_t host, struct snapshot *ret)
 {
-	*ret = (struct snapshot){.there = true, .releases = s->disk[host]};
+	*ret = (struct snapshot){.there = true, .releases = s->disk[host], .vip = s->vip[host]};
 	for (uint16_t k = 0; host < s->n_service_hosts && k < s->n_slots; k++)
 		ret->inst[k] = s->inst[host * s->n_slots + k];
 	for (uint16_t b = 0; b < s->n_balancers; b++)
@@ -215,6 +248,12 @@ static void build_host(struct sim *s, struct bt_arena *a, uint16_t h, const stru
 		ret->instances = list;
 		ret->n_instances = s->n_slots;
 	}
+	if (s->dsr && h < s->n_service_hosts) {
+		struct bt_seen_vip *vip = BT_ARENA_NEW(a, struct bt_seen_vip);
+		*vip = (struct bt_seen_vip){.address = s->l4.vip, .there = n->vip};
+		ret->vips = vip;
+		ret->n_vips = 1;
+	}
 	uint32_t *releases = BT_ARENA_ARRAY(a, uint32_t, 16);
 	for (uint32_t r = 1; r < 16; r++)
 		if (n->releases & 1u << r)
@@ -229,7 +268,9 @@ static void build_host(struct sim *s, struct bt_arena *a, uint16_t h, const stru
 			.port = s->slots[i % s->n_slots].port,
 			.in = n->balancer.in[i],
 			.one = n->balancer.one == i};
-	*b = (struct bt_seen_balancer){.name = "nginx/app",
+	struct bt_balancer_facts facts;
+	bt_service_balancer(&s->service, &facts);
+	*b = (struct bt_seen_balancer){.name = bt_arena_printf(a, "%s/app", facts.family),
 		.generation = n->balancer.generation,
 		.running = true,
 		.members = m,

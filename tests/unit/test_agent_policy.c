@@ -101,6 +101,29 @@ static void test_users(void **state)
 	bt_policy_free(p);
 }
 
+/* Each host has its own port for outside checkers; another host's is none of this policy's. */
+static void test_rotation(void **state)
+{
+	(void)state;
+	struct bt_err err = {0};
+	struct bt_kv there = {"was2", "10.0.0.2:90"};
+	struct bt_l4 l4 = {.kind = BT_BALANCER_ROTATION,
+		.rotation = {.listen = "9100", .on_host = &there, .n_on_host = 1}};
+	struct bt_service s = {.name = "shop", .l4 = &l4};
+	struct bt_policy *p = parse("ports: 9000-9200\n");
+	assert_int_equal(bt_policy_rotation(p, &s, "was1", NULL), 0);
+	assert_int_equal(bt_policy_rotation(p, &s, "was2", &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "rule 'ports'"));
+	l4.kind = BT_BALANCER_HTTP;
+	l4.http.ca = "/root/ca.pem";
+	assert_int_equal(bt_policy_rotation(p, &s, "was2", NULL), 0);
+	assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "rule 'paths'"));
+	l4.http.ca = NULL;
+	assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+	bt_policy_free(p);
+}
+
 static void test_further_ports(void **state)
 {
 	(void)state;
@@ -120,6 +143,39 @@ static void test_further_ports(void **state)
 	bt_policy_free(p);
 }
 
+static void test_tomcat(void **state)
+{
+	(void)state;
+	struct bt_err err = {0};
+	const struct bt_slot slots[] = {{"a", 8081, NULL, 0}, {"..", 8082, NULL, 0}};
+	struct bt_service s = {.name = "shop", .run = {.as = BT_RUNTIME_TOMCAT, .user = "daemon"}};
+	s.run.slots = slots;
+	s.run.n_slots = 1;
+	s.tomcat = (struct bt_tomcat){.home = "/opt/tomcat", .base = "/opt/base/{service}/{slot}"};
+	struct bt_policy *p = parse("run_as: [daemon]\npaths: [/opt]\nports: 8000-8090\n");
+	assert_int_equal(bt_policy_run(p, &s, &err), 0);
+	s.tomcat.home = "/usr/share/tomcat10"; /* the system's own */
+	assert_int_equal(bt_policy_run(p, &s, &err), 0);
+	s.tomcat.home = "/home/daemon/tomcat";
+	assert_int_equal(bt_policy_run(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "run.tomcat.home"));
+	s.tomcat.home = "/opt/tomcat";
+	s.run.n_slots = 2; /* a slot cannot be called so; where it leads counts all the same */
+	assert_int_equal(bt_policy_run(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "run.tomcat.base"));
+	s.run.n_slots = 1;
+	s.tomcat.base = "/etc/{slot}";
+	assert_int_equal(bt_policy_run(p, &s, &err), BT_E_REFUSED);
+	s.tomcat.base = NULL; /* the agent's own place */
+	assert_int_equal(bt_policy_run(p, &s, &err), 0);
+	s.tomcat.shutdown_port = 8005;
+	assert_int_equal(bt_policy_run(p, &s, &err), 0);
+	s.tomcat.shutdown_port = 9005;
+	assert_int_equal(bt_policy_run(p, &s, &err), BT_E_REFUSED);
+	assert_non_null(strstr(err.text, "rule 'ports'"));
+	bt_policy_free(p);
+}
+
 static void test_exec(void **state)
 {
 	(void)state;
@@ -132,6 +188,28 @@ static void test_exec(void **state)
 	p = parse("exec: true\n");
 	assert_int_equal(bt_policy_health(p, &s, NULL), 0);
 	bt_policy_free(p);
+}
+
+static void test_network(void **state)
+{
+	(void)state;
+	static const enum bt_balancer_kind kinds[] = {BT_BALANCER_IPVS, BT_BALANCER_NFTABLES};
+	for (size_t i = 0; i < BT_ARRAY_LEN(kinds); i++) {
+		struct bt_err err = {0};
+		struct bt_l4 l4 = {.kind = kinds[i], .vip = "192.0.2.10", .port = 80};
+		struct bt_service s = {.name = "shop", .l4 = &l4};
+		struct bt_policy *p = parse("");
+		assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+		assert_non_null(strstr(err.text, "rule 'network'"));
+		bt_policy_free(p);
+		p = parse("network: true\n");
+		assert_int_equal(bt_policy_balancer(p, &s, &err), BT_E_REFUSED);
+		assert_non_null(strstr(err.text, "port 80"));
+		bt_policy_free(p);
+		p = parse("network: true\nports: 1-65535\n");
+		assert_int_equal(bt_policy_balancer(p, &s, NULL), 0);
+		bt_policy_free(p);
+	}
 }
 
 static int balancer_with(const char *policy, const char *include, struct bt_err *err)
@@ -303,8 +381,11 @@ int main(void)
 		cmocka_unit_test(test_parse),
 		cmocka_unit_test(test_parse_errors),
 		cmocka_unit_test(test_users),
+		cmocka_unit_test(test_rotation),
 		cmocka_unit_test(test_further_ports),
+		cmocka_unit_test(test_tomcat),
 		cmocka_unit_test(test_exec),
+		cmocka_unit_test(test_network),
 		cmocka_unit_test(test_paths),
 		cmocka_unit_test(test_binary),
 		cmocka_unit_test(test_haproxy),

@@ -109,7 +109,8 @@ static void check_golden(const char *name, const char *text)
 static void examples(void **state)
 {
 	(void)state;
-	static const char *const names[] = {"minimal", "blog", "webservice", "assemble", "shop"};
+	static const char *const names[] = {
+		"minimal", "blog", "webservice", "assemble", "shop", "tomcat"};
 	for (size_t i = 0; i < BT_ARRAY_LEN(names); i++) {
 		struct bt_err err = {0};
 		BT_FREE char *path =
@@ -227,6 +228,56 @@ static void several(void **state)
 	bt_config_free(c);
 }
 
+/* A CodeDeploy bundle needs no command; what its scripts or its configuration say has no key. */
+static void bundles(void **state)
+{
+	(void)state;
+	struct bt_config *c =
+		parse("service: b\nhosts: [h1, h2, h3]\nrun: {as: bundle, appspec: a.yml, "
+		      "slots: {main: 81}}\ndeploy: {codedeploy: {config: "
+		      "CodeDeployDefault.HalfAtATime}}\n");
+	const struct bt_service *s = &c->services[0];
+	assert_int_equal(s->run.as, BT_RUNTIME_BUNDLE);
+	assert_string_equal(s->run.appspec, "a.yml");
+	assert_int_equal(s->deploy.codedeploy.config, BT_CODEDEPLOY_HALF_AT_A_TIME);
+	assert_int_equal(s->deploy.codedeploy.min_healthy, -1);
+	assert_int_equal(s->deploy.strategy, BT_STRATEGY_ROLLING);
+	assert_true(bt_config_unpacks(s, "revision.tar"));
+	same_again(c);
+	bt_config_free(c);
+	c = parse("service: b\nrun: {as: bundle, slots: {x: 81, y: 82}}\ntraffic: {nginx: {}}\n"
+		  "deploy: {codedeploy: {minimum_healthy_hosts: 75%, style: blue-green, "
+		  "ignore_application_stop_failures: true}}\n");
+	s = &c->services[0];
+	assert_int_equal(s->deploy.codedeploy.min_healthy, 75);
+	assert_true(s->deploy.codedeploy.min_healthy_percent);
+	assert_true(s->deploy.codedeploy.ignore_stop_failures);
+	assert_int_equal(s->deploy.strategy, BT_STRATEGY_BLUE_GREEN);
+	same_again(c);
+	bt_config_free(c);
+	REFUSED("service: b\nrun:\n  as: bundle\n  command: x\n  stop: {signal: TERM}\n"
+		"  slots: {main: 81}\ndeploy:\n  batch: 2\n  on_failure: continue 1\n"
+		"  codedeploy: {config: OneAtTime, minimum_healthy_hosts: 1, style: blue-green}\n",
+		"f:4:12: run.command: not with run.as: bundle, whose own scripts start and stop it",
+		"f:5:9: run.stop: not with run.as: bundle, whose own scripts start and stop it",
+		"f:6:10: run.slots: blue-green needs at least 2 slots, found 1 (or strategy: "
+		"rolling)",
+		"f:8:10: deploy.batch: only with strategy: rolling or canary",
+		"f:8:10: deploy.batch: not with run.as: bundle, where deploy.codedeploy says it",
+		"f:9:15: deploy.on_failure: expected rollback or halt: how many hosts may fail is "
+		"said by deploy.codedeploy",
+		"f:10:24: deploy.codedeploy.config: expected OneAtATime, HalfAtATime or AllAtOnce, "
+		"found 'OneAtTime' (did you mean 'OneAtATime'?)",
+		"f:10:24: deploy.codedeploy.config: minimum_healthy_hosts is given, too: expected "
+		"one of them",
+		"f:10:58: deploy.codedeploy.minimum_healthy_hosts: with that many hosts none is "
+		"left to deploy to",
+		"f:10:68: deploy.codedeploy.style: blue-green needs `traffic`: without a balancer "
+		"nothing can take over");
+	REFUSED(MINIMAL "deploy: {codedeploy: {config: AllAtOnce}}\n",
+		"f:5:31: deploy.codedeploy.config: only with run.as: bundle");
+}
+
 static void problems(void **state)
 {
 	(void)state;
@@ -323,6 +374,13 @@ static void problems(void **state)
 		"50%, found '120%'",
 		"f:5:34: deploy.keep_warm: only with strategy: blue-green",
 		"f:5:74: deploy.min_in_rotation: rolling with 2 instances allows at most 1");
+	REFUSED(MINIMAL "deploy: {batch: 2, canary: 10%}\n",
+		"f:5:17: deploy.batch: only with strategy: rolling or canary",
+		"f:5:28: deploy.canary: only with strategy: canary");
+	REFUSED(MINIMAL "deploy: {strategy: canary, batch: 2, canary: 0, min_in_rotation: 2}\n",
+		"f:5:46: deploy.canary: expected instances at a time such as 2, or a share such as "
+		"50%, found '0'",
+		"f:5:66: deploy.min_in_rotation: canary with 2 instances allows at most 1");
 }
 
 static void nginx_problems(void **state)
@@ -584,6 +642,90 @@ static void check_template(
 	bt_config_problems_done(&problems);
 }
 
+#define TOMCAT "service: a\nrun:\n  as: tomcat\n  slots: {x: 1001}\n"
+#define RECREATE "deploy: {strategy: recreate}\n"
+
+static void tomcat(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse(TOMCAT RECREATE);
+	const struct bt_tomcat *t = &c->services[0].tomcat;
+	assert_string_equal(t->home, "/usr/share/tomcat10");
+	assert_string_equal(t->context, "/");
+	assert_null(t->base);
+	assert_false(bt_config_unpacks(&c->services[0], "shop.war"));
+	same_again(c);
+	bt_config_free(c);
+	c = parse("service: a\nartifact: a.war\nrun:\n  as: tomcat\n"
+		  "  slots: {x: {port: 1001, shutdown: 1002}, y: {port: 1003, shutdown: 1004}}\n"
+		  "  tomcat: {home: /opt/t, base: '/srv/{service}/{slot}-{port}', context: "
+		  "'/a/b##2', exploded: true, xmx: 1g, java_opts: '-Da={slot}', connector: "
+		  "{maxThreads: 4}, access_log: true, shutdown_wait: 1s, stop_wait: 2s}\n");
+	const struct bt_service *s = &c->services[0];
+	BT_STR struct bt_str base = {0};
+	assert_true(bt_config_unpacks(s, "a.war"));
+	assert_int_equal(bt_config_tomcat_base(s, "y", 1003, &base, NULL), 0);
+	assert_string_equal(bt_str_get(&base), "/srv/a/y-1003");
+	assert_int_equal(bt_tomcat_shutdown_port(&s->tomcat, s->run.slots[1].more, 1), 1004);
+	same_again(c);
+	bt_config_free(c);
+	REFUSED(MINIMAL "  tomcat: {xmx: 1g}\n", "f:5:11: run.tomcat: only with run.as: tomcat");
+	REFUSED(TOMCAT "  command: java\n" RECREATE,
+		"f:5:12: run.command: not with run.as: tomcat, where the runtime starts "
+		"catalina.sh");
+	REFUSED(TOMCAT "  env: {CATALINA_BASE: /x}\n" RECREATE,
+		"f:5:8: run.env: CATALINA_BASE is the runtime's: see run.tomcat");
+	REFUSED(TOMCAT "  tomcat: {shutdown_port: 1001}\n" RECREATE,
+		"f:5:27: run.tomcat.shutdown_port: a port of the slot already");
+	REFUSED("service: a\nrun:\n  as: tomcat\n  slots: {x: {port: 1, shutdown: 2}}\n"
+		"  tomcat: {shutdown_port: 3}\n" RECREATE,
+		"f:5:27: run.tomcat.shutdown_port: the slot names its shutdown port itself: leave "
+		"one "
+		"of them");
+	REFUSED("service: a\nrun:\n  as: tomcat\n  slots: {x: 1, y: 2}\n"
+		"  tomcat: {base: /srv/a, shutdown_port: 3}\n",
+		"f:5:18: run.tomcat.base: it is the same in each slot: expected {slot} in it",
+		"f:5:41: run.tomcat.shutdown_port: several slots cannot share it: give each slot a "
+		"port of the name shutdown, such as {port: 8080, shutdown: 8005}");
+	REFUSED("unpack: false\n" TOMCAT "  tomcat: {exploded: true}\n" RECREATE,
+		"f:6:22: run.tomcat.exploded: not with unpack: false");
+	REFUSED("services:\n  a: {run: {as: tomcat, slots: {x: 1}, tomcat: {base: /b/c}}, "
+		"deploy: {strategy: recreate}}\n"
+		"  b: {run: {as: tomcat, slots: {y: 2}, tomcat: {base: '/b/c'}}, "
+		"deploy: {strategy: recreate}}\n",
+		"f:3:3: run.tomcat.base /b/c of b on host local is that of a, too");
+}
+
+static void tomcat_texts(void **state)
+{
+	(void)state;
+	static const char *const contexts[] = {"/", "/a", "/a/b-c/d.e", "/a##1.2", "/##1"},
+				 *const no_contexts[] = {"", "a", "//", "/a/", "/a//b", "/a#b",
+					 "/..", "/.a", "/a/../b", "/ROOT", "/ROOT/a", "/a##",
+					 "/a##/b", "/a b", "/a##1##2", "/\xc3\xa4", "/a?b"};
+	for (size_t i = 0; i < BT_ARRAY_LEN(contexts); i++)
+		assert_true(bt_check_tomcat_context(contexts[i]));
+	for (size_t i = 0; i < BT_ARRAY_LEN(no_contexts); i++)
+		if (bt_check_tomcat_context(no_contexts[i]))
+			fail_msg("%s", no_contexts[i]);
+	assert_true(bt_check_tomcat_options("-Xms1m \"-Da=b c\" -Dp={port} -Ds='*'"));
+	static const char *const shell[] = {"$(id)", "`id`", "a;b", "a&b", "a|b", "a>b", "a<b",
+		"a\\b", "a\nb", "{nope}", "(a)"};
+	for (size_t i = 0; i < BT_ARRAY_LEN(shell); i++)
+		if (bt_check_tomcat_options(shell[i]))
+			fail_msg("%s", shell[i]);
+	assert_true(bt_check_heap("512m") && bt_check_heap("2G") && bt_check_heap("1048576"));
+	assert_false(bt_check_heap("0m") || bt_check_heap("m") || bt_check_heap("5t") ||
+		     bt_check_heap("5mb") || bt_check_heap("") || bt_check_heap("1m -version"));
+	assert_true(bt_check_tomcat_base("/srv/{service}-{slot}"));
+	assert_false(bt_check_tomcat_base("srv") || bt_check_tomcat_base("/") ||
+		     bt_check_tomcat_base("/a/../b") || bt_check_tomcat_base("/a/..") ||
+		     bt_check_tomcat_base("/a/{host}") || bt_check_tomcat_base("/a'b"));
+	assert_true(bt_check_attribute("maxThreads") && bt_check_attribute("address"));
+	assert_false(bt_check_attribute("port") || bt_check_attribute("a b") ||
+		     bt_check_attribute("") || bt_check_attribute("a=\"x\""));
+}
+
 static void files(void **state)
 {
 	(void)state;
@@ -636,6 +778,127 @@ static void files(void **state)
 }
 
 /* docs/nginx.md lists what is allowed, from the table. */
+#define NGINX "traffic: {nginx: {on: local}, loopback: {vips: "
+
+static void loopback(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse(MINIMAL NGINX "192.0.2.10}}\n");
+	const struct bt_loopback *l = &c->services[0].loopback;
+	assert_int_equal(l->n_vips, 1);
+	assert_string_equal(l->vips[0], "192.0.2.10");
+	assert_string_equal(l->interface, "lo");
+	same_again(c);
+	bt_config_free(c);
+	c = parse(MINIMAL NGINX "[192.0.2.10, '2001:db8::10'], interface: dummy0}}\n");
+	l = &c->services[0].loopback;
+	assert_int_equal(l->n_vips, 2);
+	assert_string_equal(l->interface, "dummy0");
+	same_again(c);
+	bt_config_free(c);
+	/* Nothing of it is printed where there is none. */
+	c = parse(MINIMAL);
+	BT_JSON json_t *j = bt_config_service_to_json(&c->services[0]);
+	assert_null(json_object_get(j, "traffic"));
+	bt_config_free(c);
+	REFUSED(MINIMAL NGINX "[192.0.2.10, 192.0.2.256, 127.0.0.1, '::1', 'fe80::1', 'ff02::1', "
+			      "10.0.0.010]}}\n",
+		"f:5:61: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found '192.0.2.256'",
+		"f:5:74: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found '127.0.0.1'",
+		"f:5:85: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found '::1'",
+		"f:5:92: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found 'fe80::1'",
+		"f:5:103: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found 'ff02::1'",
+		"f:5:114: traffic.loopback.vips: expected an IPv4 or IPv6 address such as "
+		"192.0.2.10, found '10.0.0.010'");
+	REFUSED(MINIMAL NGINX "['2001:db8::1', '2001:db8:0:0::1']}}\n",
+		"f:5:48: traffic.loopback.vips: 2001:db8::1 and 2001:db8:0:0::1 are the same "
+		"address");
+	REFUSED(MINIMAL "traffic: {loopback: {vips: 192.0.2.10}}\n",
+		"f:5:28: traffic.loopback.vips: only with a balancer, which sends to the hosts "
+		"what clients ask at these addresses");
+	REFUSED(MINIMAL "traffic: {loopback: {interface: lo}}\n",
+		"f:5:33: traffic.loopback.interface: only with traffic.loopback.vips");
+	REFUSED(MINIMAL NGINX "192.0.2.10, interface: ../lo}}\n",
+		"f:5:71: traffic.loopback.interface: expected an interface's name, found '../lo'");
+}
+
+static void addresses(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *text;
+		size_t n;
+		uint8_t bytes[16];
+	} cases[] = {
+		{"0.0.0.0", 4, {0}},
+		{"255.255.255.255", 4, {255, 255, 255, 255}},
+		{"192.0.2.10", 4, {192, 0, 2, 10}},
+		{"::", 16, {0}},
+		{"::1", 16, {[15] = 1}},
+		{"1::", 16, {0, 1}},
+		{"2001:db8::10", 16, {0x20, 0x01, 0x0d, 0xb8, [15] = 0x10}},
+		{"2001:DB8:0:0:0:0:0:10", 16, {0x20, 0x01, 0x0d, 0xb8, [15] = 0x10}},
+		{"1:2:3:4:5:6:7:8", 16, {0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8}},
+		{"1:2:3:4:5:6:7::", 16, {0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 0}},
+		{"::ffff:192.0.2.10", 16, {[10] = 255, 255, 192, 0, 2, 10}},
+		{"1:2:3:4:5:6:1.2.3.4", 16, {0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 1, 2, 3, 4}},
+	};
+	static const char *const none[] = {"", "1", "1.2.3", "1.2.3.4.5", "1.2.3.", ".1.2.3",
+		"1.2.3.04", "1.2.3.256", "1.2.3.4 ", " 1.2.3.4", "1.2.3.-4", "99999999999.1.1.1",
+		":", ":1", "1:", ":::", "1:::2", "1::2::3", "1:2:3:4:5:6:7", "1:2:3:4:5:6:7:8:9",
+		"1:2:3:4:5:6:7:8::", "12345::", "g::", "::1%lo", "[::1]", "1:2:3:4:5:6:7:1.2.3.4",
+		"::1.2.3", "::1.2.3.4:5", "1.2.3.4::"};
+	uint8_t a[16];
+	for (size_t i = 0; i < BT_ARRAY_LEN(cases); i++) {
+		if (bt_address_parse(cases[i].text, a) != cases[i].n ||
+			memcmp(a, cases[i].bytes, cases[i].n) != 0)
+			fail_msg("%s", cases[i].text);
+	}
+	for (size_t i = 0; i < BT_ARRAY_LEN(none); i++)
+		if (bt_address_parse(none[i], a) != 0)
+			fail_msg("'%s' was taken", none[i]);
+}
+
+#define HOOK "service: a\nrun:\n  command: ./a\n  slots: {x: 1001, y: 1002}\n  secrets: [HOOK]\n"
+
+static void notify(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse(
+		"env: [HOOK]\n" HOOK "notify:\n  ops: {url: 'https://h.example.com/x?k=${HOOK}'}\n"
+		"  chat: {url: '${HOOK}', format: slack}\n");
+	const struct bt_service *s = &c->services[0];
+	assert_int_equal(s->n_notify, 2);
+	assert_string_equal(s->notify[0].name, "ops");
+	/* Never what the caller's environment has: the config is for everybody to read. */
+	assert_string_equal(s->notify[0].url, "https://h.example.com/x?k=${HOOK}");
+	assert_int_equal(s->notify[0].format, BT_NOTIFY_JSON);
+	assert_int_equal(s->notify[1].format, BT_NOTIFY_SLACK);
+	same_again(c);
+	bt_config_free(c);
+	REFUSED(HOOK "notify: [ops]\n",
+		"f:6:9: notify: expected a map of at most 20 names to {url: 'https://…', format: "
+		"json|slack}, found a list");
+	REFUSED(HOOK "notify: {ops: {format: slack}}\n",
+		"f:6:15: notify.ops: url is missing: expected {url: 'https://…', format: "
+		"json|slack}");
+	REFUSED(HOOK "notify: {ops: {url: ftp://h/}}\n",
+		"f:6:21: notify: expected a URL such as https://hooks.example.com/${HOOK}, found "
+		"'ftp://h/'");
+	REFUSED(HOOK "notify: {ops: {url: 'https://h/${HOOK'}}\n",
+		"f:6:21: notify: expected a URL such as https://hooks.example.com/${HOOK}, found "
+		"'https://h/${HOOK'");
+	REFUSED(HOOK "notify: {ops: {url: 'https://h/${NONE}'}}\n",
+		"f:6:9: notify.ops.url: ${NONE} is none of run.secrets: name it there");
+	REFUSED(HOOK "notify: {ops: {url: 'https://h/', format: mail}}\n",
+		"f:6:43: notify: expected json or slack, found 'mail'");
+}
+
 static void directives(void **state)
 {
 	(void)state;
@@ -728,6 +991,89 @@ static void environments(void **state)
 		"NAME@ENVIRONMENT), found 'a@b@c'");
 }
 
+/* ── L4 families: what they print reads back, and what does not hold together ── */
+
+#define APPLIANCE                                                                                  \
+	"traffic: {http: {status: {url: 'http://lb/{host}/{slot}'}, turn_on: {url: 'http://lb/'}," \
+	" turn_off: {url: 'http://lb/'}, in_rotation: {path: a.b}"
+
+static void appliance(void **state)
+{
+	(void)state;
+	struct bt_config *c =
+		parse("service: a\nrun: {command: x, slots: {x: 1001, y: 1002}, secrets: [TOKEN]}\n"
+		      "hosts: [was1, was2]\n" APPLIANCE ", headers: {A: 'Bearer ${TOKEN}', B: "
+		      "'$${TOKEN}'}, verify: false}}\n");
+	const struct bt_service *s = &c->services[0];
+	same_again(c);
+	assert_int_equal(s->l4->kind, BT_BALANCER_HTTP);
+	assert_string_equal(s->l4->on[0], "was1");
+	assert_string_equal(s->l4->http.headers[0].value, "Bearer ${TOKEN}");
+	assert_string_equal(s->l4->http.headers[1].value, "${TOKEN}");
+	assert_string_equal(s->l4->http.on.method, "PUT");
+	assert_string_equal(s->l4->http.in_rotation_is, "true");
+	assert_true(bt_service_balancer_has_secrets(s));
+	bt_config_free(c);
+	REFUSED(MINIMAL APPLIANCE ", headers: {A: 'x ${TOKEN}'}}}\n",
+		"f:5:156: traffic.http.headers: ${TOKEN} is none of run.secrets: put it there, "
+		"since a header's ${NAME} is always a secret");
+	REFUSED(MINIMAL "traffic: {http: {on: [a, b], verify: false, ca: /x, status: {url: "
+			"'http://u@h/'}, turn_on: {url: 'http://h/{prot}'}}}\n",
+		"f:5:17: traffic.http.turn_off.url: missing",
+		"f:5:17: traffic.http.in_rotation.path: missing",
+		"f:5:22: traffic.http.on: expected one host: one agent calls the API",
+		"f:5:49: traffic.http.ca: not with verify: false",
+		"f:5:67: traffic.http.status.url: expected an http or https URL, without user@, "
+		"and with no placeholders but {host} {slot} {port} {address} {service}, found "
+		"'http://u@h/'",
+		"f:5:98: traffic.http.turn_on.url: expected an http or https URL, without user@, "
+		"and with no placeholders but {host} {slot} {port} {address} {service}, found "
+		"'http://h/{prot}'");
+}
+
+static void rotation(void **state)
+{
+	(void)state;
+	struct bt_config *c = parse("service: a\nhosts: [was1, was2]\n"
+				    "run: {command: x, slots: {x: 1001, y: 1002}}\n"
+				    "traffic: {rotation: {listen: 9100, hosts: {was2: "
+				    "10.0.0.2:9200}, path: '/up/{host}', in: yes, tcp: true}}\n");
+	const struct bt_service *s = &c->services[0];
+	same_again(c);
+	assert_string_equal(bt_rotation_listen(&s->l4->rotation, "was1"), "9100");
+	assert_string_equal(bt_rotation_listen(&s->l4->rotation, "was2"), "10.0.0.2:9200");
+	assert_int_equal(s->l4->rotation.rise, 2);
+	BT_FREE char *path = bt_config_rotation_path(s, "was1");
+	assert_string_equal(path, "/up/was1");
+	bt_config_free(c);
+	REFUSED(MINIMAL "traffic: {rotation: {hosts: {b: 1, local: x}, path: '/{slot}'}}\n",
+		"f:5:29: traffic.rotation.hosts: b is no host of the service",
+		"f:5:29: traffic.rotation.hosts: expected PORT or ADDRESS:PORT for local, found "
+		"'x'",
+		"f:5:53: traffic.rotation.path: expected a path such as /rotation/{service}, with "
+		"{service} and {host} only, found '/{slot}'");
+	REFUSED(MINIMAL "traffic: {rotation: {listen: 1001}}\n",
+		"f:5:30: traffic.rotation.listen: port 1001 is that of slot x on host local");
+	REFUSED(MINIMAL "traffic: {rotation: {tcp: false}}\n",
+		"f:5:21: traffic.rotation.listen: missing");
+#define TWO(a, b)                                                                                  \
+	"services: {a: {run: {command: x, slots: {x: 1, y: 2}}, traffic: {rotation: " a "}},\n"    \
+	" b: {run: {command: x, slots: {x: 3, y: 4}}, traffic: {rotation: " b "}}}\n"
+	c = parse(TWO("{listen: 9100}", "{listen: 9100}"));
+	bt_config_free(c);
+	REFUSED(TWO("{listen: 9100, path: /x}", "{listen: 9100, path: /x}"),
+		"f:2:2: traffic.rotation: a and b answer on host local at the same place, port "
+		"9100 /x");
+	REFUSED(TWO("{listen: 9100, tcp: true}", "{listen: 9100}"),
+		"f:2:2: port 9100 of b (traffic.rotation) on host local is that of a, too: with "
+		"tcp each needs its own");
+	REFUSED(TWO("{listen: 9100}", "{listen: '127.0.0.1:9100'}"),
+		"f:2:2: traffic.rotation: a and b listen on host local at port 9100 by different "
+		"addresses: write the same for both");
+	REFUSED(TWO("{listen: 9100}", "{listen: 2}"),
+		"f:2:2: port 2 of b (traffic.rotation) on host local is taken by y of a");
+}
+
 /* ── random services: any value of any type at any key ── */
 
 static uint32_t seed;
@@ -817,13 +1163,19 @@ static bool of_family(const struct bt_key *k, enum bt_balancer_kind family)
 static json_t *random_service(void)
 {
 	json_t *root = json_object();
-	enum bt_balancer_kind family = (enum bt_balancer_kind)pick(BT_BALANCER_ROTATION + 1);
+	/* http and rotation hold together only as a whole: appliance() and rotation() above */
+	enum bt_balancer_kind family = (enum bt_balancer_kind)pick(BT_BALANCER_HTTP);
+	bool tomcat = pick(4) == 0;
 	for (size_t i = 0; i < bt_n_keys; i++) {
 		const struct bt_key *k = &bt_keys[i];
 		json_t *at = root, *value = NULL;
-		if (!k->type || (!k->required && pick(8)) || !of_family(k, family))
+		bool as = bt_streq(k->path, "run.as");
+		if (!k->type || (!k->required && !as && pick(8)) || !of_family(k, family) ||
+			k->when == (tomcat ? BT_KEY_PROCESS : BT_KEY_TOMCAT))
 			continue;
-		value = random_value(k);
+		if (k->when == BT_KEY_BUNDLE && pick(20)) /* a problem with any other runtime */
+			continue;
+		value = as ? json_string(tomcat ? "tomcat" : "process") : random_value(k);
 		if (!value && k->required && k->type == &bt_type_text)
 			value = json_string("svc");
 		if (!value)
@@ -869,15 +1221,23 @@ int main(void)
 		cmocka_unit_test(documented),
 		cmocka_unit_test(values),
 		cmocka_unit_test(several),
+		cmocka_unit_test(bundles),
 		cmocka_unit_test(problems),
 		cmocka_unit_test(nginx_problems),
 		cmocka_unit_test(hostile),
 		cmocka_unit_test(placeholders),
 		cmocka_unit_test(ports),
 		cmocka_unit_test(environments),
+		cmocka_unit_test(tomcat),
+		cmocka_unit_test(tomcat_texts),
 		cmocka_unit_test(files),
 		cmocka_unit_test(table),
 		cmocka_unit_test(directives),
+		cmocka_unit_test(loopback),
+		cmocka_unit_test(addresses),
+		cmocka_unit_test(notify),
+		cmocka_unit_test(appliance),
+		cmocka_unit_test(rotation),
 		cmocka_unit_test(random_services),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -889,6 +889,69 @@ static void test_missing_for_a_while(void **state)
 }
 
 /* A cancelled operation says nothing more; the instance goes on. */
+static bool quiet_step_runs(void)
+{
+	return strstr(answer.progress, "is to end by itself") != NULL;
+}
+
+static bool is_armed(void)
+{
+	return log_has("armed");
+}
+
+/* Somebody asks the app in another way, and the shim knows of it: its end is no crash. */
+static void test_quiet_step(void **state)
+{
+	(void)state;
+	w.steps[0] = (struct bt_stop_step){0, 60000};
+	w.steps[1] = (struct bt_stop_step){SIGTERM, 5000};
+	w.service.run.n_stop = 2;
+	command("/bin/sh", "-c", "trap 'exit 0' USR1; echo ready; while :; do sleep 0.02; done");
+	start();
+	assert_true(until(log_is_ready));
+	pid_t app = seen().pid;
+	answer.called = false;
+	answer.progress[0] = 0;
+	rt()->stop(&blue, &w.service, on_progress, on_done, NULL);
+	assert_true(until(quiet_step_runs));
+	assert_false(gone(app));
+	assert_int_equal(kill(app, SIGUSR1), 0);
+	assert_true(until(answer_called));
+	assert_int_equal(answer.result, 0);
+	assert_true(gone(app));
+	assert_null(strstr(answer.progress, "TERM sent"));
+
+	/* What is asked in vain is not waited for, once the shim is told; and what the app leaves
+	 * behind was not asked at all. */
+	start();
+	assert_true(until(log_is_ready));
+	app = seen().pid;
+	answer.called = false;
+	answer.progress[0] = 0;
+	rt()->stop(&blue, &w.service, on_progress, on_done, NULL);
+	assert_true(until(quiet_step_runs));
+	bt_process_next("shop", "blue");
+	assert_true(until(answer_called));
+	assert_int_equal(answer.result, 0);
+	has(answer.progress, "TERM sent");
+	assert_true(gone(app));
+
+	command("/bin/sh", "-c",
+		"sleep 1000 & echo left=$!; trap 'exit 0' USR1; echo armed; while :; do sleep "
+		"0.02; done");
+	start();
+	assert_true(until(is_armed));
+	answer.called = false;
+	answer.progress[0] = 0;
+	rt()->stop(&blue, &w.service, on_progress, on_done, NULL);
+	assert_true(until(quiet_step_runs));
+	assert_int_equal(kill(seen().pid, SIGUSR1), 0);
+	assert_true(until(answer_called));
+	assert_int_equal(answer.result, 0);
+	has(answer.progress, "TERM sent");
+	assert_true(gone(logged_pid("left=")));
+}
+
 static void test_cancel(void **state)
 {
 	(void)state;
@@ -1154,11 +1217,11 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {T(test_life), T(test_exits_at_once), T(test_port_held),
 		T(test_agent_restart), T(test_shim_killed), T(test_all_killed),
 		T(test_recycled_pid), T(test_strays), T(test_strays_of_adopted), T(test_back_off),
-		T(test_kill_after_term), T(test_cancel), T(test_shim_killed_at_any_moment),
-		T(test_shim_dies_unheard), T(test_shim_comes_late),
-		T(test_shim_comes_after_the_stop), T(test_missing_for_a_while),
-		T(test_user_and_limits), T(test_rotation), T(test_rotation_by_copy),
-		T(test_shutdown), T(test_other_boot), T(test_tail),
+		T(test_kill_after_term), T(test_quiet_step), T(test_cancel),
+		T(test_shim_killed_at_any_moment), T(test_shim_dies_unheard),
+		T(test_shim_comes_late), T(test_shim_comes_after_the_stop),
+		T(test_missing_for_a_while), T(test_user_and_limits), T(test_rotation),
+		T(test_rotation_by_copy), T(test_shutdown), T(test_other_boot), T(test_tail),
 		cmocka_unit_test(test_connections_are_counted)};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);

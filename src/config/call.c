@@ -1,0 +1,110 @@
+#include "config/call.h"
+
+#include "config/keys.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *const names[] = {"host", "slot", "port", "address", "service"};
+
+/* Index of the placeholder of that length (with its braces) at t; -1: unknown. */
+static int which(const char *t, size_t len)
+{
+	for (size_t i = 0; i < BT_ARRAY_LEN(names); i++)
+		if (strlen(names[i]) == len - 2 && strncmp(t + 1, names[i], len - 2) == 0)
+			return (int)i;
+	return -1;
+}
+
+bool bt_check_call(const char *t)
+{
+	for (; *t; t++) {
+		size_t n = bt_placeholder_len(t);
+		if (n && which(t, n) < 0)
+			return false;
+		t += t[0] == '{' && t[1] == '{';
+	}
+	return true;
+}
+
+bool bt_check_call_url(const char *t)
+{
+	static const struct bt_call_values any = {"h", "s", "e", "a", 1};
+	BT_STR struct bt_str url = {0};
+	if (bt_call_expand(t, &any, BT_CALL_URL, &url, NULL) < 0)
+		return false;
+	const char *authority = strstr(bt_str_get(&url), "://");
+	return authority && bt_check_url(url.data) &&
+	       !memchr(authority + 3, '@', strcspn(authority + 3, "/?"));
+}
+
+bool bt_check_method(const char *t)
+{
+	size_t n = strspn(t, "ABCDEFGHIJKLMNOPQRSTUVWXYZ");
+	return n > 0 && n <= 16 && !t[n];
+}
+
+static void add_value(struct bt_str *out, const char *value, enum bt_call_form form)
+{
+	for (; *value; value++) {
+		unsigned char c = (unsigned char)*value;
+		if (form == BT_CALL_URL)
+			bt_str_addf(out, isalnum(c) || strchr("-._~", c) ? "%c" : "%%%02X", c);
+		else if (c == '"' || c == '\\')
+			bt_str_addf(out, "\\%c", c);
+		else
+			bt_str_addf(out, c < 0x20 ? "\\u%04x" : "%c", c);
+	}
+}
+
+int bt_call_expand(const char *text, const struct bt_call_values *v, enum bt_call_form form,
+	struct bt_str *out, struct bt_err *err)
+{
+	char port[8];
+	snprintf(port, sizeof port, "%u", v->port);
+	const char *const values[] = {v->host, v->slot, port, v->address, v->service};
+	while (*text) {
+		size_t n = bt_placeholder_len(text);
+		if (!n) {
+			bt_str_addc(out, *text);
+			text += text[0] == '{' && text[1] == '{' ? 2 : 1;
+			continue;
+		}
+		int i = which(text, n);
+		if (i < 0)
+			return bt_err_set(err, BT_E_CONFIG,
+				"unknown placeholder %.*s: expected one of " BT_CALL_PLACEHOLDERS
+				" ({{ writes a brace)",
+				(int)(n < 80 ? n : 80), text);
+		if (!values[i])
+			return bt_err_set(err, BT_E_NOTFOUND, "%.*s is not known", (int)n, text);
+		add_value(out, values[i], form);
+		text += n;
+	}
+	return 0;
+}
+
+bool bt_call_uses(const char *text, const char *name)
+{
+	for (; text && *text; text++) {
+		size_t n = bt_placeholder_len(text);
+		if (n && n == strlen(name) + 2 && strncmp(text + 1, name, n - 2) == 0)
+			return true;
+		text += text[0] == '{' && text[1] == '{';
+	}
+	return false;
+}
+
+const char *bt_secret_ref(const char *t, const char **ret_name, size_t *ret_n)
+{
+	for (; (t = strstr(t, "${")); t += 2) {
+		size_t n = strcspn(t + 2, "}");
+		if (!t[2 + n])
+			return NULL;
+		*ret_name = t + 2;
+		*ret_n = n;
+		return t;
+	}
+	return NULL;
+}

@@ -1,0 +1,203 @@
+/* IPVS (LVS) by netlink: out of rotation is weight 0. docs/balancers.md tells people about it.
+ *
+ * Asking the kernel may load modules, and what is remembered goes to the disk, so each operation is
+ * a job on a thread with copies of what it needs; a job that was cancelled ends unheard.
+ *
+ * The kernel tells of no age of a service, so a table that was emptied and filled again (ipvsadm
+ * -C, a restart of keepalived) is noticed by its counters: they never fall otherwise, but for
+ * `ipvsadm --zero`, and then saying everything once more changes nothing. */
+#include "base/clock.h"
+#include "driver/l4.h"
+#include "driver/l4_ipvs_work.h"
+#include "driver/op.h"
+
+#include <string.h>
+
+static struct bt_driver_env the_env;
+
+/* ---- how often a service began anew ---------------------------------------------------------- */
+
+struct age {
+	struct age *next;
+	char *service;
+	uint64_t epoch, packets;
+	bool there;
+};
+static struct age *ages;
+
+static struct age *age_of(const char *service)
+{
+	for (struct age *a = ages; a; a = a->next)
+		if (bt_streq(a->service, service))
+			return a;
+	struct age *a = bt_calloc(1, sizeof *a);
+	*a = (struct age){.next = ages, .service = bt_strdup(service)};
+	/* Another than any before this agent's start: what happened meanwhile nobody saw. */
+	a->epoch = (uint64_t)bt_clock_wall_ms();
+	return ages = a;
+}
+
+static uint64_t epoch_of(const char *service, const struct bt_ipvs_found *f)
+{
+	struct age *a = age_of(service);
+	a->epoch += (a->there && !f->there) || (f->there && f->packets < a->packets);
+	a->there = f->there;
+	a->packets = f->packets;
+	return a->epoch;
+}
+
+/* ---- jobs ------------------------------------------------------------------------------------ */
+
+struct job {
+	struct bt_op op;
+	struct bt_ipvs_task task;
+	struct bt_arena *arena;
+	const char *service;
+	bool cancelled;
+	/* one of the two */
+	bt_done_fn done;
+	bt_l4_seen_fn seen;
+	void *arg;
+	bt_progress_fn progress;
+	void *progress_arg;
+	/* what came out */
+	int result;
+	struct bt_err err;
+	struct bt_str told;
+	struct bt_ipvs_found found;
+};
+
+static void job_free(struct job *j)
+{
+	bt_str_done(&j->told);
+	bt_arena_free(j->arena);
+	free(j);
+}
+
+static void job_cancel(struct bt_op *op)
+{
+	((struct job *)op)->cancelled = true; /* the thread still has it */
+}
+
+static const struct bt_pool_member *copy_members(struct bt_arena *a, const struct bt_l4_target *t)
+{
+	struct bt_pool_member *list =
+		bt_arena_memdup(a, t->members, t->n_members * sizeof *t->members);
+	for (size_t i = 0; i < t->n_members; i++) {
+		list[i].address = bt_arena_strdup(a, list[i].address);
+		list[i].slot = bt_arena_strdup(a, list[i].slot);
+		list[i].host = bt_arena_strdup(a, list[i].host);
+	}
+	return list;
+}
+
+static struct job *job_new(const struct bt_l4_target *t)
+{
+	const struct bt_l4 *l4 = t->service->l4;
+	struct bt_arena *a = bt_arena_new();
+	struct job *j = bt_calloc(1, sizeof *j);
+	j->op.cancel = job_cancel;
+	j->arena = a;
+	j->service = bt_arena_strdup(a, t->service->name);
+	j->task = (struct bt_ipvs_task){
+		.arena = a,
+		.memory_path = bt_arena_printf(
+			a, "%s/l4/%s/ipvs.json", the_env.state_dir, t->service->name),
+		.proc = "/proc/sys",
+		.vip = bt_arena_strdup(a, l4->vip),
+		.port = l4->port,
+		.mode = l4->mode,
+		.scheduler = bt_arena_strdup(a, l4->ipvs.scheduler),
+		.weight = l4->ipvs.weight,
+		.only = l4->n_on <= 1,
+		.members = copy_members(a, t),
+		.n_members = t->n_members,
+	};
+	return j;
+}
+
+/* ---- write ------------------------------------------------------------------------------------
+ */
+
+static void write_run(void *arg)
+{
+	struct job *j = arg;
+	j->result = bt_ipvs_make(&j->task, &j->told, &j->err);
+}
+
+static void write_done(void *arg)
+{
+	struct job *j = arg;
+	char *line = j->told.data;
+	for (char *end; !j->cancelled && j->progress && line && (end = strchr(line, '\n'));
+		line = end + 1) {
+		*end = 0;
+		j->progress(j->progress_arg, line);
+	}
+	if (!j->cancelled)
+		j->done(j->arg, j->result, j->result < 0 ? &j->err : NULL);
+	job_free(j);
+}
+
+static struct bt_op *ipvs_write(const struct bt_l4_target *t, bt_progress_fn progress,
+	void *progress_arg, bt_done_fn done, void *arg)
+{
+	struct job *j = job_new(t);
+	j->progress = progress;
+	j->progress_arg = progress_arg;
+	j->done = done;
+	j->arg = arg;
+	bt_work_submit(the_env.work, write_run, write_done, j);
+	return &j->op;
+}
+
+/* ---- read -------------------------------------------------------------------------------------
+ */
+
+static void read_run(void *arg)
+{
+	struct job *j = arg;
+	j->result = bt_ipvs_look(&j->task, &j->found, &j->err);
+}
+
+static void read_done(void *arg)
+{
+	struct job *j = arg;
+	const struct bt_ipvs_found *f = &j->found;
+	struct bt_l4_seen seen = {
+		.running = !f->refuses,
+		.members = f->members,
+		.n_members = f->n_members,
+		.trouble = f->trouble,
+		.refuses = f->refuses,
+	};
+	if (j->result == 0 && seen.running)
+		seen.epoch = epoch_of(j->service, f);
+	if (!j->cancelled)
+		j->seen(j->arg, j->result, j->result < 0 ? NULL : &seen,
+			j->result < 0 ? &j->err : NULL);
+	job_free(j);
+}
+
+static struct bt_op *ipvs_read(const struct bt_l4_target *t, bt_l4_seen_fn done, void *arg)
+{
+	struct job *j = job_new(t);
+	j->seen = done;
+	j->arg = arg;
+	bt_work_submit(the_env.work, read_run, read_done, j);
+	return &j->op;
+}
+
+static int ipvs_init(const struct bt_driver_env *env, struct bt_err *err)
+{
+	(void)err;
+	the_env = *env;
+	return 0;
+}
+
+const struct bt_l4_family bt_l4_ipvs = {
+	.kind = BT_BALANCER_IPVS,
+	.init = ipvs_init,
+	.write = ipvs_write,
+	.read = ipvs_read,
+};

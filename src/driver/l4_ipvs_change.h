@@ -1,0 +1,56 @@
+/* What has to change so that IPVS sends to those who are in, and to no other instance of the
+ * service: pure, from what was read, what is wanted and what is remembered. */
+#pragma once
+#include "base/mem.h"
+#include "driver/driver.h"
+#include "driver/l4_ipvs_wire.h"
+
+/* A real server that was told something, and what it had before. Kept on disk beside the desired
+ * state: the kernel has no place for it. */
+struct bt_ipvs_known {
+	struct bt_ipvs_address address;
+	uint16_t port;
+	int64_t weight; /* it had when it was last taken out; 0: it never was */
+	bool made;	/* it was not there before: ours to take away */
+};
+struct bt_ipvs_memory {
+	const struct bt_ipvs_known *list;
+	size_t n;
+};
+int bt_ipvs_memory_parse(const char *text, size_t n, struct bt_arena *a, struct bt_ipvs_memory *ret,
+	struct bt_err *err);
+char *bt_ipvs_memory_dump(const struct bt_ipvs_memory *m); /* the caller frees */
+
+/* What is wanted. Addresses are parsed before, since one that cannot be is refused. */
+struct bt_ipvs_member {
+	struct bt_ipvs_address address;
+	uint16_t port;
+	bool in;
+	const char *slot, *host;
+};
+struct bt_ipvs_want {
+	const struct bt_ipvs_member *members;
+	size_t n_members;
+	int64_t weight;	  /* of who is in, where the config says one; 0: see bt_ipvs_plan */
+	uint32_t forward; /* of a real server that is made */
+};
+
+struct bt_ipvs_change {
+	uint8_t command;	      /* IPVS_CMD_{NEW,SET,DEL}_DEST */
+	struct bt_ipvs_dest to, from; /* from: as it was; not of NEW_DEST */
+};
+struct bt_ipvs_plan {
+	/* In this order, so that at no moment fewer serve than before or after. */
+	const struct bt_ipvs_change *changes;
+	size_t n_changes;
+	struct bt_ipvs_memory memory; /* to be on disk before the first change */
+	bool remembers;		      /* it is another than before */
+};
+/* A member that is in gets the weight that the config says; where it says none, it keeps the one it
+ * has, gets back the one it had, or the highest of the others, or 100. Real servers that are
+ * neither members nor remembered belong to others and are left alone. */
+void bt_ipvs_plan(const struct bt_ipvs_want *want, const struct bt_ipvs_dest *seen, size_t n_seen,
+	const struct bt_ipvs_memory *memory, struct bt_arena *a, struct bt_ipvs_plan *ret);
+/* The first member that is not as it is wanted, or NULL. */
+const struct bt_ipvs_member *bt_ipvs_differs(
+	const struct bt_ipvs_want *want, const struct bt_ipvs_dest *seen, size_t n_seen);

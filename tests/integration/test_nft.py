@@ -1,0 +1,218 @@
+"""nftables as the balancer of two hosts, address translation and direct server return: real packets between
+networks, under load from a client that reaches nothing but the VIP."""
+import json
+import time
+
+import pytest
+
+from l4lab import L4Lab, LAN
+from lab import poll
+
+BOTH = pytest.mark.parametrize("mode", ["nat", "dsr"])
+
+
+def good(done):
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+class Net(L4Lab):
+    """With a service behind nftables on l4, and agents everywhere."""
+
+    def __init__(self, lab, mode, **groups):
+        super().__init__(lab)
+        self.mode = mode
+        self.l4.set("net.ipv4.ip_forward", 1)
+        self.l4.hold(self.vip)
+        traffic = {"on": "l4", "vip": self.vip, "port": 8080, "mode": mode}
+        if mode == "dsr":
+            traffic["interface"] = LAN
+            for host in (self.was1, self.was2):
+                host.serve_behind(self.vip)
+        self.config(traffic={"nftables": traffic}, **{"deploy": {"bake": "0s", "strategy": "rolling"}, **groups})
+        self.agents()
+
+    @property
+    def table(self):
+        return ("netdev" if self.mode == "dsr" else "ip", "baton_shop")
+
+    def members(self):
+        """{address: in} as baton's server sees it."""
+        world = self.lab.service()["world"]
+        found = [b for h in world["hosts"] for b in h["balancers"] if b["running"]]
+        return {m["address"]: m["in"] for b in found for m in b["members"]}
+
+    def answering(self, *hosts):
+        """Until new connections reach all of these hosts."""
+        seen = set()
+        poll(f"answers of {hosts}", lambda: seen.add((self.ask() or "/").split("/")[0]) or seen >= set(hosts))
+
+
+ANY = {"listen": "0.0.0.0"}
+
+
+def hosts_of(load, **which):
+    return {body.split("/")[0] for body in load.bodies(**which)}
+
+
+@BOTH
+def test_rolling_under_load(lab, mode):
+    net = Net(lab, mode)
+    good(lab.deploy("v1", **ANY))
+    net.answering("was1", "was2")
+    with net.load() as load:
+        load.wait(50)
+        good(lab.deploy("v2", **ANY))
+        load.wait(50)
+        good(lab.baton("rollback", "shop"))
+        load.wait(50)
+    assert load.failed == 0, load.summary()
+    assert load.strayed() == {}
+    assert {b.split()[-1] for b in load.bodies(kind="new")} == {"v1", "v2"}
+    assert hosts_of(load) == {"was1", "was2"}
+
+
+@BOTH
+def test_off_and_on_again(lab, mode):
+    """Established connections keep their server through every change, new ones go where the balancer is told."""
+    net = Net(lab, mode, deploy={"bake": "0s", "strategy": "rolling", "drain": "1s"})
+    good(lab.deploy("v1", **ANY))
+    net.answering("was1", "was2")
+    with net.load(holders=8) as load:
+        load.wait(100)
+        assert hosts_of(load, kind="held") == {"was1", "was2"}
+        good(lab.baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1"))
+        off = time.monotonic()
+        load.wait(60)
+        assert hosts_of(load, kind="new", after=off) == {"was2"}
+        assert hosts_of(load, kind="held", after=off) == {"was1", "was2"}
+        assert net.members() == {net.was1.address: False, net.was2.address: True}
+        good(lab.baton("run", "turnOnL4", "--service", "shop", "--hosts", "was1"))
+        on = time.monotonic()
+        poll("new connections reach was1", lambda: "was1" in hosts_of(load, kind="new", after=on))
+        good(lab.baton("run", "turnOffL4", "--service", "shop", "--hosts", "was2"))
+        good(lab.baton("run", "turnOnL4", "--service", "shop", "--hosts", "was2"))
+        load.wait(50)
+    assert load.failed == 0, load.summary()
+    assert load.strayed() == {}, "a connection changed its server"
+
+
+@BOTH
+def test_drain_waits_for_connections(lab, mode):
+    """The drain ends when the last connection of the host has ended, and counts no other."""
+    net = Net(lab, mode, deploy={"bake": "0s", "strategy": "rolling", "drain": "60s"})
+    good(lab.deploy("v1", **ANY))
+    net.answering("was1", "was2")
+    with net.load(holders=8, rate=5, keepers=0) as load:
+        poll("both are held", lambda: hosts_of(load, kind="held") == {"was1", "was2"})
+        run = lab.start_baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1", "--json")
+        poll("was1 is out", lambda: net.members().get(net.was1.address) is False)
+        off = time.monotonic()
+        load.wait(10, after=off)
+        assert run.poll() is None, "it did not wait for the connections"
+        load.tell("finish")
+        assert run.wait(60) == 0, run.stdout.read()
+    assert load.failed == 0, load.summary()
+    tasks = [json.loads(line) for line in run.stdout.read().splitlines() if line.startswith("{")]
+    drains = [t for t in tasks if t.get("task", {}).get("kind") == "Drain" and t.get("kind") == "result"]
+    assert drains and all(t["outcome"] == "done" for t in drains)
+    assert {t["task"]["host"] for t in drains} == {"was1" if mode == "dsr" else "l4"}
+
+
+@BOTH
+def test_half_open_connections(lab, mode):
+    """One that was begun before the host went out and is not established yet, since packets were lost, ends
+    where it began: its SYN is repeated to the same host, and the drain waits for it."""
+    net = Net(lab, mode, deploy={"bake": "0s", "strategy": "rolling", "drain": "60s"})
+    good(lab.deploy("v1", **ANY))
+    net.answering("was1", "was2")
+    net.was1.run("nft", "add table ip lost; add chain ip lost out { type filter hook output priority 0; }; "
+                 "add rule ip lost out tcp sport 8080 tcp flags & (syn | ack) == syn | ack drop")
+    with net.load(holders=12, rate=0, keepers=0) as load:
+        poll("some wait for was1", lambda: net.was1.run("ss", "-Htn", "state", "syn-recv", "sport", "=", ":8080").stdout)
+        run = lab.start_baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1")
+        poll("was1 is out", lambda: net.members().get(net.was1.address) is False)
+        off = time.monotonic()
+        assert run.poll() is None, "it did not wait for what is half open"
+        net.was1.run("nft", "delete", "table", "ip", "lost")
+        poll("was1 answers them", lambda: "was1" in hosts_of(load, kind="held", after=off))
+        load.tell("finish")
+        assert run.wait(60) == 0, run.stdout.read()
+    assert load.failed == 0, load.summary()
+    assert load.strayed() == {}
+
+
+@BOTH
+def test_the_agent_is_killed(lab, mode):
+    net = Net(lab, mode)
+    good(lab.deploy("v1", **ANY))
+    net.answering("was1", "was2")
+    with net.load() as load:
+        load.wait(30)
+        run = lab.start_deploy("v2", **ANY)
+        poll("one is out", lambda: list(net.members().values()).count(False) == 1)
+        lab.kill("agent-l4")
+        load.wait(30)
+        lab.agent("l4", machine=net.l4)
+        assert run.wait(120) == 0, run.stdout.read()
+        load.wait(30)
+    assert load.failed == 0, load.summary()
+    assert load.strayed() == {}
+    assert all(net.members().values())
+
+
+@BOTH
+def test_somebody_flushes_the_rules(lab, mode):
+    """What was in force is written again, with who was out still out."""
+    net = Net(lab, mode)
+    good(lab.deploy("v1", **ANY))
+    good(lab.baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1"))
+    net.l4.run("nft", "flush", "ruleset")
+    poll("the rules are back", lambda: net.l4.run("nft", "list", "table", *net.table, check=False).returncode == 0)
+    poll("was2 answers", net.ask)
+    with net.load(rate=100, keepers=0) as load:
+        load.wait(50)
+    assert load.failed == 0, load.summary()
+    assert hosts_of(load) == {"was2"}
+
+
+def test_a_silent_host_is_not_switched_to(lab):
+    """Direct server return would swallow the connections of a host that is not to be found on the segment."""
+    net = Net(lab, "dsr")
+    good(lab.deploy("v1", **ANY))
+    good(lab.baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1"))
+    net.was1.run("ip", "link", "set", LAN, "down")
+    net.l4.run("ip", "neigh", "flush", "dev", LAN)
+    done = lab.baton("run", "turnOnL4", "--service", "shop", "--hosts", "was1")
+    assert done.returncode == 1, done.stdout
+    with net.load(rate=100, keepers=0) as load:
+        load.wait(50)
+    assert load.failed == 0, load.summary()
+    assert hosts_of(load) == {"was2"}
+
+
+def test_no_forwarding(lab):
+    """What the host lacks is said, and nothing is begun."""
+    net = Net(lab, "nat")
+    net.l4.set("net.ipv4.ip_forward", 0)
+    done = lab.deploy("v1", **ANY)
+    assert done.returncode != 0
+    assert "net.ipv4.ip_forward" in done.stdout + done.stderr
+    net.l4.set("net.ipv4.ip_forward", 1)
+    good(lab.deploy("v2", **ANY))
+    net.answering("was1", "was2")
+
+
+def test_the_mode_is_changed(lab):
+    """From address translation to direct server return by the next deployment: no old rule stays."""
+    net = Net(lab, "nat")
+    good(lab.deploy("v1", **ANY))
+    net.answering("was1", "was2")
+    for host in (net.was1, net.was2):
+        host.serve_behind(net.vip)
+    lab.services["shop"]["traffic"]["nftables"].update(mode="dsr", interface=LAN)
+    lab.write()
+    good(lab.deploy("v2", **ANY))
+    tables = json.loads(net.l4.run("nft", "-j", "list", "tables").stdout)["nftables"]
+    assert [t["table"]["family"] for t in tables if t.get("table", {}).get("name") == "baton_shop"] == ["netdev"]
+    net.answering("was1", "was2")
