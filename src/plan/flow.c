@@ -235,6 +235,21 @@ static const char *no_loopback(struct flow *f)
 		facts->family);
 }
 
+/* Its agent would refuse both ways (the address is on another interface, the host's policy says
+ * no): better now than when the host is out. */
+static bool can_loopback(struct flow *f, const struct bt_hook *h, uint16_t host)
+{
+	const struct bt_seen_host *seen = f->b->scene.hosts[host];
+	for (size_t i = 0; i < seen->n_vips; i++)
+		if (!seen->vips[i].there && seen->vips[i].trouble) {
+			refuse(f, "%s on %s: %s: %s", bt_task_info(h->kind)->name,
+				f->b->plan->hosts[host], seen->vips[i].address,
+				seen->vips[i].trouble);
+			return false;
+		}
+	return true;
+}
+
 static void loopback(struct flow *f, const struct bt_hook *h, struct bt_list here, bool on)
 {
 	uint16_t host = f->b->scene.places[here.v[0]].host;
@@ -245,6 +260,8 @@ static void loopback(struct flow *f, const struct bt_hook *h, struct bt_list her
 		skip(f, h, kind, host, here, why);
 		return;
 	}
+	if (!can_loopback(f, h, host))
+		return;
 	/* All instances of the host are reached at the address, chosen or not. */
 	for (uint16_t i = 0; i < f->b->scene.n_places; i++)
 		if (f->b->scene.places[i].host == host)

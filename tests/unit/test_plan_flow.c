@@ -533,6 +533,15 @@ static void worlds(void **state)
 	l.rq.hosts = was2;
 	l.rq.n_hosts = 1;
 	golden(&l, "deployAndTomcatRestartWithL4Control", "flow-address-missing", false);
+	/* Somebody has it elsewhere: found before the host is taken out. */
+	((struct bt_seen_vip *)l.seen[host_number(&l, "was2")].vips)->trouble =
+		"it is on eth0, which answers ARP for it: remove it there (ip addr del)";
+	assert_int_equal(plan(&l, "deployAndTomcatRestartWithL4Control", &p, &err), BT_E_REFUSED);
+	assert_string_equal(err.text,
+		"flow deployAndTomcatRestartWithL4Control, stage 'hosts, batch 1 of 1': "
+		"LoopbackStop on was2: 10.0.9.9: it is on eth0, which answers ARP for it: remove "
+		"it "
+		"there (ip addr del)");
 	done(&l);
 	lab(&l, DSR, "was1/a:1+");
 	l.rq.hosts = was2;
