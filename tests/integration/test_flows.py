@@ -4,6 +4,7 @@ import json
 
 from lab import poll
 
+from test_notify import Receiver
 from test_strategies import good, running, runs, upstream
 
 TWO = ("blue", "green")
@@ -225,3 +226,26 @@ def test_a_task_that_could_mean_several(lab):
     status, bad = task(lab, token=json.loads(other.stdout)["token"], task="L4Task", action="turnOff", instanceId="blue")
     assert status == 400 and "shop" not in bad["error"]["message"].replace("serviceName", ""), bad
     assert len(lab.deployments()) == before and upstream(lab) == ports(lab, *TWO)
+
+
+def test_somebody_outside_is_told_and_silence_changes_nothing(lab):
+    """The receiver stands in for a chat. What it is told names the run; when it is gone, the flow goes on."""
+    receiver = Receiver()
+    try:
+        begin(lab, notify={
+            "ops": {"url": f"http://127.0.0.1:{receiver.port}/hook", "format": "slack"},
+            "gone": {"url": f"http://127.0.0.1:{lab.port('nobody')}/"}},
+            flows={"tell": [{"per": "instance", "tasks": ["L4TurnOff", "L4TurnOn"]},
+                            {"once": [{"Notify": {"to": "gone"}}, {"NotifyTask": {"to": "ops", "message": "shop is back"}}]}]})
+        with lab.load() as load:
+            done = good(run(lab, "tell"))
+        assert load.failed == 0, load.summary()
+        assert "ran tell of shop" in done.stdout
+        path, headers, body = receiver.came[-1]
+        number = lab.deployments()[0]["id"]
+        assert path == "/hook" and headers["X-Baton-Delivery"].startswith(f"{number}-"), headers
+        assert "shop is back" in json.loads(body)["text"], body
+        states = {t["words"]: t["state"] for t in lab.deployment(number)["tasks"] if t["kind"] == "Notify"}
+        assert sorted(states.values()) == ["done", "skipped"], states
+    finally:
+        receiver.close()
