@@ -82,10 +82,8 @@ static int make_body(struct deploy *d, struct bt_err *err)
 	json_object_update_new(d->body, what);
 	if (d->on_live)
 		json_object_set_new(d->body, "service", json_string(d->service->name));
-	if (d->flow)
-		bt_flow_put(d->cli, d->flow, d->body);
 	add_by(d->body, d->cli);
-	return 0;
+	return d->flow ? bt_flow_put(d->cli, d->flow, d->body, err) : 0;
 }
 
 /* On a terminal a person sees the plan first. 1: they said no. */

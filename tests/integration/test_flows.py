@@ -150,6 +150,13 @@ def test_what_nobody_knows(lab):
     assert done.returncode == 2 and "did you mean 'green'" in done.stderr
     done = run(lab, "deployAndTomcatRestart")
     assert done.returncode == 2 and "--version" in done.stderr
+    done = run(lab, "L4TurnOffTask")
+    assert done.returncode == 2 and "is a task" in done.stderr
+    for option in ("--hosts", "--instances"):  # what an empty variable leaves is not "all of them"
+        done = run(lab, "turnOnL4", option, "")
+        assert done.returncode == 2 and f"{option}: expected names" in done.stderr, done.stdout + done.stderr
+        status, bad = lab.api("POST", "/v1/plan", {"service": "shop", "flow": "turnOnL4", option[2:]: []})
+        assert status == 400 and "1 to" in bad["error"]["message"], bad
     lab.services["shop"]["flows"] = {"x": ["L4TurnOf"]}
     lab.write()
     done = lab.baton("lint")
@@ -212,6 +219,13 @@ def test_a_task_that_could_mean_several(lab):
     assert status == 400 and "shop on local/blue, shop on local/green" in bad["error"]["message"], bad
     status, bad = task(lab, task="TomcatTask", action="stp", instanceId="blue")
     assert status == 400 and "did you mean 'stop'" in bad["error"]["message"], bad
+    status, bad = task(lab, task="L4Task", action="turnOff", instanceId="blue", prot=80)
+    assert status == 400 and "unknown member 'prot'" in bad["error"]["message"], bad
+    assert "did you mean 'port'" in bad["error"]["message"], bad
+    status, bad = task(lab, task="L4Task", action="turnOff", instanceId="blue", port="http")
+    assert status == 400 and "port" in bad["error"]["message"], bad
+    status, bad = task(lab, task="Wait", instanceId="blue")
+    assert status == 400 and "needs for" in bad["error"]["message"], bad
     status, bad = task(lab, task="TomcatTsk", action="stop")
     assert status == 400 and "expected TomcatTask" in bad["error"]["message"], bad
     status, bad = task(lab, task="L4Task", action="turnOff", serviceName="shopp")
