@@ -25,6 +25,8 @@ struct bt_l4_target {
 	/* read: somebody waits for connections to end: counts those, too, that an older process of
 	 * the balancer still has. */
 	bool counting;
+	/* read: who is in and who is out is all that is asked; connections need not be counted. */
+	bool uncounted;
 };
 
 /* What was read. Borrowed during the call. */

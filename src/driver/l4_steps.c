@@ -126,6 +126,7 @@ static void look(struct bt_l4_change *c,
 	void (*looked)(struct bt_l4_change *c, int r, const struct bt_err *err))
 {
 	c->looked = looked;
+	c->target.uncounted = true;
 	bt_l4_family_of(c->target.service)->read(&c->target, on_looked, c);
 }
 
