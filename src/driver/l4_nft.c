@@ -2,6 +2,7 @@
  *
  *     write   what the host needs, neighbours → tables → list → one transaction → list: is it so?
  *     read    what the host lacks → list → connections
+ *     drain   connections of the members that it asks about
  *
  * All tables are listed only before a write, which takes away those of another mode. Connections
  * are counted where somebody asks for them: a dump walks the whole hash of the kernel's table,
@@ -302,6 +303,10 @@ static void on_nft(void *arg, const struct bt_child_result *c)
 		finish(op, r, &err);
 	} else if (op->step == APPLY) {
 		op->written = true;
+		if (op->target.read_back) {
+			finish(op, 0, &err);
+			return;
+		}
 		op->found = (struct bt_nft_found){0};
 		run_nft(op, LIST_TABLE);
 	} else if (op->step == LIST_TABLES && op->found.handle) {
@@ -314,6 +319,19 @@ static void on_nft(void *arg, const struct bt_child_result *c)
 /* ---- the beginning
  * ------------------------------------------------------------------------------------ */
 
+/* Where connections go was decided when they began: the rules of now need not be read. */
+static void count_asked(struct nft_op *op)
+{
+	const struct bt_l4_target *t = &op->target;
+	op->found.members = BT_ARENA_ARRAY(op->arena, struct bt_seen_member, t->n_members + 1);
+	op->found.n_members = t->n_members;
+	for (size_t i = 0; i < t->n_members; i++)
+		op->found.members[i] = (struct bt_seen_member){.address = t->members[i].address,
+			.port = t->members[i].port,
+			.in = t->members[i].in};
+	in_thread(op, count, on_counted);
+}
+
 static void on_looked(void *arg)
 {
 	struct nft_op *op = arg;
@@ -321,6 +339,8 @@ static void on_looked(void *arg)
 		return;
 	if (op->result < 0)
 		finish(op, op->result, &op->err);
+	else if (op->target.counting && op->target.service->l4->mode == BT_L4_NAT)
+		count_asked(op);
 	else
 		run_nft(op, op->writes ? LIST_TABLES : LIST_TABLE);
 }
@@ -360,8 +380,12 @@ static struct bt_l4_target copy_target(struct bt_arena *a, const struct bt_l4_ta
 		m[i].host = bt_arena_strdup(a, m[i].host);
 		m[i].slot = bt_arena_strdup(a, m[i].slot);
 	}
-	return (struct bt_l4_target){
-		.service = s, .members = m, .n_members = t->n_members, .uncounted = t->uncounted};
+	return (struct bt_l4_target){.service = s,
+		.members = m,
+		.n_members = t->n_members,
+		.uncounted = t->uncounted,
+		.read_back = t->read_back,
+		.counting = t->counting};
 }
 
 static struct nft_op *begin(const struct bt_l4_target *t, bool writes, void *arg)
