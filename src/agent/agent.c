@@ -124,9 +124,11 @@ static int start_drivers(struct bt_agent *a, struct bt_err *err)
 	if (load < 0)
 		return load;
 	int r = 0;
-	for (int kind = 0; r == 0 && kind <= BT_RUNTIME_TOMCAT; kind++)
-		r = bt_runtime_find((enum bt_runtime)kind)->init(&a->driver, err);
+	const struct bt_runtime_ops *rt;
 	const struct bt_balancer_ops *lb;
+	for (int kind = 0; r == 0 && kind <= BT_RUNTIME_BUNDLE; kind++)
+		if ((rt = bt_runtime_find((enum bt_runtime)kind)) && rt->init)
+			r = rt->init(&a->driver, err);
 	for (size_t i = 0; r == 0 && (lb = bt_balancer_at(i)); i++)
 		r = lb->init(&a->driver, err);
 	return r;

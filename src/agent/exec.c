@@ -247,6 +247,11 @@ void bt_job_finish(struct bt_job *j, enum bt_outcome outcome, const char *fmt, .
 	finish(j, outcome, detail);
 }
 
+void bt_job_finish_text(struct bt_job *j, enum bt_outcome outcome, const char *text)
+{
+	finish(j, outcome, text);
+}
+
 void bt_job_finish_result(struct bt_job *j, int result, const struct bt_err *err, const char *done)
 {
 	j->op = NULL; /* it has called back: it is gone */
@@ -663,7 +668,9 @@ static bool is_open(void *arg, const char *name)
 	const struct bt_exec *x = arg;
 	for (const struct bt_job *j = x->jobs; j; j = j->next) {
 		char own[BT_TASK_NAME_MAX];
-		if (bt_streq(bt_task_exec_name(&j->key, own), name))
+		bt_task_exec_name(&j->key, own);
+		/* A task of several programs puts a number behind it. */
+		if (bt_str_starts(name, own) && (!name[strlen(own)] || name[strlen(own)] == '-'))
 			return true;
 	}
 	return false;

@@ -76,8 +76,9 @@ struct bt_job {
 	size_t n_keep;
 	struct bt_task_exec program;
 	const struct bt_notify *notify;
-	bool ended;    /* Exec: nothing of the program is left */
-	bool anywhere; /* Exec: also where its release is not on this host */
+	struct bt_task_bundle *bundle; /* Lifecycle, Install: task_bundle.c */
+	bool ended;		       /* Exec: nothing of the program is left */
+	bool anywhere;		       /* Exec: also where its release is not on this host */
 
 	/* running */
 	struct bt_op *op;
@@ -95,6 +96,8 @@ void bt_job_begin(struct bt_job *j);
 /* The end: outcome and one line for people. Cancels what still runs. */
 void bt_job_finish(struct bt_job *j, enum bt_outcome outcome, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* The same with a text of any length. */
+void bt_job_finish_text(struct bt_job *j, enum bt_outcome outcome, const char *text);
 /* Ends as a driver answered: 0 DONE, BT_E_REFUSED REFUSED, other FAILED with the error's text. */
 void bt_job_finish_result(struct bt_job *j, int result, const struct bt_err *err, const char *done);
 /* A line for the task's log and, as progress, for who watches. */

@@ -235,6 +235,10 @@ static void on_look(evutil_socket_t fd, short what, void *arg)
 void bt_job_look_for_death(struct bt_job *j)
 {
 	struct timeval every = {0, LOOK_MS * 1000};
+	/* A bundle's scripts have ended, and what they started may take its time before it listens:
+	 * only its health can tell. */
+	if (j->service && j->service->run.as == BT_RUNTIME_BUNDLE)
+		return;
 	j->look = event_new(bt_job_env(j)->base, -1, EV_PERSIST, on_look, j);
 	event_add(j->look, &every);
 	on_look(-1, 0, j);

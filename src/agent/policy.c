@@ -358,6 +358,11 @@ static int check_path(
 	return no(p, err, "paths", text);
 }
 
+int bt_policy_place(const struct bt_policy *p, const char *path, struct bt_err *err)
+{
+	return check_path(p, "file", path, err);
+}
+
 static bool listed(const struct bt_policy *p, const char *user)
 {
 	for (size_t i = 0; i < p->n_run_as; i++)

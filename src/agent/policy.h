@@ -42,6 +42,8 @@ int bt_policy_exec(const struct bt_policy *p, struct bt_err *err); /* programs o
 int bt_policy_run(const struct bt_policy *p, const struct bt_service *s, struct bt_err *err);
 /* Whether a process of that user may be adopted, so that a deployment stops it later. */
 int bt_policy_adopt(const struct bt_policy *p, uid_t uid, const char *user, struct bt_err *err);
+/* Whether a file may be put at the path. Of any thread. */
+int bt_policy_place(const struct bt_policy *p, const char *path, struct bt_err *err);
 int bt_policy_port(const struct bt_policy *p, uint16_t port, struct bt_err *err);
 /* Addresses, rules and tables of the host's own network; what: "traffic.loopback". */
 int bt_policy_network(const struct bt_policy *p, const char *what, struct bt_err *err);

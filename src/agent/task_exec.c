@@ -114,7 +114,13 @@ static void on_ended(void *arg, const struct bt_program_end *end)
 	j->ended = true;
 	const char *last = keep_log(j);
 	const char *sep = last ? ": " : "", *words = last ? last : "";
-	if (end->began && end->seen && end->code == 0 && !end->late) {
+	if (end->held) {
+		bt_job_finish(j, BT_OUTCOME_FAILED,
+			"exit code 0, but it left %s running, which holds its output: it was "
+			"ended; a program may leave nothing running (what shall run on is a "
+			"service of its own)",
+			end->held);
+	} else if (end->began && end->seen && end->code == 0 && !end->late) {
 		bt_job_finish(j, BT_OUTCOME_DONE, "exit code 0");
 	} else if (!end->began) {
 		bt_job_finish(j, BT_OUTCOME_FAILED, "%s", end->text);

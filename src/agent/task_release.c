@@ -92,7 +92,14 @@ bool bt_task_component_there(struct bt_job *j)
 static void on_placed(void *arg, int result, const struct bt_err *err)
 {
 	struct bt_job *j = arg;
-	bt_job_finish_result(j, result, err, j->prior.present ? "was there already" : "placed");
+	struct bt_err why = {0};
+	j->op = NULL; /* it has called back: it is gone */
+	if (result >= 0 &&
+		bt_task_bundle_placed(j, json_object_get(j->params, "release_json"), &why) < 0)
+		bt_job_finish(j, BT_OUTCOME_FAILED, "%s", why.text);
+	else
+		bt_job_finish_result(
+			j, result, err, j->prior.present ? "was there already" : "placed");
 }
 
 void bt_task_component_go(struct bt_job *j)

@@ -73,5 +73,13 @@ const struct bt_task_row bt_task_rows[BT_TASK_KINDS] = {
 			.there = bt_task_loopback_is_on,
 		},
 	[BT_TASK_NOTIFY] = {.check = bt_task_notify_check, .go = bt_task_notify_go},
+	[BT_TASK_LIFECYCLE] =
+		{
+			.check = bt_task_lifecycle_check,
+			.go = bt_task_lifecycle_go,
+			.lasting = true,
+			.over = bt_task_lifecycle_over,
+		},
+	[BT_TASK_INSTALL] = {.check = bt_task_install_check, .go = bt_task_install_go},
 	[BT_TASK_APPROVE] = {.check = bt_task_approve_check},
 };

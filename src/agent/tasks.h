@@ -65,3 +65,11 @@ int bt_task_exec_check(struct bt_job *j, struct bt_err *err);
 void bt_task_exec_go(struct bt_job *j);
 void bt_task_exec_over(struct bt_job *j);
 int bt_task_approve_check(struct bt_job *j, struct bt_err *err);
+
+int bt_task_lifecycle_check(struct bt_job *j, struct bt_err *err);
+void bt_task_lifecycle_go(struct bt_job *j);
+void bt_task_lifecycle_over(struct bt_job *j);
+int bt_task_install_check(struct bt_job *j, struct bt_err *err);
+void bt_task_install_go(struct bt_job *j);
+/* Whether what was placed is a bundle whose appspec holds; release_json as the command had it. */
+int bt_task_bundle_placed(struct bt_job *j, const json_t *release_json, struct bt_err *err);

@@ -2,6 +2,7 @@
 #include "cli/files.h"
 
 #include "base/fs.h"
+#include "cli/bundle.h"
 
 #include <errno.h>
 #include <glob.h>
@@ -14,8 +15,11 @@
 
 void bt_artifact_done(struct bt_artifact *a)
 {
+	if (a->made)
+		bt_fs_remove_tree(a->made, NULL);
+	free(a->made);
 	free(a->path);
-	a->path = NULL;
+	a->path = a->made = NULL;
 }
 
 static bool is_pattern(const char *path)
@@ -78,7 +82,8 @@ static int resolve(char **path, size_t n_dir, struct bt_err *err)
 static int find(
 	const struct bt_cli *cli, const struct bt_service *s, char **ret, struct bt_err *err)
 {
-	const char *given = bt_cli_get(cli, "artifact");
+	const char *bundle = bt_cli_get(cli, "bundle");
+	const char *given = bundle ? bundle : bt_cli_get(cli, "artifact");
 	const char *path = given ? given : s->artifact;
 	if (!path)
 		return bt_err_set(err, BT_E_CONFIG,
@@ -116,6 +121,8 @@ int bt_files_artifact(const struct bt_cli *cli, const struct bt_service *s, stru
 {
 	struct bt_artifact a = {0};
 	int r = find(cli, s, &a.path, err);
+	if (r == 0 && s->run.as == BT_RUNTIME_BUNDLE)
+		r = bt_bundle_prepare(&a.path, s->run.appspec, &a.made, err);
 	if (r == 0)
 		r = check(a.path, err);
 	if (r == 0)
@@ -127,5 +134,27 @@ int bt_files_artifact(const struct bt_cli *cli, const struct bt_service *s, stru
 	const char *slash = strrchr(a.path, '/');
 	a.file_name = slash ? slash + 1 : a.path;
 	*ret = a;
+	return 0;
+}
+
+int bt_files_bundle_options(const struct bt_cli *cli, struct bt_arena *a,
+	const struct bt_service **service, struct bt_err *err)
+{
+	static const char *const options[] = {"bundle", "appspec"};
+	const char *name = bt_cli_get(cli, "appspec");
+	for (size_t i = 0; i < BT_ARRAY_LEN(options); i++)
+		if (bt_cli_get(cli, options[i]) && (*service)->run.as != BT_RUNTIME_BUNDLE)
+			return bt_err_set(err, BT_E_CONFIG,
+				"--%s: service %s is no CodeDeploy bundle: expected run: {as: "
+				"bundle, …} in its config",
+				options[i], (*service)->name);
+	if (name && (!*name || *name == '/' || strstr(name, "..")))
+		return bt_err_set(
+			err, BT_E_CONFIG, "--appspec %s: expected a path in the bundle", name);
+	if (!name)
+		return 0;
+	struct bt_service *copy = bt_arena_memdup(a, *service, sizeof *copy);
+	copy->run.appspec = bt_arena_strdup(a, name);
+	*service = copy;
 	return 0;
 }

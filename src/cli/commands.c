@@ -118,8 +118,15 @@ EXAMPLES(lint_examples, "baton lint", "baton lint --print -f shop.yaml -f api.ya
 	{                                                                                          \
 		"service", 0, "SERVICE", "whose (default: the only one in baton.yaml)"             \
 	}
+#define BUNDLE_OPTIONS                                                                             \
+	{"bundle", 0, "PATH",                                                                      \
+		"a CodeDeploy bundle: a directory, zip, tar or tgz with an appspec in it"},        \
+	{                                                                                          \
+		"appspec", 0, "NAME",                                                              \
+			"name of that appspec (default: appspec.yaml, then appspec.yml)"           \
+	}
 OPTIONS(plan_options, FILE_OPTION, ENV_OPTION, {"artifact", 'a', "FILE", "plan for this artifact"},
-	{"version", 'v', "NAME", "name of the release to plan for (default: next)"},
+	BUNDLE_OPTIONS, {"version", 'v', "NAME", "name of the release to plan for (default: next)"},
 	{"flow", 0, "FLOW", "plan this flow, or a deployment by this strategy"}, ON_OPTIONS,
 	JSON_OPTION);
 EXAMPLES(plan_examples, "baton plan", "baton plan shop --json",
@@ -130,8 +137,16 @@ OPTIONS(flows_options, SERVICE_OPTION, FILE_OPTION, ENV_OPTION,
 EXAMPLES(flows_examples, "baton flows", "baton flows --tasks");
 OPTIONS(flows_show_options, SERVICE_OPTION, FILE_OPTION, ENV_OPTION);
 EXAMPLES(flows_show_examples, "baton flows show deployAndTomcatRestartWithL4Control");
-OPTIONS(run_options, SERVICE_OPTION, ON_OPTIONS,
-	{"artifact", 'a', "FILE", "what a flow that deploys brings (default: as in the config)"},
+OPTIONS(run_options,
+	{"service", 0, "SERVICE,…",
+		"whose (default: the only one in baton.yaml); several have a run each, in this "
+		"order, "
+		"until one fails"},
+	ON_OPTIONS,
+	{"artifact", 'a', "FILE",
+		"what a flow that deploys brings (default: as in the config); with several "
+		"services "
+		"one for all, or SERVICE=FILE for each"},
 	{"version", 'v', "NAME", "how people will call that release, such as a git tag"},
 	FILE_OPTION, ENV_OPTION, {"yes", 'y', NULL, "do not ask on a terminal"}, FORCE_OPTION,
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},
@@ -143,11 +158,15 @@ OPTIONS(run_options, SERVICE_OPTION, ON_OPTIONS,
 EXAMPLES(run_examples,
 	"baton run deployAndTomcatRestartWithL4Control --service shop --hosts was1,was2 -a "
 	"shop.war -v 1.4.2",
-	"baton run turnOffL4 --service shop --hosts was1");
+	"baton run turnOffL4 --service shop --hosts was1",
+	"baton run multiInstanceDeployToReleaseWithL4Control --service a,b -a a=a.war -a b=b.war "
+	"-v "
+	"7");
 OPTIONS(deploy_options,
 	{"artifact", 'a', "FILE",
 		"what to deploy, or a pattern that matches one file (default: `artifact` in the "
 		"config)"},
+	BUNDLE_OPTIONS,
 	{"version", 'v', "NAME", "how people will call this release, such as a git tag"},
 	FILE_OPTION, ENV_OPTION, {"yes", 'y', NULL, "do not ask on a terminal"}, FORCE_OPTION,
 	{"detach", 'd', NULL, "leave as soon as the server has taken it over"},

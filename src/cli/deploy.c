@@ -82,10 +82,8 @@ static int make_body(struct deploy *d, struct bt_err *err)
 	json_object_update_new(d->body, what);
 	if (d->on_live)
 		json_object_set_new(d->body, "service", json_string(d->service->name));
-	if (d->flow)
-		bt_flow_put(d->cli, d->flow, d->body);
 	add_by(d->body, d->cli);
-	return 0;
+	return d->flow ? bt_flow_put(d->cli, d->flow, d->body, err) : 0;
 }
 
 /* On a terminal a person sees the plan first. 1: they said no. */
@@ -241,6 +239,12 @@ static int deploy(struct deploy *d, struct bt_err *err)
 {
 	struct bt_config *c = NULL;
 	int r = find_config(d, &c, err);
+	if (r == 0 && d->stored && bt_cli_get(d->cli, "appspec"))
+		r = bt_err_set(err, BT_E_CONFIG,
+			"--appspec needs the service's baton.yaml at hand, which says it is a "
+			"bundle: the stored config is taken as it is");
+	if (r == 0 && !d->restart)
+		r = bt_files_bundle_options(d->cli, c->arena, &d->service, err);
 	if (r == 0)
 		r = prepare(d, err);
 	if (r == 0 && !d->restart)
@@ -270,10 +274,63 @@ int bt_cmd_deploy(struct bt_cli *cli, struct bt_err *err)
 	return deploy(&d, err);
 }
 
+/* `shop=shop.war` is the artifact of shop alone; a file without a service's name is for all. NULL:
+ * it is another service's. */
+static const char *artifact_of(const char *value, const char *service, const char *all)
+{
+	size_t n = strcspn(value, "=");
+	if (!value[n])
+		return value;
+	if (strlen(service) == n && strncmp(value, service, n) == 0)
+		return value + n + 1;
+	for (const char *at = all; *at; at += strcspn(at, ",") + (at[strcspn(at, ",")] == ',')) {
+		size_t len = strcspn(at, ",");
+		if (len == n && strncmp(value, at, n) == 0)
+			return NULL;
+	}
+	return value; /* a file whose name has a = */
+}
+
+/* The same command for one service of those that were named. */
+static void for_service(
+	const struct bt_cli *cli, const char *service, const char *all, struct bt_cli *ret)
+{
+	*ret = *cli;
+	ret->n_set = 0;
+	for (size_t i = 0; i < cli->n_set; i++) {
+		const char *name = cli->set[i].option->name, *value = cli->set[i].value;
+		if (bt_streq(name, "service"))
+			value = service;
+		else if (bt_streq(name, "artifact"))
+			value = artifact_of(value, service, all);
+		if (!value)
+			continue;
+		ret->set[ret->n_set] = cli->set[i];
+		ret->set[ret->n_set++].value = value;
+	}
+}
+
+/* Several services have a run each, one after the other: each keeps its own minimum in rotation,
+ * and the first that fails ends it. */
 int bt_cmd_run(struct bt_cli *cli, struct bt_err *err)
 {
-	struct deploy d = {.cli = cli, .flow = cli->args[0]};
-	return deploy(&d, err);
+	const char *all = bt_cli_get(cli, "service");
+	int r = 0;
+	if (!all || !strchr(all, ',')) {
+		struct deploy d = {.cli = cli, .flow = cli->args[0]};
+		return deploy(&d, err);
+	}
+	for (const char *at = all; *at && r == 0;) {
+		size_t n = strcspn(at, ",");
+		BT_FREE char *service = bt_strndup(at, n);
+		struct bt_cli one;
+		for_service(cli, service, all, &one);
+		struct deploy d = {.cli = &one, .flow = cli->args[0]};
+		if (n && (r = deploy(&d, err)) < 0)
+			return bt_err_wrap(err, "%s", service);
+		at += n + (at[n] == ',');
+	}
+	return r;
 }
 
 int bt_cmd_restart(struct bt_cli *cli, struct bt_err *err)

@@ -32,8 +32,13 @@ struct bt_artifact {
 	const char *file_name; /* in path */
 	int64_t size;
 	char digest[65];
+	char *made; /* a directory that ends with it; NULL */
 };
 void bt_artifact_done(struct bt_artifact *a);
+/* What --appspec says, in a copy of the service where it differs; BT_E_CONFIG where --bundle or
+ * --appspec do not fit it. `a` is the config's arena. */
+int bt_files_bundle_options(const struct bt_cli *cli, struct bt_arena *a,
+	const struct bt_service **service, struct bt_err *err);
 /* Found (the one match of a pattern) and checked: a readable file that is not empty; then hashed.
  */
 int bt_files_artifact(const struct bt_cli *cli, const struct bt_service *s, struct bt_artifact *ret,

@@ -10,12 +10,15 @@
 #include <stdio.h>
 #include <string.h>
 
-static void put_names(const struct bt_cli *cli, const char *option, const char *key, json_t *body)
+/* What a build server's empty variable leaves is not "all of them". */
+static int put_names(const struct bt_cli *cli, const char *option, json_t *body, struct bt_err *err)
 {
-	json_t *list = json_array();
+	BT_JSON json_t *list = json_array();
+	bool given = false;
 	for (size_t i = 0; i < cli->n_set; i++) {
 		if (!bt_streq(cli->set[i].option->name, option))
 			continue;
+		given = true;
 		for (const char *at = cli->set[i].value; *at;) {
 			size_t n = strcspn(at, ",");
 			if (n)
@@ -23,16 +26,21 @@ static void put_names(const struct bt_cli *cli, const char *option, const char *
 			at += n + (at[n] == ',');
 		}
 	}
-	if (json_array_size(list))
-		json_object_set(body, key, list);
-	json_decref(list);
+	if (given && json_array_size(list) == 0)
+		return bt_err_set(err, BT_E_CONFIG,
+			"--%s: expected names such as a,b, found nothing; without --%s, all are "
+			"meant",
+			option, option);
+	if (given)
+		json_object_set(body, option, list);
+	return 0;
 }
 
-void bt_flow_put(const struct bt_cli *cli, const char *flow, json_t *body)
+int bt_flow_put(const struct bt_cli *cli, const char *flow, json_t *body, struct bt_err *err)
 {
 	json_object_set_new(body, "flow", json_string(flow));
-	put_names(cli, "hosts", "hosts", body);
-	put_names(cli, "instances", "instances", body);
+	int r = put_names(cli, "hosts", body, err);
+	return r < 0 ? r : put_names(cli, "instances", body, err);
 }
 
 int bt_flow_needs_release(
@@ -41,11 +49,7 @@ int bt_flow_needs_release(
 	const char *near = NULL;
 	const struct bt_flow *f = bt_flow_find(s, name, &near);
 	if (!f)
-		return bt_err_set(err, BT_E_CONFIG,
-			"no flow '%s' in the config of %s, nor among those of baton%s%s%s: `baton "
-			"flows` lists them",
-			name, s->name, near ? " (did you mean '" : "", near ? near : "",
-			near ? "'?)" : "");
+		return bt_flow_unknown(s, name, near, err);
 	*ret = bt_flow_deploys(f);
 	return 0;
 }
@@ -244,9 +248,7 @@ int bt_cmd_flows_show(struct bt_cli *cli, struct bt_err *err)
 				      ? s.service->name
 				      : "baton");
 	else if (r == 0)
-		r = bt_err_set(err, BT_E_NOTFOUND,
-			"no flow '%s' here%s%s%s: `baton flows` lists them", name,
-			near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+		r = bt_flow_unknown(s.service, name, near, err);
 	bt_config_free(s.config);
 	return r;
 }

@@ -48,12 +48,12 @@ static int request(const struct bt_cli *cli, const struct bt_service *s, bool st
 		return r;
 	BT_JSON json_t *j =
 		json_pack("{s:s, s:s}", "service", s->name, "version", version ? version : "next");
-	if (bt_cli_has(cli, "flow"))
-		bt_flow_put(cli, bt_cli_get(cli, "flow"), j);
 	if (!stored)
 		json_object_update_new(j, json_pack("{s:o, s:o}", "config",
 						  bt_config_service_to_json(s), "files", files));
-	if (bt_cli_has(cli, "artifact")) {
+	if (bt_cli_has(cli, "flow") && (r = bt_flow_put(cli, bt_cli_get(cli, "flow"), j, err)) < 0)
+		return r;
+	if (bt_cli_has(cli, "artifact") || bt_cli_has(cli, "bundle")) {
 		struct bt_artifact a;
 		r = bt_files_artifact(cli, s, &a, err);
 		if (r < 0)
@@ -99,6 +99,8 @@ int bt_cmd_plan(struct bt_cli *cli, struct bt_err *err)
 	int r = stored ? 0 : bt_files_config(cli, &c, err);
 	if (r == 0 && !stored)
 		r = bt_files_service(cli, c, &s, err);
+	if (r == 0 && !stored)
+		r = bt_files_bundle_options(cli, c->arena, &s, err);
 	if (r == 0)
 		r = plan(cli, s, stored, err);
 	bt_config_free(c);

@@ -61,7 +61,15 @@ const struct bt_key bt_keys[] = {
 
 	{"run", .doc = "How an instance runs."},
 	{"run.as", &bt_type_enum, AT(run.as), .names = &bt_enum_runtime, .def = "process",
-		.doc = "The runtime.", .example = "process"},
+		.doc = "The runtime: `process`, or `bundle` for a CodeDeploy bundle, whose own "
+		       "scripts start and stop it.",
+		.example = "process"},
+	{"run.appspec", &bt_type_text, AT(run.appspec), .when = BT_KEY_BUNDLE,
+		.check = bt_check_place, .expected = "a path in the bundle", .max = 1024,
+		.derived = "appspec.yaml, then appspec.yml",
+		.doc = "`as: bundle`: name of the appspec that is looked for first; `baton deploy "
+		       "--appspec` overrides it.",
+		.example = "appspec-prod.yml"},
 	{"run.command", &bt_type_argv, AT(run.command), WITH(run.n_command), .required = true,
 		.when = BT_KEY_PROCESS, .check = bt_check_command,
 		.expected = "only the placeholders " BT_PLACEHOLDERS " ({{ writes a brace)",
@@ -620,6 +628,27 @@ const struct bt_key bt_keys[] = {
 		.doc = "Limit of the whole run, after which it is rolled back; 0s: none. Time that "
 		       "it is paused or waits for an approval does not count.",
 		.example = "30m"},
+	{"deploy.codedeploy", .when = BT_KEY_BUNDLE,
+		.doc = "How a CodeDeploy bundle (`run.as: bundle`) goes over its hosts. See "
+		       "[codedeploy.md](codedeploy.md)."},
+	{"deploy.codedeploy.config", &bt_type_codedeploy_config, AT(deploy.codedeploy.config),
+		.when = BT_KEY_BUNDLE, .names = &bt_enum_codedeploy_config, .def = "OneAtATime",
+		.doc = "Hosts at a time, and how many of them may fail.", .example = "HalfAtATime"},
+	{"deploy.codedeploy.minimum_healthy_hosts", &bt_type_min_healthy,
+		AT(deploy.codedeploy.min_healthy), WITH(deploy.codedeploy.min_healthy_percent),
+		.when = BT_KEY_BUNDLE,
+		.doc = "Instead of `config`: never fewer healthy hosts than this number, or share "
+		       "(rounded up).",
+		.example = "75%"},
+	{"deploy.codedeploy.style", &bt_type_enum, AT(deploy.codedeploy.style),
+		.when = BT_KEY_BUNDLE, .names = &bt_enum_codedeploy_style, .def = "in-place",
+		.doc = "`in-place`: on each host where it runs. `blue-green`: in the idle slot, "
+		       "which then takes over.",
+		.example = "blue-green"},
+	{"deploy.codedeploy.ignore_application_stop_failures", &bt_type_bool,
+		AT(deploy.codedeploy.ignore_stop_failures), .when = BT_KEY_BUNDLE, .def = "false",
+		.doc = "A failed ApplicationStop is said, and the deployment goes on.",
+		.example = "true"},
 	{"deploy.hooks",
 		.doc = "Tasks of your own, in order: `{run: [./migrate.sh, --up], on: once, "
 		       "timeout: "

@@ -38,6 +38,7 @@ enum bt_key_when {
 	BT_KEY_LOOPBACK, /* with addresses there */
 	BT_KEY_PROCESS,	 /* run.as: process */
 	BT_KEY_TOMCAT,	 /* run.as: tomcat */
+	BT_KEY_BUNDLE,	 /* run.as: bundle */
 };
 
 /* Which object a key's offsets are into. */
@@ -97,7 +98,7 @@ extern const struct bt_key_type bt_type_text, bt_type_duration, bt_type_size, bt
 	bt_type_list, bt_type_names, bt_type_argv, bt_type_slots, bt_type_stop, bt_type_routes,
 	bt_type_failure, bt_type_batch, bt_type_health_path, bt_type_health_tls_path,
 	bt_type_health_tcp, bt_type_health_exec, bt_type_files, bt_type_hooks, bt_type_flows,
-	bt_type_notify, bt_type_port;
+	bt_type_notify, bt_type_port, bt_type_codedeploy_config, bt_type_min_healthy;
 
 /* Checks of texts. */
 bool bt_check_text(const char *t);     /* any, without control characters but tab and newline */
@@ -174,6 +175,9 @@ void bt_config_check_rotation_pair(struct bt_problem_sink *s, const struct bt_no
 	const struct bt_service *earlier, const struct bt_service *later);
 /* The service's own port on the host for the checks of the outside balancer; 0: it has none. */
 long bt_config_rotation_port(const struct bt_service *s, const char *host);
+/* What CodeDeploy bundles have, and what they do not (type_bundle.c). */
+void bt_config_check_bundle(struct bt_reading *r);
+bool bt_config_not_for_bundles(const char *path); /* the key means nothing there */
 /* Ports and names of two services; told at `later`'s place. */
 void bt_config_check_pair(struct bt_problem_sink *s, const struct bt_node *later_at,
 	const struct bt_service *earlier, const struct bt_service *later);

@@ -398,8 +398,10 @@ bool bt_node_is_null(const struct bt_node *n)
 
 const char *bt_node_shown(struct bt_arena *a, const struct bt_node *n)
 {
-	if (n->kind != BT_NODE_SCALAR)
-		return n->kind == BT_NODE_LIST ? "a list" : "a map";
+	if (n->kind == BT_NODE_LIST)
+		return n->n ? "a list" : "an empty list";
+	if (n->kind == BT_NODE_MAP)
+		return n->n ? "a map" : "an empty map";
 	if (bt_node_is_null(n))
 		return "nothing";
 	enum { MAX_SHOWN = 60 };

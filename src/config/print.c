@@ -17,6 +17,8 @@ bool bt_key_applies(const struct bt_service *s, const struct bt_key *k)
 		return false;
 	if (k->in == BT_IN_L4 && (!s->l4 || s->l4->kind != k->family))
 		return false;
+	if (s->run.as == BT_RUNTIME_BUNDLE && bt_config_not_for_bundles(k->path))
+		return false;
 	switch (k->when) {
 	case BT_KEY_ADOPT:
 		return s->nginx->mode == BT_NGINX_ADOPT;
@@ -32,6 +34,8 @@ bool bt_key_applies(const struct bt_service *s, const struct bt_key *k)
 		return s->run.as == BT_RUNTIME_TOMCAT;
 	case BT_KEY_LOOPBACK:
 		return bt_service_has_loopback(s);
+	case BT_KEY_BUNDLE:
+		return s->run.as == BT_RUNTIME_BUNDLE;
 	default:
 		return true;
 	}

@@ -111,6 +111,8 @@ static bool is_open(const struct bt_service *s)
 
 bool bt_config_unpacks(const struct bt_service *s, const char *file_name)
 {
+	if (s->run.as == BT_RUNTIME_BUNDLE)
+		return true;
 	return s->unpack && (!is_open(s) || bt_config_is_archive(file_name) ||
 				    (s->run.as == BT_RUNTIME_TOMCAT && s->tomcat.exploded));
 }
@@ -183,6 +185,12 @@ static void derive(struct bt_reading *r)
 	if (!bt_reading_at(r, "unpack"))
 		s->unpack = is_open(s) || bt_config_is_archive(s->artifact) ||
 			    (s->run.as == BT_RUNTIME_TOMCAT && s->tomcat.exploded);
+	if (s->run.as == BT_RUNTIME_BUNDLE) {
+		s->unpack = true;
+		s->deploy.strategy = s->deploy.codedeploy.style == BT_CODEDEPLOY_BLUE_GREEN
+					     ? BT_STRATEGY_BLUE_GREEN
+					     : BT_STRATEGY_ROLLING;
+	}
 	if (!s->run.n_stop) {
 		struct bt_node *empty = bt_node_scalar(r->arena, "");
 		empty->kind = BT_NODE_MAP;
@@ -208,7 +216,7 @@ void bt_reading_service(struct bt_reading *r)
 	struct bt_service *s = r->service;
 	*s = (struct bt_service){.file = r->sink->file, .line = r->node->line};
 	s->run.limits = (struct bt_limits){-1, -1, -1, -1};
-	s->deploy.min_in_rotation = -1;
+	s->deploy.min_in_rotation = s->deploy.codedeploy.min_healthy = -1;
 	r->nginx = NULL;
 	r->l4 = NULL;
 	r->at = BT_ARENA_ARRAY(r->arena, const struct bt_node *, bt_n_keys);

@@ -273,6 +273,7 @@ void bt_config_check_service(struct bt_reading *r)
 	bt_config_check_loopback(r);
 	bt_config_check_notify(r);
 	bt_config_check_tomcat(r);
+	bt_config_check_bundle(r);
 	if (r->nginx)
 		check_nginx(r);
 	if (r->l4)

@@ -1,6 +1,5 @@
 /* flows: named lists of stages. A stage is `{per: host, tasks: […]}` with its batches and policy,
- * or
- * `{once: […]}`; a task alone in the list is a stage of its own, per host. */
+ * or `{once: […]}`; a list of tasks alone is one stage per host. */
 #include "config/keys.h"
 
 #include "base/str.h"
@@ -13,20 +12,38 @@
 static const char stage_form[] = "name, per, batch, min_in_rotation, on_failure and tasks, such as "
 				 "{per: host, batch: 1, tasks: [L4TurnOff, TomcatStop]}";
 
+/* A list with something in it, and not too much. */
+static bool is_list(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
+	size_t max, const char *what)
+{
+	if (n->kind == BT_NODE_LIST && n->n && n->n <= max)
+		return true;
+	if (n->kind == BT_NODE_LIST && n->n)
+		bt_problem(r->sink, n, "%s: expected at most %zu %s, found %zu", k->path, max, what,
+			n->n);
+	else
+		bt_problem(r->sink, n,
+			"%s: expected a list of %s such as [L4TurnOff, TomcatStop], found %s",
+			k->path, what, bt_node_shown(r->arena, n));
+	return false;
+}
+
 static void read_tasks(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
 	struct bt_flow_stage *stage)
 {
-	if (n->kind != BT_NODE_LIST || n->n == 0 || n->n > MAX_TASKS) {
-		bt_problem(r->sink, n,
-			"%s: expected a list of at most %d tasks such as [L4TurnOff, TomcatStop], "
-			"found %s",
-			k->path, MAX_TASKS, bt_node_shown(r->arena, n));
+	if (!is_list(r, k, n, MAX_TASKS, "tasks"))
 		return;
-	}
 	struct bt_hook *list = BT_ARENA_ARRAY(r->arena, struct bt_hook, n->n);
 	for (size_t i = 0; i < n->n; i++)
 		stage->n_tasks += bt_reading_task(r, k, n->items[i], &list[stage->n_tasks]);
 	stage->tasks = list;
+}
+
+static const struct bt_key *part(
+	struct bt_reading *r, const struct bt_key *k, const char *name, struct bt_key *ret)
+{
+	ret->path = bt_arena_printf(r->arena, "%s: %s", k->path, name);
+	return ret;
 }
 
 static void read_stage(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
@@ -34,7 +51,7 @@ static void read_stage(struct bt_reading *r, const struct bt_key *k, const struc
 {
 	static const char *const words[] = {
 		"name", "per", "batch", "min_in_rotation", "on_failure", "tasks"};
-	struct bt_key part = {.path = k->path, .max = 8192, .names = &bt_enum_flow_per};
+	struct bt_key at = {.max = 8192, .names = &bt_enum_flow_per};
 	const struct bt_node *v;
 	int per = BT_PER_HOST;
 	*stage = (struct bt_flow_stage){.min_in_rotation = -1, .on_failure = -1};
@@ -46,18 +63,20 @@ static void read_stage(struct bt_reading *r, const struct bt_key *k, const struc
 	if (!bt_reading_only(r, k, n, words, BT_ARRAY_LEN(words), stage_form))
 		return;
 	if ((v = bt_node_get(n, "per")))
-		bt_type_enum.read(r, &part, v, &per, NULL);
+		bt_type_enum.read(r, part(r, k, "per", &at), v, &per, NULL);
 	stage->per = (enum bt_flow_per)per;
 	if ((v = bt_node_get(n, "batch")))
-		bt_type_batch.read(r, &part, v, &stage->batch, &stage->batch_percent);
+		bt_type_batch.read(
+			r, part(r, k, "batch", &at), v, &stage->batch, &stage->batch_percent);
 	if ((v = bt_node_get(n, "min_in_rotation")))
-		bt_reading_whole(r, &part, v, &stage->min_in_rotation);
-	part.names = &bt_enum_failure_policy;
+		bt_reading_whole(r, part(r, k, "min_in_rotation", &at), v, &stage->min_in_rotation);
+	at.names = &bt_enum_failure_policy;
 	if ((v = bt_node_get(n, "on_failure")))
-		bt_type_failure.read(r, &part, v, &stage->on_failure, &stage->continue_n);
-	part.max = 64;
+		bt_type_failure.read(r, part(r, k, "on_failure", &at), v, &stage->on_failure,
+			&stage->continue_n);
+	at.max = 64;
 	if ((v = bt_node_get(n, "name")))
-		bt_type_text.read(r, &part, v, &stage->name, NULL);
+		bt_type_text.read(r, part(r, k, "name", &at), v, &stage->name, NULL);
 	if ((v = bt_node_get(n, "tasks")))
 		read_tasks(r, k, v, stage);
 	else
@@ -70,15 +89,26 @@ static bool is_stage(const struct bt_node *n)
 	       (bt_node_get(n, "tasks") || bt_node_get(n, "once") || bt_node_get(n, "per"));
 }
 
+/* One or the other: what stands alone among stages would be a stage of which nobody knows where
+ * it begins and ends. */
+static bool are_alike(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n)
+{
+	for (size_t i = 1; i < n->n; i++)
+		if (is_stage(n->items[i]) != is_stage(n->items[0])) {
+			bt_problem(r->sink, n->items[i],
+				"%s: expected tasks alone or stages alone, found both: put the "
+				"tasks into a stage of their own, {per: host, tasks: [...]}",
+				k->path);
+			return false;
+		}
+	return true;
+}
+
 static void read_flow(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, struct bt_flow *flow)
 {
-	if (n->kind != BT_NODE_LIST || n->n == 0 || n->n > MAX_STAGES) {
-		bt_problem(r->sink, n,
-			"%s: expected a list of at most %d stages or tasks, found %s", k->path,
-			MAX_STAGES, bt_node_shown(r->arena, n));
+	if (!is_list(r, k, n, MAX_STAGES, "stages or tasks") || !are_alike(r, k, n))
 		return;
-	}
 	struct bt_flow_stage *list = BT_ARENA_ARRAY(r->arena, struct bt_flow_stage, n->n);
 	flow->stages = list;
 	if (!is_stage(n->items[0])) { /* tasks alone: one stage per host */
@@ -169,47 +199,93 @@ static bool names_place(const char *t)
 	return strstr(t, "{port}") || strstr(t, "{port.") || strstr(t, "{slot}");
 }
 
-static void check_task(struct bt_reading *r, const struct bt_node *at, const char *flow,
-	const struct bt_flow_stage *s, const struct bt_hook *t)
+static bool has_place(const struct bt_hook *t)
+{
+	bool any = false;
+	for (size_t i = 0; i < t->exec.n_run; i++)
+		any = any || names_place(t->exec.run[i]);
+	for (size_t i = 0; i < t->exec.n_env; i++)
+		any = any || names_place(t->exec.env[i].value);
+	return any;
+}
+
+static void check_scope(struct bt_reading *r, const struct bt_node *at, const char *flow,
+	const struct bt_flow_stage *s, const struct bt_task_info *info)
 {
 	static const enum bt_task_scope scopes[] = {
 		[BT_PER_HOST] = BT_SCOPE_HOST,
 		[BT_PER_INSTANCE] = BT_SCOPE_INSTANCE,
 		[BT_PER_ONCE] = BT_SCOPE_ONCE,
 	};
-	const struct bt_task_info *info = bt_task_info(t->kind);
-	if (!(info->scope & scopes[s->per]))
-		bt_problem(r->sink, at, "flows.%s: %s stands %s, found in a stage %s%s", flow,
-			info->name,
-			info->scope == BT_SCOPE_ONCE   ? "in stages `once`"
-			: info->scope == BT_SCOPE_HOST ? "in stages per host"
-						       : "in stages per host or per instance",
-			s->per == BT_PER_ONCE ? "" : "per ",
-			bt_enum_name(&bt_enum_flow_per, (int)s->per));
-	if (t->kind == BT_TASK_EXEC && s->per != BT_PER_ONCE && t->on != BT_ON_ONCE)
+	if (info->scope & scopes[s->per])
+		return;
+	bt_problem(r->sink, at, "flows.%s: %s stands %s, found in a stage %s%s: expected %s", flow,
+		info->name,
+		info->scope == BT_SCOPE_ONCE   ? "in stages `once`"
+		: info->scope == BT_SCOPE_HOST ? "in stages per host"
+					       : "in stages per host or per instance",
+		s->per == BT_PER_ONCE ? "" : "per ", bt_enum_name(&bt_enum_flow_per, (int)s->per),
+		info->scope == BT_SCOPE_ONCE ? "{once: [...]}" : "{per: host, tasks: [...]}");
+}
+
+static void check_where(struct bt_reading *r, const struct bt_node *at, const char *flow,
+	const struct bt_flow_stage *s, const struct bt_hook *t)
+{
+	const struct bt_service *service = r->service;
+	bool known = t->on != BT_ON_HOST || bt_service_balances_on(service, t->host);
+	if (s->per != BT_PER_ONCE && t->on != BT_ON_ONCE) {
 		bt_problem(r->sink, at,
-			"flows.%s: on: only in stages `once`: a lane's Exec runs on its host",
+			"flows.%s: Exec.on: only in stages `once`: a lane's Exec runs on its host",
 			flow);
-	if (t->kind == BT_TASK_EXEC && s->per == BT_PER_ONCE &&
-		(t->on == BT_ON_EACH_HOST || t->on == BT_ON_EACH_INSTANCE))
+		return;
+	}
+	if (t->on == BT_ON_EACH_HOST || t->on == BT_ON_EACH_INSTANCE)
 		bt_problem(r->sink, at,
-			"flows.%s: on: expected balancer or a host's name: `per: host` is for each "
-			"host",
+			"flows.%s: Exec.on: expected balancer or a host's name: `per: host` is for "
+			"each host",
 			flow);
-	for (size_t i = 0;
-		t->kind == BT_TASK_EXEC && s->per != BT_PER_INSTANCE && i < t->exec.n_run; i++)
-		if (names_place(t->exec.run[i])) {
+	for (size_t i = 0; i < service->n_hosts && !known; i++)
+		known = bt_streq(service->hosts[i], t->host);
+	if (!known)
+		bt_problem(r->sink, at,
+			"flows.%s: Exec.on: expected balancer or a host of the service or of its "
+			"balancer, found '%s'",
+			flow, t->host);
+}
+
+static void check_task(struct bt_reading *r, const struct bt_node *at, const char *flow,
+	const struct bt_flow_stage *s, const struct bt_hook *t)
+{
+	check_scope(r, at, flow, s, bt_task_info(t->kind));
+	if (t->kind == BT_TASK_EXEC) {
+		check_where(r, at, flow, s, t);
+		if (s->per != BT_PER_INSTANCE && has_place(t))
 			bt_problem(r->sink, at,
-				"flows.%s: {port} and {slot} are an instance's: use per: instance",
+				"flows.%s: Exec: {port} and {slot} are an instance's: use per: "
+				"instance",
 				flow);
-			break;
-		}
+	}
 	bool known = t->kind != BT_TASK_NOTIFY || !t->to;
 	for (size_t i = 0; i < r->service->n_notify && !known; i++)
 		known = bt_streq(r->service->notify[i].name, t->to);
 	if (!known)
-		bt_problem(r->sink, at, "flows.%s: Notify: nobody is called '%s' in `notify`", flow,
-			t->to);
+		bt_problem(r->sink, at, "flows.%s: Notify.to: nobody is called '%s' in `notify`",
+			flow, t->to);
+}
+
+/* Where the task stands in the text. Tasks that were told of already are missing from the stage:
+ * then it is the stage's place. */
+static const struct bt_node *task_at(
+	const struct bt_node *flow, size_t stage, const struct bt_flow_stage *s, size_t task)
+{
+	const struct bt_node *list = flow, *once;
+	if (is_stage(flow->items[0])) {
+		list = flow = flow->items[stage];
+		once = bt_node_get(flow, "once");
+		list = once ? once : bt_node_get(flow, "tasks");
+	}
+	return list && list->kind == BT_NODE_LIST && list->n == s->n_tasks ? list->items[task]
+									   : flow;
 }
 
 void bt_config_check_flows(struct bt_reading *r)
@@ -220,7 +296,7 @@ void bt_config_check_flows(struct bt_reading *r)
 		for (size_t k = 0; k < s->flows[i].n_stages; k++) {
 			const struct bt_flow_stage *stage = &s->flows[i].stages[k];
 			for (size_t t = 0; t < stage->n_tasks; t++)
-				check_task(
-					r, at->items[i], s->flows[i].name, stage, &stage->tasks[t]);
+				check_task(r, task_at(at->items[i], k, stage, t), s->flows[i].name,
+					stage, &stage->tasks[t]);
 		}
 }

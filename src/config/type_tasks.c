@@ -7,17 +7,6 @@
 
 #include <string.h>
 
-/* "run, on, timeout, env and repeat" */
-static void names_of(const struct bt_task_info *t, struct bt_str *out)
-{
-	for (size_t i = 0; i < t->n_params; i++)
-		bt_str_addf(out, "%s%s",
-			i == 0		       ? ""
-			: i + 1 == t->n_params ? " and "
-					       : ", ",
-			t->params[i].name);
-}
-
 /* "{Approve: {within: 30m}}": with what it cannot do without, or else its first parameter. */
 static void example_of(const struct bt_task_info *t, struct bt_str *out)
 {
@@ -34,6 +23,24 @@ static void example_of(const struct bt_task_info *t, struct bt_str *out)
 	bt_str_add(out, "}}");
 }
 
+/* "its parameters run, on, timeout, env and repeat, such as {Exec: {run: [./migrate.sh, --up]}}" */
+static void names_of(const struct bt_task_info *t, struct bt_str *out)
+{
+	if (!t->n_params) {
+		bt_str_addf(out, "no parameter: %s alone", t->name);
+		return;
+	}
+	bt_str_add(out, t->n_params > 1 ? "its parameters " : "its parameter ");
+	for (size_t i = 0; i < t->n_params; i++)
+		bt_str_addf(out, "%s%s",
+			i == 0		       ? ""
+			: i + 1 == t->n_params ? " and "
+					       : ", ",
+			t->params[i].name);
+	bt_str_add(out, ", such as ");
+	example_of(t, out);
+}
+
 static void read_where(
 	struct bt_reading *r, const struct bt_key *k, const struct bt_node *n, struct bt_hook *h)
 {
@@ -45,8 +52,8 @@ static void read_where(
 		h->host = bt_arena_strdup(r->arena, n->text);
 	} else
 		bt_problem(r->sink, n,
-			"%s: on: expected once, each host, each instance, balancer or the name of "
-			"a host, found %s",
+			"%s: expected once, each host, each instance, balancer or the name of a "
+			"host, found %s",
 			k->path, bt_node_shown(r->arena, n));
 }
 
@@ -61,11 +68,13 @@ static void read_word(struct bt_reading *r, const struct bt_key *k, const struct
 	bt_type_enum.read(r, &word, n, v, NULL);
 }
 
-static void read_param(struct bt_reading *r, const struct bt_key *list,
+/* The key has the task's path, so that a problem says whose parameter it is. */
+static void read_param(struct bt_reading *r, const struct bt_key *task,
 	const struct bt_task_param *p, const struct bt_node *n, struct bt_hook *h)
 {
-	/* A parameter carries the list's path, so that a problem says where it is. */
-	struct bt_key k = {.path = list->path, .min = p->min, .max = p->max};
+	struct bt_key k = {.path = bt_arena_printf(r->arena, "%s.%s", task->path, p->name),
+		.min = p->min,
+		.max = p->max};
 	void *field = (char *)h + p->offset, *count = (char *)h + p->count;
 	int v;
 	switch (p->type) {
@@ -81,7 +90,9 @@ static void read_param(struct bt_reading *r, const struct bt_key *list,
 	case BT_PARAM_TEXT:
 		k.max = 1024;
 		k.check = bt_check_command;
-		k.expected = "only the placeholders " BT_PLACEHOLDERS " ({{ writes a brace)";
+		k.expected = n->kind == BT_NODE_SCALAR ? "only the placeholders " BT_PLACEHOLDERS
+							 " ({{ writes a brace)"
+						       : "a text";
 		bt_type_text.read(r, &k, n, field, NULL);
 		break;
 	case BT_PARAM_NAME:
@@ -112,43 +123,56 @@ static void read_param(struct bt_reading *r, const struct bt_key *list,
 	}
 }
 
-static bool read_params(struct bt_reading *r, const struct bt_key *k, const struct bt_task_info *t,
-	const struct bt_node *n, struct bt_hook *h)
+static bool read_params(struct bt_reading *r, const struct bt_key *list,
+	const struct bt_task_info *t, const struct bt_node *n, struct bt_hook *h)
 {
 	const char *words[16];
+	struct bt_key k = {.path = bt_arena_printf(r->arena, "%s: %s", list->path, t->name)};
 	BT_STR struct bt_str expected = {0}, example = {0};
 	bool good = true;
 	example_of(t, &example);
 	for (size_t i = 0; i < t->n_params && i < BT_ARRAY_LEN(words); i++)
 		words[i] = t->params[i].name;
 	names_of(t, &expected);
-	bt_str_addf(&expected, "%ssuch as %s", t->n_params ? ", " : "no parameter, ",
-		t->n_params ? bt_str_get(&example) : t->name);
-	if (!bt_reading_only(r, k, n, words, t->n_params, bt_str_get(&expected)))
+	if (!bt_reading_only(r, &k, n, words, t->n_params, bt_str_get(&expected)))
 		return false;
 	for (size_t i = 0; i < t->n_params; i++) {
 		const struct bt_task_param *p = &t->params[i];
 		const struct bt_node *v = bt_node_get(n, p->name);
 		size_t before = r->sink->list->n;
 		if (v)
-			read_param(r, k, p, v, h);
+			read_param(r, &k, p, v, h);
 		else if (p->required)
-			bt_problem(r->sink, n, "%s: %s of %s is missing: expected such as %s",
-				k->path, p->name, t->name, bt_str_get(&example));
+			bt_problem(r->sink, n, "%s.%s is missing: expected such as %s", k.path,
+				p->name, bt_str_get(&example));
 		good = good && r->sink->list->n == before;
 	}
 	return good;
 }
 
-static bool unknown(struct bt_reading *r, const struct bt_key *k, const struct bt_node *n,
-	const struct bt_node *name, const char *near)
+/* What is no task, as it was found: a map of several is most often one whose parameters stand
+ * beside its name instead of below it. */
+static const char *found(struct bt_reading *r, const struct bt_node *name)
+{
+	BT_STR struct bt_str keys = {0};
+	if (name->kind != BT_NODE_MAP || name->n < 2)
+		return bt_node_shown(r->arena, name);
+	for (size_t i = 0; i < name->n && i < 4; i++)
+		bt_str_addf(
+			&keys, "%s%s", i ? " and " : "", bt_node_shown(r->arena, name->keys[i]));
+	return bt_arena_printf(r->arena,
+		"a map of %s: it takes one task's name, and the task's parameters below that",
+		bt_str_get(&keys));
+}
+
+static bool unknown(
+	struct bt_reading *r, const struct bt_key *k, const struct bt_node *name, const char *near)
 {
 	bt_problem(r->sink, name,
 		"%s: expected a task such as L4TurnOff, {run: [./migrate.sh, --up]} or {Approve: "
 		"{within: 30m}}, found %s%s%s%s (baton flows --tasks lists them)",
-		k->path, bt_node_shown(r->arena, name), near ? " (did you mean '" : "",
-		near ? near : "", near ? "'?)" : "");
-	(void)n;
+		k->path, found(r, name), near ? " (did you mean '" : "", near ? near : "",
+		near ? "'?)" : "");
 	return false;
 }
 
@@ -171,7 +195,7 @@ bool bt_reading_task(
 			    ? bt_task_find_in_flow(name->text, &near)
 			    : NULL;
 		if (!t)
-			return unknown(r, k, n, name, near);
+			return unknown(r, k, name, near);
 	}
 	*ret = (struct bt_hook){.kind = t->kind, .on = BT_ON_ONCE, .within_ms = -1};
 	ret->timeout_ms = t->kind == BT_TASK_EXEC ? t->timeout_ms : 0;

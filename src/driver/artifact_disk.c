@@ -1,5 +1,6 @@
 /* Releases on disk: finding, listing, activating and removing them. */
 #include "driver/artifact.h"
+#include "driver/bundle.h"
 
 #include "base/clock.h"
 #include "base/fs.h"
@@ -134,7 +135,7 @@ int bt_release_activate(
 struct prune {
 	struct bt_op op; /* first */
 	struct bt_driver_env env;
-	char *root, *instances;
+	char *root, *instances, *service;
 	uint32_t *keep;
 	size_t n_keep;
 	bt_done_fn done; /* NULL: cancelled */
@@ -165,6 +166,18 @@ static void keep_running(struct prune *p)
 		p->keep[p->n_keep++] = (uint32_t)spec->release;
 	}
 	closedir(d);
+}
+
+/* The scripts of the last bundle that was installed stop it, one day. */
+static void keep_bundles(struct prune *p)
+{
+	struct bt_bundle_state s;
+	BT_ARENA struct bt_arena *a = bt_arena_new();
+	if (bt_bundle_state_read(p->env.state_dir, p->service, a, &s, NULL) < 0)
+		return;
+	p->keep = bt_realloc(p->keep, (p->n_keep + s.n_last + 1) * sizeof *p->keep);
+	for (size_t i = 0; i < s.n_last; i++)
+		p->keep[p->n_keep++] = s.last[i].release;
 }
 
 static void keep_current(struct prune *p)
@@ -227,6 +240,7 @@ static void prune_run(void *arg)
 {
 	struct prune *p = arg;
 	keep_running(p);
+	keep_bundles(p);
 	keep_current(p);
 	DIR *d = opendir(p->root);
 	if (!d)
@@ -247,6 +261,7 @@ static void prune_done(void *arg)
 	struct bt_err err = p->err;
 	free(p->root);
 	free(p->instances);
+	free(p->service);
 	free(p->keep);
 	free(p);
 	if (done)
@@ -263,6 +278,8 @@ struct bt_op *bt_release_prune(const struct bt_driver_env *env, const char *serv
 {
 	struct prune *p = bt_calloc(1, sizeof *p);
 	p->op.cancel = prune_cancel;
+	p->env = *env;
+	p->service = bt_strdup(service);
 	p->root = bt_release_root(env, service);
 	p->instances = bt_asprintf("%s/instances/%s", env->state_dir, service);
 	p->keep = bt_calloc(n_keep + 1, sizeof *keep);

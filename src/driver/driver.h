@@ -57,6 +57,7 @@ struct bt_start_request { /* what it points to is there until the start is done 
 	const struct bt_service *service; /* of that release: run spec and env */
 	const struct bt_kv *secrets;
 	size_t n_secrets;
+	bool leave; /* a program's: what it starts in the background outlives it (shim/spec.h) */
 };
 struct bt_adopt_request {
 	struct bt_instance_ref ref;

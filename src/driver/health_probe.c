@@ -184,8 +184,13 @@ static void on_http(void *arg, const struct bt_http_response *r, const struct bt
 {
 	struct bt_health_probe *p = arg;
 	p->call = NULL;
-	if (r->status == 0) {
-		bt_str_add(&p->answer, err ? err->text : "no answer");
+	if (r->status == 0) { /* the error says what was asked, and so does who shows the answer */
+		BT_STR struct bt_str asked = {0};
+		bt_health_probe_words(p->target, &asked);
+		bt_str_add(&asked, ": ");
+		const char *text = err ? err->text : "no answer";
+		bool twice = bt_str_starts(text, bt_str_get(&asked));
+		bt_str_add(&p->answer, text + (twice ? asked.len : 0));
 		probe_end(p, false);
 		return;
 	}

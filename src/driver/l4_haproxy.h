@@ -31,9 +31,6 @@ int bt_haproxy_no_server(struct bt_err *err, const struct bt_service *s,
 	const struct bt_haproxy_view *v, const struct bt_pool_member *m);
 int bt_haproxy_check_level(
 	struct bt_err *err, const struct bt_haproxy *h, const struct bt_haproxy_view *v);
-/* The server's instance, where the template says it; false: nobody's. */
-bool bt_haproxy_instance(const struct bt_service *s, const char *server, const char **ret_host,
-	const char **ret_slot);
 
 /* l4_haproxy_read.c */
 struct bt_op *bt_haproxy_read(const struct bt_l4_target *t, bt_l4_seen_fn done, void *arg);

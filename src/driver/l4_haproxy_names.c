@@ -39,23 +39,6 @@ const struct bt_haproxy_server *bt_haproxy_find(
 	return NULL;
 }
 
-bool bt_haproxy_instance(const struct bt_service *s, const char *server, const char **ret_host,
-	const char **ret_slot)
-{
-	BT_STR struct bt_str name = {0};
-	for (size_t h = 0; s->l4->haproxy.server && h < s->n_hosts; h++)
-		for (size_t i = 0; i < s->run.n_slots; i++) {
-			const struct bt_slot *slot = &s->run.slots[i];
-			if (!name_of(s, s->hosts[h], slot->name, slot->port, &name) ||
-				!bt_streq(bt_str_get(&name), server))
-				continue;
-			*ret_host = s->hosts[h];
-			*ret_slot = slot->name;
-			return true;
-		}
-	return false;
-}
-
 #define LISTED 20
 
 int bt_haproxy_no_server(struct bt_err *err, const struct bt_service *s,

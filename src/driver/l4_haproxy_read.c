@@ -82,23 +82,44 @@ static void count_old(struct reading *r, const struct bt_haproxy_view *v)
 	bt_work_submit(bt_haproxy_env()->work, run_old, on_old, r);
 }
 
-/* Whose server it is, into host and slot. */
-static bool owner_of(const struct reading *r, const struct bt_haproxy_view *v,
-	const struct bt_haproxy_server *h, struct bt_seen_member *m)
+struct owner { /* of a server; host NULL: nobody of the service */
+	const char *host, *slot;
+};
+
+static void own(const struct bt_haproxy_view *v, const struct bt_haproxy_server *h,
+	const struct bt_pool_member *m, struct owner *owners)
+{
+	if (h && !owners[h - v->servers].host)
+		owners[h - v->servers] = (struct owner){m->host, m->slot};
+}
+
+/* Those that the template names are known also where nothing was told yet; one that the backend
+ * does not have is a reason to begin nothing. */
+static void find_owners(struct reading *r, const struct bt_haproxy_view *v, struct owner *owners)
 {
 	const struct bt_l4_target *t = r->t;
-	for (size_t i = 0; i < t->n_members; i++) {
-		if (bt_haproxy_find(t->service, v, &t->members[i]) != h)
-			continue;
-		m->host = t->members[i].host;
-		m->slot = t->members[i].slot;
-		return true;
-	}
-	return bt_haproxy_instance(t->service, h->name, &m->host, &m->slot);
+	const struct bt_service *s = t->service;
+	struct bt_err err = {0};
+	for (size_t i = 0; i < t->n_members; i++)
+		own(v, bt_haproxy_find(s, v, &t->members[i]), &t->members[i], owners);
+	for (size_t h = 0; s->l4->haproxy.server && h < s->n_hosts; h++)
+		for (size_t i = 0; i < s->run.n_slots; i++) {
+			struct bt_pool_member m = {.host = s->hosts[h],
+				.slot = s->run.slots[i].name,
+				.port = s->run.slots[i].port};
+			const struct bt_haproxy_server *found = bt_haproxy_find(s, v, &m);
+			own(v, found, &m, owners);
+			if (!found && !err.code)
+				bt_haproxy_no_server(&err, s, v, &m);
+		}
+	if (!err.code)
+		bt_haproxy_check_level(&err, &s->l4->haproxy, v);
+	if (err.code)
+		r->seen.refuses = bt_arena_strdup(r->arena, err.text);
 }
 
 static void add_server(
-	struct reading *r, const struct bt_haproxy_view *v, const struct bt_haproxy_server *h)
+	struct reading *r, const struct bt_haproxy_server *h, const struct owner *owner)
 {
 	size_t at = r->seen.n_members;
 	struct bt_seen_member *m = &r->members[at];
@@ -108,9 +129,9 @@ static void add_server(
 		      (r->t->n_members > 0 || h->op_state != BT_HAPROXY_STOPPED),
 		.counted = h->counted,
 		.connections = h->connections};
-	bool ours = owner_of(r, v, h, m);
-	m->host = bt_arena_strdup(r->arena, m->host);
-	m->slot = bt_arena_strdup(r->arena, m->slot);
+	bool ours = owner->host != NULL;
+	m->host = bt_arena_strdup(r->arena, owner->host);
+	m->slot = bt_arena_strdup(r->arena, owner->slot);
 	if (h->backup && !ours)
 		return; /* who says sorry when nobody else is there */
 	r->words[at] = h->admin_state & BT_HAPROXY_MAINT   ? "in maintenance"
@@ -120,25 +141,6 @@ static void add_server(
 		r->seen.trouble = bt_arena_printf(
 			r->arena, "it finds %s down%s%s", h->name, *h->check ? ": " : "", h->check);
 	r->seen.n_members++;
-}
-
-/* A name that the template gives and the backend does not have. */
-static void check_names(struct reading *r, const struct bt_haproxy_view *v)
-{
-	const struct bt_service *s = r->t->service;
-	struct bt_err err = {0};
-	for (size_t h = 0; s->l4->haproxy.server && h < s->n_hosts && !err.code; h++)
-		for (size_t i = 0; i < s->run.n_slots && !err.code; i++) {
-			struct bt_pool_member m = {.host = s->hosts[h],
-				.slot = s->run.slots[i].name,
-				.port = s->run.slots[i].port};
-			if (!bt_haproxy_find(s, v, &m))
-				bt_haproxy_no_server(&err, s, v, &m);
-		}
-	if (!err.code)
-		bt_haproxy_check_level(&err, &s->l4->haproxy, v);
-	if (err.code)
-		r->seen.refuses = bt_arena_strdup(r->arena, err.text);
 }
 
 static void on_view(
@@ -162,9 +164,10 @@ static void on_view(
 	r->seen.epoch = epoch_of(v);
 	r->seen.members = r->members;
 	r->seen.words = r->words;
+	struct owner *owners = BT_ARENA_ARRAY(r->arena, struct owner, v->n_servers + 1);
+	find_owners(r, v, owners);
 	for (size_t i = 0; i < v->n_servers; i++)
-		add_server(r, v, &v->servers[i]);
-	check_names(r, v);
+		add_server(r, &v->servers[i], &owners[i]);
 	if (r->t->counting)
 		count_old(r, v);
 	else

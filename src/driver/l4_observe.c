@@ -3,11 +3,13 @@
  * nothing is begun on that ground (`refuses`). */
 #include "driver/l4_site.h"
 
+#include "base/clock.h"
 #include "driver/members.h"
 
 #include <string.h>
 
 #define RECOVERY_POLL_MS 50
+#define RECOVERY_MS 5000 /* then what there is has to do: it may wait for a member to be well */
 
 struct observe {
 	struct bt_op op;
@@ -15,6 +17,7 @@ struct observe {
 	struct bt_op *doing; /* the read, then the identity's */
 	struct bt_l4_site *site;
 	const struct bt_l4_family *family;
+	int64_t begun_ms;
 	bool only_generation;
 	bool steady;	     /* no change was under way when the look began */
 	const char *through; /* URL of the identity; NULL: not asked */
@@ -131,7 +134,7 @@ static void on_read(void *arg, int result, const struct bt_l4_seen *seen, const 
 			trouble(o, seen->trouble);
 		tell_difference(o, seen);
 	}
-	if (s && s->has_pending && o->steady)
+	if (s && s->has_pending && (o->steady || o->site->recovering))
 		trouble(o, "a change was interrupted and is not undone yet");
 	if (o->seen.running && o->through)
 		o->doing = bt_identity_ask(&bt_l4_driver()->env, o->through, NULL, on_identity, o);
@@ -157,7 +160,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	struct observe *o = arg;
 	(void)fd;
 	(void)what;
-	if (o->site->recovering) {
+	bool late = bt_clock_boot_ms() - o->begun_ms > RECOVERY_MS;
+	if (o->site->recovering && !late) {
 		bt_l4_timer(o->timer, RECOVERY_POLL_MS);
 	} else if (o->only_generation) {
 		const struct bt_l4_state *s = o->site->state;
@@ -181,6 +185,7 @@ struct bt_op *bt_l4_observe_begin(const char *name, const struct bt_service *ser
 	struct bt_balancer_facts facts;
 	bt_service_balancer(service, &facts);
 	o->op.cancel = observe_cancel;
+	o->begun_ms = bt_clock_boot_ms();
 	o->arena = bt_arena_new();
 	o->site = bt_l4_site_get(service->name);
 	o->family = bt_l4_family_of(service);

@@ -75,8 +75,8 @@ static void aim_pending(struct bt_l4_change *c)
 	const struct bt_l4_wish *p = &w->pending;
 	bool *fresh = BT_ARENA_ARRAY(w->arena, bool, p->n_members + 1);
 	for (size_t i = 0; i < p->n_members; i++)
-		fresh[i] = w->has_confirmed && p->members[i].in &&
-			   !was_in(&w->confirmed, &p->members[i]);
+		fresh[i] = p->members[i].in &&
+			   !(w->has_confirmed && was_in(&w->confirmed, &p->members[i]));
 	aim(c, p, p->members, false);
 	c->target.fresh = fresh;
 }

@@ -133,6 +133,7 @@ static void ended(struct program *p, const struct bt_shim_status *s)
 		.began = s->state != BT_SHIM_FAILED,
 		.seen = s->exit_code >= 0 || s->exit_signal > 0,
 		.late = s->late,
+		.held = s->held[0] ? s->held : NULL,
 		.code = (int)s->exit_code,
 		.text = s->text,
 	};
@@ -276,6 +277,7 @@ static int begin(
 	if (r < 0)
 		return r;
 	spec->once_ms = limit_ms;
+	spec->leave = rq->leave;
 	spec->log_max_bytes = LOG_BYTES;
 	spec->log_keep = 1;
 	spec->stop = (struct bt_shim_steps){.n = 1};

@@ -5,9 +5,12 @@
 #include "driver/driver.h"
 
 struct bt_program_end {
-	bool seen;	  /* false: nobody saw how it ended */
-	bool began;	  /* false: it could not be started */
-	bool late;	  /* it was ended because its time was over */
+	bool seen;  /* false: nobody saw how it ended */
+	bool began; /* false: it could not be started */
+	bool late;  /* it was ended because its time was over */
+	/* It ended well, or with `leave`, and who would not let go of its output until then; NULL
+	 */
+	const char *held;
 	int code;	  /* exit code, -1 where a signal ended it */
 	const char *text; /* one line; valid during the call */
 };

@@ -1,6 +1,7 @@
 #include "driver/runtime.h"
 
-static const struct bt_runtime_ops *const runtimes[] = {&bt_runtime_process, &bt_runtime_tomcat};
+static const struct bt_runtime_ops *const runtimes[] = {
+	&bt_runtime_process, &bt_runtime_tomcat, &bt_runtime_bundle};
 
 const struct bt_runtime_ops *bt_runtime_find(enum bt_runtime kind)
 {

@@ -249,6 +249,10 @@ static bool moved(const struct bt_state *s, const struct bt_task_run *t, const s
 static void result_instance(struct bt_state *s, const struct bt_task_run *t)
 {
 	uint16_t i = t->task->instance;
+	for (size_t k = 0;
+		t->state == BT_TASK_DONE && t->task->kind == BT_TASK_INSTALL && k < t->task->n_out;
+		k++)
+		s->running[t->task->out[k]] = t->task->release;
 	if (i == BT_NONE)
 		return;
 	if (t->state == BT_TASK_DONE && t->task->kind == BT_TASK_INSTANCE_START)

@@ -1,5 +1,7 @@
 #include "engine/state.h"
 
+#include "model/lifecycle.h"
+
 #include <string.h>
 
 void *bt_state_grow(struct bt_arena *a, const void *old, size_t n, size_t *cap, size_t size)
@@ -116,6 +118,9 @@ enum bt_failure_policy bt_state_policy(const struct bt_state *s)
 bool bt_state_over_budget(const struct bt_state *s)
 {
 	const struct bt_stage *own = own_policy(s);
+	const struct bt_stage *stage = s->stage == SIZE_MAX ? NULL : &s->plan->stages[s->stage];
+	if (stage && !own && stage->counted)
+		return (int64_t)s->failures > stage->may_fail;
 	int64_t n = own ? own->continue_n : s->plan->continue_n;
 	uint32_t failed = own ? s->failures_stage : s->failures - s->failures_own;
 	return (int64_t)failed > (bt_state_policy(s) == BT_ON_FAILURE_CONTINUE ? n : 0);
@@ -135,11 +140,21 @@ static bool serves(const struct bt_state *s, enum bt_task_kind kind)
 	       (kind == BT_TASK_LOOPBACK_START && s->plan->flow);
 }
 
+bool bt_state_spends(const struct bt_task *t)
+{
+	if (t->kind != BT_TASK_LIFECYCLE)
+		return t->kind == BT_TASK_INSTALL;
+	enum bt_lifecycle e = bt_lifecycle_find(t->event);
+	return e < BT_LIFECYCLES && bt_lifecycles[e].app;
+}
+
 bool bt_state_changed(const struct bt_state *s)
 {
 	for (size_t i = 0; i < s->n_plan_tasks; i++) {
 		const struct bt_task_run *t = &s->tasks[i];
-		if (!serves(s, t->task->kind))
+		if (bt_state_spends(t->task) && t->state == BT_TASK_FAILED)
+			return true;
+		if (!serves(s, t->task->kind) && !bt_state_spends(t->task))
 			continue;
 		if (bt_state_outstanding(t) || t->state == BT_TASK_DONE ||
 			t->state == BT_TASK_UNKNOWN || t->state == BT_TASK_UNDO_FAILED)

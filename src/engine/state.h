@@ -133,6 +133,8 @@ bool bt_state_loopback(enum bt_task_kind kind);
 enum bt_failure_policy bt_state_policy(const struct bt_state *s);
 bool bt_state_over_budget(const struct bt_state *s); /* more lanes failed than it allows */
 bool bt_state_never(const struct bt_task *t);	     /* its effect may not be repeated unasked */
+/* What it did to an app cannot be taken back here: only a plan of its own can (bundles). */
+bool bt_state_spends(const struct bt_task *t);
 bool bt_state_changed(const struct bt_state *s); /* effects on what serves that are still there */
 bool bt_state_lane_over(const struct bt_state *s, size_t lane); /* done, or failed and undone */
 bool bt_state_limited(const struct bt_state *s);		/* the plan's time limit runs */

@@ -137,6 +137,8 @@ static json_t *stage_to_json(const struct bt_stage *s)
 	put_str(o, "why", s->why);
 	if (s->side_by_side)
 		put_int(o, "side_by_side", s->side_by_side);
+	if (s->counted)
+		put_int(o, "may_fail", s->may_fail);
 	if (s->closing)
 		json_object_set_new(o, "closing", json_true());
 	if (s->own_policy) {
@@ -622,6 +624,10 @@ static int read_stage(const json_t *j, struct bt_plan *p, struct bt_stage *stage
 				 &stage->continue_n, err)) < 0))
 		return r;
 	stage->on_failure = (enum bt_failure_policy)policy;
+	stage->counted = json_object_get(j, "may_fail") != NULL;
+	if ((r = bt_json_int_opt(j, "may_fail", 0, BT_PLAN_MAX_INSTANCES, &stage->may_fail, err)) <
+		0)
+		return r;
 	if (json_object_get(j, "closing") &&
 		(r = bt_json_bool(j, "closing", &stage->closing, err)) < 0)
 		return r;

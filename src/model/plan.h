@@ -85,6 +85,10 @@ struct bt_stage {
 	bool own_policy; /* what follows is said of this stage; else the plan's holds */
 	enum bt_failure_policy on_failure;
 	int64_t continue_n;
+	/* Without a policy of its own: as many lanes as `may_fail` may have failed in the whole run
+	 * by now, whatever the plan's policy; with more than that it holds. */
+	bool counted;
+	int64_t may_fail;
 };
 
 enum bt_plan_purpose {

@@ -8,7 +8,12 @@
 #define ENUM(id, ...)                                                                              \
 	const struct bt_enum bt_enum_##id = {(const struct bt_enum_name[]){__VA_ARGS__, {NULL, 0}}}
 
-ENUM(runtime, {"process", BT_RUNTIME_PROCESS}, {"tomcat", BT_RUNTIME_TOMCAT});
+ENUM(runtime, {"process", BT_RUNTIME_PROCESS}, {"tomcat", BT_RUNTIME_TOMCAT},
+	{"bundle", BT_RUNTIME_BUNDLE});
+ENUM(codedeploy_config, {"OneAtATime", BT_CODEDEPLOY_ONE_AT_A_TIME},
+	{"HalfAtATime", BT_CODEDEPLOY_HALF_AT_A_TIME}, {"AllAtOnce", BT_CODEDEPLOY_ALL_AT_ONCE});
+ENUM(codedeploy_style, {"in-place", BT_CODEDEPLOY_IN_PLACE},
+	{"blue-green", BT_CODEDEPLOY_BLUE_GREEN});
 ENUM(health, {"http", BT_HEALTH_HTTP}, {"https", BT_HEALTH_HTTPS}, {"tcp", BT_HEALTH_TCP},
 	{"exec", BT_HEALTH_EXEC});
 ENUM(strategy, {"blue-green", BT_STRATEGY_BLUE_GREEN}, {"rolling", BT_STRATEGY_ROLLING},

@@ -11,7 +11,11 @@
 
 #define BT_NAME_MAX 63 /* services, hosts, slots, versions: [a-z0-9A-Z][a-zA-Z0-9._-]* */
 
-enum bt_runtime { BT_RUNTIME_PROCESS, BT_RUNTIME_TOMCAT };
+enum bt_runtime {
+	BT_RUNTIME_PROCESS,
+	BT_RUNTIME_TOMCAT,
+	BT_RUNTIME_BUNDLE, /* a CodeDeploy bundle: its own scripts start and stop it */
+};
 enum bt_health_kind { BT_HEALTH_HTTP, BT_HEALTH_HTTPS, BT_HEALTH_TCP, BT_HEALTH_EXEC };
 enum bt_strategy {
 	BT_STRATEGY_BLUE_GREEN,
@@ -69,6 +73,7 @@ struct bt_run {
 	const char *user; /* NULL: the agent's own */
 	const char *dir;  /* working directory; NULL: the release's directory */
 	struct bt_limits limits;
+	const char *appspec; /* BUNDLE: the name of the file in it that is asked for first; NULL */
 	const struct bt_stop_step *stop; /* in order; at least one */
 	size_t n_stop;
 	int64_t log_max_bytes; /* of one log file before it is rotated */
@@ -334,8 +339,25 @@ struct bt_hooks {
 	size_t n;
 };
 
+enum bt_codedeploy_config {
+	BT_CODEDEPLOY_ONE_AT_A_TIME,
+	BT_CODEDEPLOY_HALF_AT_A_TIME,
+	BT_CODEDEPLOY_ALL_AT_ONCE,
+};
+enum bt_codedeploy_style { BT_CODEDEPLOY_IN_PLACE, BT_CODEDEPLOY_BLUE_GREEN };
+
+/* How a CodeDeploy bundle goes over its hosts. */
+struct bt_codedeploy {
+	enum bt_codedeploy_config config;
+	int64_t min_healthy; /* hosts, or percent (rounded up); -1: what config says */
+	bool min_healthy_percent;
+	enum bt_codedeploy_style style;
+	bool ignore_stop_failures; /* of ApplicationStop */
+};
+
 struct bt_deploy {
 	enum bt_strategy strategy;
+	struct bt_codedeploy codedeploy; /* BT_RUNTIME_BUNDLE */
 	int64_t drain_ms;
 	enum bt_drain_policy on_drain_timeout;
 	int64_t bake_ms;
@@ -425,6 +447,7 @@ struct bt_enum { /* the values of one enum, ended by a NULL name */
 };
 extern const struct bt_enum bt_enum_balancer, bt_enum_l4_mode, bt_enum_flow_per,
 	bt_enum_notify_format;
+extern const struct bt_enum bt_enum_codedeploy_config, bt_enum_codedeploy_style;
 extern const struct bt_enum bt_enum_runtime, bt_enum_health, bt_enum_strategy,
 	bt_enum_failure_policy, bt_enum_drain_policy, bt_enum_nginx_mode, bt_enum_nginx_form,
 	bt_enum_route_to, bt_enum_hook_when, bt_enum_hook_on, bt_enum_repeat;

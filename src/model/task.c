@@ -33,7 +33,9 @@ static const struct bt_task_param exec_params[] = {
 		AT(exec.run),
 		WITH(exec.n_run),
 		.required = true,
-		.doc = "Program and arguments; a script begins with `#!`. No shell is involved.",
+		.doc = "Program and arguments; a script begins with `#!`. No shell is involved. It "
+		       "leaves nothing running: what does not hold its output is ended with it, "
+		       "what holds it makes it fail.",
 		.example = "[./migrate.sh, --up]"},
 	{.name = "on",
 		.type = BT_PARAM_WHERE,

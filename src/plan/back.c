@@ -297,6 +297,8 @@ static int back_recreate(struct bt_build *b, struct bt_err *err)
 int bt_plan_back(struct bt_build *b, struct bt_err *err)
 {
 	note_current(b);
+	if (b->service->run.as == BT_RUNTIME_BUNDLE)
+		return bt_plan_bundle_back(b, err);
 	if (b->plan->release == 0)
 		return to_nothing(b);
 	switch (b->service->deploy.strategy) {

@@ -284,6 +284,12 @@ void bt_build_stage_closing(struct bt_build *b)
 	stage(b)->closing = true;
 }
 
+void bt_build_stage_may_fail(struct bt_build *b, int64_t n)
+{
+	stage(b)->counted = true;
+	stage(b)->may_fail = n;
+}
+
 void bt_build_stage_policy(struct bt_build *b, enum bt_failure_policy policy, int64_t continue_n)
 {
 	struct bt_stage *s = stage(b);

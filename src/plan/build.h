@@ -20,6 +20,7 @@ struct bt_build {
 	size_t n_tasks;	   /* in the whole plan */
 	int refused;	   /* < 0: a hook cannot stand where it is, and why says it */
 	struct bt_err why;
+	bool *hooks_out; /* by place: deploy.hooks took it out; NULL: none did */
 	/* what is being added to: capacities of the growing tables */
 	size_t cap_stages, cap_lanes, cap_tasks, cap_notes, cap_releases;
 };
@@ -45,6 +46,8 @@ struct bt_task *bt_build_task(
 	struct bt_build *b, enum bt_task_kind kind, uint16_t host, const char *why);
 struct bt_lane *bt_build_current_lane(struct bt_build *b);
 /* What holds for failures in the current stage. */
+/* How many lanes may have failed in the run by the end of the current stage. */
+void bt_build_stage_may_fail(struct bt_build *b, int64_t n);
 void bt_build_stage_policy(struct bt_build *b, enum bt_failure_policy policy, int64_t continue_n);
 /* Tasks, appended to the current lane. `why` may be NULL. */
 void bt_build_component(struct bt_build *b, uint16_t host, const char *why);
@@ -125,13 +128,17 @@ int bt_plan_blue_green(struct bt_build *b, struct bt_err *err);
 int bt_plan_rolling(struct bt_build *b, struct bt_err *err);
 int bt_plan_recreate(struct bt_build *b, struct bt_err *err);
 int bt_plan_back(struct bt_build *b, struct bt_err *err);
+/* CodeDeploy bundles: the lifecycle on each host, by deploy.codedeploy (bundle.c); and the way back
+ * (bundle_back.c). */
+int bt_plan_bundle(struct bt_build *b, struct bt_err *err);
+int bt_plan_bundle_back(struct bt_build *b, struct bt_err *err);
 /* The way back of a flow: exactly what `before`, its plan, was about and found otherwise is as that
  * found it again. BT_E_REFUSED where that cannot be: what ran there cannot be started again. */
 int bt_plan_flow_back(struct bt_build *b, const struct bt_plan *before, struct bt_err *err);
-/* A task of a hook into the current lane, as in a flow, for places that serve or do not yet. What
- * may not be is kept in b->refused. */
-void bt_build_flow_task(
-	struct bt_build *b, const struct bt_hook *h, struct bt_list here, bool serving);
+/* A task of a hook into the current lane, as in a flow. `with`: what runs the new release by then;
+ * after the switch it serves. What may not be is kept in b->refused. */
+void bt_build_flow_task(struct bt_build *b, const struct bt_hook *h, struct bt_list here,
+	struct bt_list with, enum bt_hook_when when);
 int bt_plan_flow_build(struct bt_build *b, struct bt_err *err);
 int bt_plan_adoption(struct bt_build *b, struct bt_err *err);
 /* Blue-green: the next slot after the live one (-1: none) where nothing runs. */

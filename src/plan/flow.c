@@ -20,6 +20,7 @@ struct flow {
 	bool *in, *runs;     /* by place: as it will be when the next task comes */
 	bool *drained;	     /* by place: since it was in rotation, in this plan */
 	bool *address;	     /* by host: the loopback has the service's */
+	bool *serves;	     /* by place: in rotation, and not where nothing runs */
 	size_t n_in, lowest; /* in rotation now, and at the worst */
 	int64_t floor;	     /* of the stage */
 	struct bt_err *err;
@@ -36,8 +37,11 @@ static void refuse(struct flow *f, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof text, fmt, ap);
 	va_end(ap);
-	f->result = bt_err_set(
-		f->err, BT_E_REFUSED, "flow %s, stage '%s': %s", f->flow->name, f->stage, text);
+	if (f->flow)
+		f->result = bt_err_set(f->err, BT_E_REFUSED, "flow %s, stage '%s': %s",
+			f->flow->name, f->stage, text);
+	else
+		f->result = bt_err_set(f->err, BT_E_REFUSED, "%s: %s", f->stage, text);
 }
 
 static const char *place_name(struct flow *f, uint16_t place)
@@ -114,8 +118,8 @@ static bool has_balancer(struct flow *f, const struct bt_hook *h)
 static void set_in(struct flow *f, struct bt_list l, bool in)
 {
 	for (size_t i = 0; i < l.n; i++) {
-		f->n_in = f->n_in + in - f->in[l.v[i]];
-		f->in[l.v[i]] = in;
+		f->n_in = f->n_in + in - f->serves[l.v[i]];
+		f->in[l.v[i]] = f->serves[l.v[i]] = in;
 		f->drained[l.v[i]] = false;
 	}
 	if (f->n_in < f->lowest)
@@ -133,7 +137,7 @@ static void check_floor(struct flow *f, struct bt_list here)
 		refuse(f,
 			"to take %s out would leave %zu in rotation, and at least %lld have to "
 			"stay",
-			place_name(f, here.v[0]), f->n_in, (long long)f->floor);
+			who(f, here), f->n_in, (long long)f->floor);
 }
 
 static void switch_out(struct flow *f, const struct bt_hook *h, struct bt_list here)
@@ -231,6 +235,21 @@ static const char *no_loopback(struct flow *f)
 		facts->family);
 }
 
+/* Its agent would refuse both ways (the address is on another interface, the host's policy says
+ * no): better now than when the host is out. */
+static bool can_loopback(struct flow *f, const struct bt_hook *h, uint16_t host)
+{
+	const struct bt_seen_host *seen = f->b->scene.hosts[host];
+	for (size_t i = 0; i < seen->n_vips; i++)
+		if (!seen->vips[i].there && seen->vips[i].trouble) {
+			refuse(f, "%s on %s: %s: %s", bt_task_info(h->kind)->name,
+				f->b->plan->hosts[host], seen->vips[i].address,
+				seen->vips[i].trouble);
+			return false;
+		}
+	return true;
+}
+
 static void loopback(struct flow *f, const struct bt_hook *h, struct bt_list here, bool on)
 {
 	uint16_t host = f->b->scene.places[here.v[0]].host;
@@ -241,6 +260,8 @@ static void loopback(struct flow *f, const struct bt_hook *h, struct bt_list her
 		skip(f, h, kind, host, here, why);
 		return;
 	}
+	if (!can_loopback(f, h, host))
+		return;
 	/* All instances of the host are reached at the address, chosen or not. */
 	for (uint16_t i = 0; i < f->b->scene.n_places; i++)
 		if (f->b->scene.places[i].host == host)
@@ -488,11 +509,11 @@ static void batch(struct flow *f, const struct bt_flow_stage *s, struct bt_list 
 	size_t worst = before > deepest ? before - deepest : 0;
 	if (worst < f->lowest)
 		f->lowest = worst;
-	if (f->result == 0 && f->b->balancer != BT_NONE && (int64_t)worst < f->floor)
-		refuse(f,
-			"a batch of %zu would leave %zu in rotation, and at least %lld have to "
-			"stay",
-			n, worst, (long long)f->floor);
+	if (f->result == 0 && f->b->balancer != BT_NONE && (int64_t)worst < f->floor) {
+		const char *left = worst ? bt_build_text(f->b, "%zu", worst) : "nobody";
+		refuse(f, "a batch of %zu would leave %s in rotation, and at least %lld %s to stay",
+			n, left, (long long)f->floor, f->floor == 1 ? "has" : "have");
+	}
 }
 
 static void stages(struct flow *f, const struct bt_flow_stage *s, size_t number)
@@ -532,7 +553,10 @@ static uint16_t first_host(struct flow *f)
 
 static uint16_t once_host(struct flow *f, const struct bt_hook *h)
 {
-	if (h->on == BT_ON_BALANCER && has_balancer(f, h))
+	if (h->on == BT_ON_BALANCER && f->b->balancer == BT_NONE)
+		refuse(f, "%s on the balancer's host, and %s has no balancer in `traffic`",
+			bt_task_info(h->kind)->name, f->b->service->name);
+	else if (h->on == BT_ON_BALANCER)
 		return f->b->plan->balancers[0].host;
 	if (h->on != BT_ON_HOST)
 		return first_host(f);
@@ -602,6 +626,7 @@ static void look(struct flow *f)
 	f->chosen = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->in = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->runs = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
+	f->serves = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->drained = BT_ARENA_ARRAY(f->b->arena, bool, s->n_places);
 	f->address = BT_ARENA_ARRAY(f->b->arena, bool, f->b->service->n_hosts);
 	for (size_t i = 0; i < s->n_places; i++) {
@@ -609,6 +634,8 @@ static void look(struct flow *f)
 			       named(rq->slots, rq->n_slots, bt_scene_slot(s, &s->places[i]));
 		f->in[i] = s->places[i].in;
 		f->runs[i] = bt_place_ours(&s->places[i]);
+		f->serves[i] = f->in[i] && (f->runs[i] || s->places[i].stranger);
+		f->n_in += f->serves[i];
 		if (s->places[i].release && s->places[i].release != f->b->plan->release &&
 			(s->places[i].in || !f->b->plan->old_release))
 			f->b->plan->old_release = s->places[i].release;
@@ -618,7 +645,7 @@ static void look(struct flow *f)
 		for (size_t i = 0; i < s->hosts[h]->n_vips; i++)
 			f->address[h] = f->address[h] && s->hosts[h]->vips[i].there;
 	}
-	f->n_in = f->lowest = s->n_in;
+	f->lowest = f->n_in;
 }
 
 /* What the flow brings is on its hosts before the first of them is taken out: what cannot be had
@@ -657,18 +684,47 @@ int bt_plan_flow_build(struct bt_build *b, struct bt_err *err)
 	return 0;
 }
 
-void bt_build_flow_task(
-	struct bt_build *b, const struct bt_hook *h, struct bt_list here, bool serving)
+/* ── a task among a strategy's own ── */
+
+/* What the plan has done before the hook's turn comes, for what shall serve (`with`); and what
+ * other hooks took out. Blue-green and recreate have put nothing but `with` into rotation. */
+static void look_at_hook(struct flow *f, struct bt_list with, enum bt_hook_when when)
 {
-	struct flow f = {.b = b, .err = &b->why, .stage = "deploy.hooks"};
+	struct bt_build *b = f->b;
+	enum bt_strategy strategy = b->service->deploy.strategy;
+	bool all = strategy == BT_STRATEGY_BLUE_GREEN || strategy == BT_STRATEGY_RECREATE;
+	bool after = when == BT_HOOK_AFTER_SWITCH;
+	look(f);
+	for (size_t i = 0; after && all && i < b->scene.n_places; i++)
+		f->in[i] = false;
+	for (size_t i = 0; i < with.n; i++) {
+		f->runs[with.v[i]] = true;
+		f->in[with.v[i]] = after;
+	}
+	if (!b->hooks_out)
+		b->hooks_out = BT_ARENA_ARRAY(b->arena, bool, b->scene.n_places);
+	f->n_in = 0;
+	for (size_t i = 0; i < b->scene.n_places; i++) {
+		f->in[i] = f->serves[i] = f->in[i] && !b->hooks_out[i];
+		f->n_in += f->in[i];
+	}
+	/* The engine holds to the plan's word, so the plan does. */
+	f->floor = b->plan->min_in_rotation < (int64_t)f->n_in ? b->plan->min_in_rotation
+							       : (int64_t)f->n_in;
+	f->lowest = f->n_in;
+}
+
+void bt_build_flow_task(struct bt_build *b, const struct bt_hook *h, struct bt_list here,
+	struct bt_list with, enum bt_hook_when when)
+{
+	struct flow f = {.b = b, .err = &b->why};
 	if (b->refused < 0)
 		return;
-	look(&f);
-	for (size_t i = 0; serving && i < here.n; i++) {
-		f.runs[here.v[i]] = true;
-		f.n_in += !f.in[here.v[i]];
-		f.in[here.v[i]] = true;
-	}
+	f.stage = bt_build_text(b, "deploy.hooks.%s", bt_enum_name(&bt_enum_hook_when, (int)when));
+	look_at_hook(&f, with, when);
+	bool *before = bt_arena_memdup(b->arena, f.in, b->scene.n_places * sizeof *before);
 	one(&f, h, here, here.n == 1);
+	for (size_t i = 0; i < b->scene.n_places; i++)
+		b->hooks_out[i] = !f.in[i] && (before[i] || b->hooks_out[i]);
 	b->refused = f.result;
 }

@@ -107,3 +107,20 @@ bool bt_flow_deploys(const struct bt_flow *f)
 				return true;
 	return false;
 }
+
+int bt_flow_unknown(
+	const struct bt_service *service, const char *name, const char *near, struct bt_err *err)
+{
+	const char *other;
+	const struct bt_task_info *task = bt_task_find_in_flow(name, &other);
+	if (task)
+		return bt_err_set(err, BT_E_CONFIG,
+			"'%s' is a task, and no flow: expected a flow such as turnOffL4, or one of "
+			"your own with %s in it (`baton flows` lists them)",
+			name, task->name);
+	return bt_err_set(err, BT_E_CONFIG,
+		"no flow '%.80s'%s%s%s among those of baton%s%s%s: `baton flows` lists them", name,
+		service ? " in the config of " : "", service ? service->name : "",
+		service ? ", nor" : "", near ? " (did you mean '" : "", near ? near : "",
+		near ? "'?)" : "");
+}

@@ -19,5 +19,8 @@ extern const size_t bt_n_flows_strategies;
  * nearest name or NULL. */
 const struct bt_flow *bt_flow_find(
 	const struct bt_service *service, const char *name, const char **ret_near);
+/* BT_E_CONFIG, and one line that says so; near: what bt_flow_find gave; service may be NULL. */
+int bt_flow_unknown(
+	const struct bt_service *service, const char *name, const char *near, struct bt_err *err);
 /* Whether it brings a release to the hosts, so that one has to be given. */
 bool bt_flow_deploys(const struct bt_flow *f);

@@ -56,16 +56,16 @@ static void at_all(struct bt_build *b, const struct bt_hook *h)
 			if (b->scene.places[i].host == host)
 				bt_list_add(&here, i);
 		bt_build_lane(b, b->plan->hosts[host]);
-		bt_build_flow_task(b, h, here, false);
+		bt_build_flow_task(b, h, here, (struct bt_list){0}, BT_HOOK_BEFORE);
 	}
 }
 
 static void each_place(
-	struct bt_build *b, const struct bt_hook *h, struct bt_list places, bool serving)
+	struct bt_build *b, const struct bt_hook *h, struct bt_list places, enum bt_hook_when when)
 {
 	for (size_t i = 0; i < places.n; i++) {
 		bt_build_lane_at(b, places.v[i]);
-		bt_build_flow_task(b, h, bt_list_one(b, places.v[i]), serving);
+		bt_build_flow_task(b, h, bt_list_one(b, places.v[i]), places, when);
 	}
 }
 
@@ -114,10 +114,11 @@ void bt_build_hooks(struct bt_build *b, enum bt_hook_when when, struct bt_list p
 			bt_build_approve(b, h->within_ms, why);
 		} else if (is_once(h)) {
 			bt_build_lane(b, "once");
-			bt_build_flow_task(b, h, bt_list_one(b, places.n ? places.v[0] : 0), false);
+			bt_build_flow_task(
+				b, h, bt_list_one(b, places.n ? places.v[0] : 0), places, when);
 		} else if (!is_exec(h)) {
 			if (places.n)
-				each_place(b, h, places, when == BT_HOOK_AFTER_SWITCH);
+				each_place(b, h, places, when);
 			else
 				at_all(b, h);
 		} else if (places.n) {
@@ -144,7 +145,7 @@ void bt_build_hooks_lane(struct bt_build *b, enum bt_hook_when when, uint16_t pl
 		if (!is_exec(h)) {
 			if (first_of_all || !is_once(h))
 				bt_build_flow_task(
-					b, h, bt_list_one(b, place), when == BT_HOOK_AFTER_SWITCH);
+					b, h, bt_list_one(b, place), bt_list_one(b, place), when);
 			continue;
 		}
 		bool here = h->on == BT_ON_EACH_INSTANCE ? true
@@ -193,7 +194,8 @@ void bt_build_hooks_closing(struct bt_build *b, const struct bt_service *of, uin
 		bt_build_stage_closing(b);
 		if (!is_exec(h)) {
 			bt_build_lane(b, "once");
-			bt_build_flow_task(b, h, bt_list_one(b, 0), false);
+			bt_build_flow_task(
+				b, h, bt_list_one(b, 0), (struct bt_list){0}, BT_HOOK_ON_FAILURE);
 			continue;
 		}
 		b->plan->release = release; /* whose files the programs are */
@@ -208,23 +210,45 @@ void bt_build_hooks_closing(struct bt_build *b, const struct bt_service *of, uin
 
 /* ---- who may run programs ---------------------------------------------------------------- */
 
+/* The plan's hosts are the service's, then those that only balance. */
+static const struct bt_seen_host *seen_host(const struct bt_build *b, uint16_t host)
+{
+	if (host < b->service->n_hosts)
+		return b->scene.hosts[host];
+	for (size_t i = 0; i < b->scene.n_balancers; i++)
+		if (bt_streq(b->scene.balancers[i].on, b->plan->hosts[host]))
+			return b->scene.balancers[i].host;
+	return NULL;
+}
+
+static int check_exec(
+	struct bt_build *b, const struct bt_stage *s, const struct bt_task *t, struct bt_err *err)
+{
+	bool runs = t->kind == BT_TASK_EXEC || t->kind == BT_TASK_LIFECYCLE;
+	const struct bt_seen_host *seen = runs ? seen_host(b, t->host) : NULL;
+	const char *no = seen ? seen->no_exec : NULL;
+	if (!no)
+		return 0;
+	const char *on = b->plan->hosts[t->host];
+	if (b->plan->flow && !t->why)
+		return bt_err_set(err, BT_E_REFUSED,
+			"flow %s, stage '%s': Exec needs to run a program on %s: %s", b->plan->flow,
+			s->name, on, no);
+	return bt_err_set(err, BT_E_REFUSED, "%s needs to run a program on %s: %s",
+		t->event ? t->event : t->why, on, no);
+}
+
 int bt_build_check_exec(struct bt_build *b, struct bt_err *err)
 {
+	int r = 0;
 	if (b->refused < 0) {
 		*err = b->why;
 		return b->refused;
 	}
 	for (size_t s = 0; s < b->plan->n_stages; s++)
 		for (size_t l = 0; l < b->plan->stages[s].n_lanes; l++)
-			for (size_t t = 0; t < b->plan->stages[s].lanes[l].n_tasks; t++) {
-				const struct bt_task *task = &b->plan->stages[s].lanes[l].tasks[t];
-				const char *no = task->kind == BT_TASK_EXEC
-							 ? b->scene.hosts[task->host]->no_exec
-							 : NULL;
-				if (no)
-					return bt_err_set(err, BT_E_REFUSED,
-						"%s needs to run a program on %s: %s", task->why,
-						b->plan->hosts[task->host], no);
-			}
-	return 0;
+			for (size_t t = 0; t < b->plan->stages[s].lanes[l].n_tasks && r == 0; t++)
+				r = check_exec(b, &b->plan->stages[s],
+					&b->plan->stages[s].lanes[l].tasks[t], err);
+	return r;
 }

@@ -110,7 +110,9 @@ int bt_plan_deploy(const struct bt_plan_request *rq, struct bt_plan **ret, struc
 		return r;
 	r = check_balancers(&b, err);
 	if (r == 0)
-		r = strategies[rq->service->deploy.strategy](&b, err);
+		r = rq->service->run.as == BT_RUNTIME_BUNDLE
+			    ? bt_plan_bundle(&b, err)
+			    : strategies[rq->service->deploy.strategy](&b, err);
 	if (r == 0) {
 		bt_build_hooks_closing(&b, rq->service, rq->release.id);
 		r = bt_build_check_exec(&b, err);

@@ -297,6 +297,60 @@ static int notify(struct build *b, struct bt_err *err)
 	return 0;
 }
 
+/* The commit that the release was built from, as who deployed it first said; NULL: unknown. */
+static json_t *commit_of(const struct build *b, uint32_t release)
+{
+	BT_JSON json_t *rows = NULL, *by = NULL;
+	if (bt_store_select(b->server->store, &rows, NULL, BT_SQL_RELEASE_GET, (int64_t)release) <
+		0)
+		return NULL;
+	const char *text = json_string_value(json_object_get(json_array_get(rows, 0), "by"));
+	by = text ? json_loads(text, 0, NULL) : NULL;
+	return json_incref(json_object_get(by, "commit"));
+}
+
+/* What CodeDeploy tells a script. A service's environment is its deployment group. */
+static json_t *lifecycle_env(const struct build *b, const struct bt_task *t)
+{
+	char id[24];
+	const char *at = strchr(b->service, '@');
+	BT_FREE char *application =
+		bt_strndup(b->service, at ? (size_t)(at - b->service) : strlen(b->service));
+	const char *group = at ? at + 1 : b->service;
+	snprintf(id, sizeof id, "%llu", (unsigned long long)b->c->key.deployment);
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:o*}", "APPLICATION_NAME", application,
+		"DEPLOYMENT_ID", id, "DEPLOYMENT_GROUP_NAME", group, "DEPLOYMENT_GROUP_ID", group,
+		"LIFECYCLE_EVENT", t->event, "BATON_DEPLOYMENT", id, "BUNDLE_COMMIT",
+		commit_of(b, t->release));
+}
+
+static int install(struct build *b, struct bt_err *err)
+{
+	const struct bt_task *t = bt_plan_task(b->plan, b->c->key.task, NULL);
+	const struct bt_plan_release *rel = t ? bt_plan_release(b->plan, t->release) : NULL;
+	if (!rel)
+		return bt_err_set(err, BT_E_CORRUPT, "task %u: no release", b->c->key.task);
+	if (b->instance)
+		put_slot(b);
+	put_service(b, t->release);
+	json_object_set_new(b->params, "release", json_integer(t->release));
+	json_object_set_new(b->params, "version", json_string(rel->version));
+	return 0;
+}
+
+static int lifecycle(struct build *b, struct bt_err *err)
+{
+	const struct bt_task *t = bt_plan_task(b->plan, b->c->key.task, NULL);
+	int r = install(b, err);
+	if (r == 0 && !t->event)
+		r = bt_err_set(err, BT_E_CORRUPT, "task %u: no event", b->c->key.task);
+	if (r < 0)
+		return r;
+	json_object_set_new(b->params, "event", json_string(t->event));
+	json_object_set_new(b->params, "env", lifecycle_env(b, t));
+	return 0;
+}
+
 static int approve(struct build *b, struct bt_err *err)
 {
 	return bt_err_set(err, BT_E_CORRUPT, "task %u: no host approves", b->c->key.task);
@@ -318,6 +372,8 @@ static const struct param_row {
 	[BT_TASK_PRUNE] = {prune, false, false},
 	[BT_TASK_ADOPT] = {adopt, true, false},
 	[BT_TASK_EXEC] = {exec, false, false},
+	[BT_TASK_LIFECYCLE] = {lifecycle, false, false},
+	[BT_TASK_INSTALL] = {install, false, false},
 	[BT_TASK_APPROVE] = {approve, false, false},
 	[BT_TASK_LOOPBACK_STOP] = {loopback, false, false},
 	[BT_TASK_LOOPBACK_START] = {loopback, false, false},
@@ -382,6 +438,7 @@ static uint32_t needs_secrets_of(const json_t *command)
 	bool undo = bt_streq(json_string_value(json_object_get(key, "verb")), "undo");
 	const json_t *params = json_object_get(command, "params");
 	bool runs = bt_streq(task, "InstanceStart") || bt_streq(task, "Exec") ||
+		    bt_streq(task, "Lifecycle") ||
 		    (bt_streq(task, "Notify") && tells_with_secrets(params));
 	const json_t *from = runs && !undo ? params
 			     : bt_streq(task, "InstanceStop") && undo

@@ -16,8 +16,9 @@ static int read_names(const json_t *body, const char *key, json_t **ret, struct 
 	size_t i;
 	if (!list)
 		return 0;
-	if (!json_is_array(list) || json_array_size(list) > MAX_NAMES)
-		return bt_err_set(err, BT_E_PROTOCOL, "%s: expected a list of at most %d names",
+	if (!json_is_array(list) || !json_array_size(list) || json_array_size(list) > MAX_NAMES)
+		return bt_err_set(err, BT_E_PROTOCOL,
+			"%s: expected a list of 1 to %d names; without the list, all are meant",
 			key, MAX_NAMES);
 	json_array_foreach (list, i, name)
 		if (!json_is_string(name) || !bt_name_valid(json_string_value(name)))
@@ -67,12 +68,7 @@ int bt_wish_find_flow(struct bt_wish *w, struct bt_err *err)
 	w->flow = w->task ? &w->task->flow : bt_flow_find(s, w->flow_name, &near);
 	if (w->flow)
 		return 0;
-	return bt_err_set(err, BT_E_CONFIG,
-		"no flow '%.80s' in the config of %s, nor among those of baton%s%s%s: `baton "
-		"flows` "
-		"lists them",
-		w->flow_name, s->name, near ? " (did you mean '" : "", near ? near : "",
-		near ? "'?)" : "");
+	return bt_flow_unknown(s, w->flow_name, near, err);
 }
 
 bool bt_wish_on_live(const struct bt_wish *w)

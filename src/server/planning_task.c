@@ -78,7 +78,35 @@ static int read_kind(const json_t *body, enum bt_task_kind *ret, struct bt_err *
 			"L4TurnOff%s%s%s",
 			task, action ? " " : "", action ? action : "",
 			near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
+	for (size_t i = 0; i < info->n_params; i++)
+		if (info->params[i].required)
+			return bt_err_set(err, BT_E_CONFIG,
+				"%s: a task by itself takes no parameters, and this one needs %s: "
+				"write it into a flow",
+				info->name, info->params[i].name);
 	*ret = info->kind;
+	return 0;
+}
+
+/* A parameter that is not known would be one that is not kept to. */
+static int check_members(const json_t *body, struct bt_err *err)
+{
+	static const char *const known[] = {"task", "action", "serviceName", "service", "host",
+		"instanceId", "port", "file", "version", "deployPath", "by"};
+	const char *name;
+	json_t *value;
+	json_object_foreach ((json_t *)body, name, value) {
+		bool found = false;
+		for (size_t i = 0; i < BT_ARRAY_LEN(known); i++)
+			found = found || bt_streq(name, known[i]);
+		const char *near = found ? NULL : bt_nearest(name, known, BT_ARRAY_LEN(known));
+		if (!found)
+			return bt_err_set(err, BT_E_CONFIG,
+				"unknown member '%.60s': a task takes task, action, serviceName, "
+				"host, instanceId, port, file, version and deployPath%s%s%s",
+				name, near ? " (did you mean '" : "", near ? near : "",
+				near ? "'?)" : "");
+	}
 	return 0;
 }
 
@@ -264,6 +292,8 @@ static int make(struct bt_wish *w, const json_t *body, json_t **ret, struct bt_e
 	struct target t = {0};
 	enum bt_task_kind kind = BT_TASK_OBSERVE;
 	int r = read_kind(body, &kind, err);
+	if (r == 0)
+		r = check_members(body, err);
 	if (r == 0)
 		r = read_target(&f, body, err);
 	if (r < 0)

@@ -9,6 +9,7 @@
 
 #include "shim/proc.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -300,6 +301,61 @@ static bool signal_marked(void *arg, pid_t pid, const struct bt_proc_stat *st)
 		bt_proc_signal(fd, s->sig);
 	close(fd);
 	return false;
+}
+
+void bt_app_signal_group(struct bt_app *app, int sig)
+{
+	/* Of an adopted app nobody holds the group's number once it has ended. */
+	if (app->pid && (app->child || !app->ended))
+		kill(-app->pid, sig);
+}
+
+static bool in_group(void *arg, pid_t pid, const struct bt_proc_stat *st)
+{
+	const struct bt_app *app = arg;
+	return st->pgid == app->pid && pid != app->pid && st->state != 'Z';
+}
+
+bool bt_app_group_left(const struct bt_app *app)
+{
+	return app->pid && app->child && bt_proc_each(in_group, (void *)app);
+}
+
+struct writer {
+	const struct bt_app *app;
+	struct stat file;
+	char *name;
+	size_t n;
+};
+
+/* The mode of /proc/PID/fd/N tells how it was opened: who only reads the file is no writer. */
+static bool writes(void *arg, pid_t pid, const struct bt_proc_stat *st)
+{
+	struct writer *w = arg;
+	char path[48];
+	struct stat fd, file;
+	bool found = false;
+	if (pid == w->app->pid || pid == getpid() || st->state == 'Z' ||
+		st->start_ticks < w->app->start_ticks)
+		return false;
+	snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+	DIR *d = opendir(path);
+	for (struct dirent *e; d && !found && (e = readdir(d));)
+		found = e->d_name[0] != '.' &&
+			fstatat(dirfd(d), e->d_name, &fd, AT_SYMLINK_NOFOLLOW) == 0 &&
+			(fd.st_mode & S_IWUSR) && fstatat(dirfd(d), e->d_name, &file, 0) == 0 &&
+			file.st_dev == w->file.st_dev && file.st_ino == w->file.st_ino;
+	if (d)
+		closedir(d);
+	if (found)
+		snprintf(w->name, w->n, "%s (pid %d)", st->name, (int)pid);
+	return found;
+}
+
+bool bt_app_writes(const struct bt_app *app, int fd, char *name, size_t n)
+{
+	struct writer w = {.app = app, .name = name, .n = n};
+	return fstat(fd, &w.file) == 0 && bt_proc_each(writes, &w);
 }
 
 static const char *marker_of(const struct bt_shim_spec *spec, char *buf, size_t n)

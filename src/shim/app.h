@@ -35,6 +35,11 @@ bool bt_app_collect(struct bt_app *app);
 /* Sends sig to the group and to every stray that has not got it since bt_app_new_step. */
 void bt_app_signal(struct bt_app *app, const struct bt_shim_spec *spec, int sig);
 void bt_app_new_step(struct bt_app *app);
+/* To the group alone; and whether anything of it is left besides the app's own process. */
+void bt_app_signal_group(struct bt_app *app, int sig);
+bool bt_app_group_left(const struct bt_app *app);
+/* Whether a process that began with the app or later can still write to the file; its name. */
+bool bt_app_writes(const struct bt_app *app, int fd, char *name, size_t n);
 /* Whether the app or anything that it started is still there; NULL, or one of them in name. */
 bool bt_app_left(const struct bt_app *app, const struct bt_shim_spec *spec, char *name, size_t n);
 void bt_app_reap(struct bt_app *app); /* forgets the app; only when nothing is left */

@@ -10,9 +10,11 @@
  * means that the host shuts down: the app is stopped, to be started again at next boot.
  *
  * A spec with `once_ms` is a program that runs once: its end is the end, whatever it left running
- * is killed with it, and how it ended is in the last status. Its limit is the shim's to keep, so it
- * holds without an agent. Nothing ever starts it a second time: where nobody saw it end, the status
- * says so. */
+ * is killed with it (but see `leave`), and how it ended is in the last status. Its limit is the
+ * shim's to keep, so it holds without an agent. Nothing ever starts it a second time: where nobody
+ * saw it end, the status says so. Who can still write to its log when it has ended well (a `tee`
+ * that it writes through) gets a moment to end after it: its last words would be lost. Who stays is
+ * something that was meant to go on, and cannot: the status names it. */
 #include "shim/app.h"
 #include "shim/link.h"
 #include "shim/proc.h"
@@ -31,6 +33,8 @@
 #include <unistd.h>
 
 #define LOG_CHECK_MS 1000
+#define HELD_WAIT_MS 5000
+#define HELD_LOOK_MS 20
 
 /* The daemon's word to its launcher, or one line of why not. */
 #define OK "ok"
@@ -46,8 +50,9 @@ struct shim {
 	size_t step;
 	int signals, lock;
 	int64_t deadline_ms; /* of the back-off, the stop's step, or once; 0: none */
-	int64_t log_check_ms, started_ms, backoff_ms;
+	int64_t log_check_ms, started_ms, ended_ms, backoff_ms;
 	bool interrupted, done;
+	bool held_over; /* the moment for those who hold its log is over */
 	bool only_stop; /* started to end what there is, not to run it */
 };
 
@@ -211,6 +216,8 @@ static void finish_stop(struct shim *s)
 	s->status.pid = s->status.start_ticks = 0;
 	s->deadline_ms = 0;
 	s->done = true;
+	if (s->interrupted)
+		s->status.held[0] = 0; /* nobody had its moment */
 	unlink("sock"); /* before the word is out: the directory may be reused after it */
 	set_state(s, s->interrupted ? BT_SHIM_INTERRUPTED : BT_SHIM_STOPPED, true);
 }
@@ -223,6 +230,39 @@ static bool is_quiet(const struct shim *s)
 
 static void next_step(struct shim *s);
 
+/* A program that may leave others running has ended. What writes to its log still belongs to it,
+ * and is waited for until its time is over; what remains of its group after that time is killed. */
+static void on_leaving(struct shim *s)
+{
+	bool stopping = s->status.state == BT_SHIM_STOPPING;
+	if (!stopping && !s->status.late &&
+		bt_app_writes(&s->app, s->log.fd, s->status.held, sizeof s->status.held))
+		return;
+	if (!stopping)
+		s->status.held[0] = 0;
+	if (stopping && s->status.late && bt_app_group_left(&s->app)) {
+		if (s->step >= s->stop.n)
+			bt_app_signal_group(&s->app, SIGKILL);
+		return;
+	}
+	finish_stop(s);
+}
+
+/* A program that runs once has ended well: is somebody left who may still say something? */
+static bool is_held(struct shim *s)
+{
+	struct bt_shim_status *status = &s->status;
+	if (!s->spec.once_ms || s->spec.leave || s->held_over || s->app.code != 0 ||
+		status->state == BT_SHIM_STOPPING)
+		return false;
+	if (!bt_app_writes(&s->app, s->log.fd, status->held, sizeof status->held)) {
+		status->held[0] = 0;
+		return false;
+	}
+	s->held_over = now_ms() - s->ended_ms >= HELD_WAIT_MS;
+	return !s->held_over;
+}
+
 /* The app's process has ended, or something that it left behind has. */
 static void on_children(struct shim *s)
 {
@@ -230,11 +270,16 @@ static void on_children(struct shim *s)
 	bool stopping = s->status.state == BT_SHIM_STOPPING;
 	if (bt_app_collect(&s->app)) {
 		describe_end(s);
+		s->ended_ms = now_ms();
 		if (!stopping)
 			s->status.exits++;
 	}
-	if (!s->app.pid || !s->app.ended)
+	if (!s->app.pid || !s->app.ended || is_held(s))
 		return;
+	if (s->spec.leave) {
+		on_leaving(s);
+		return;
+	}
 	if (bt_app_left(&s->app, &s->spec, name, sizeof name)) {
 		/* Who was asked is gone: what it left behind was asked nothing. */
 		if (stopping && is_quiet(s))
@@ -277,7 +322,9 @@ static void run_step(struct shim *s)
 			"pid %d is to end by itself within %lld.%lld s", (int)s->app.pid,
 			(long long)(wait / 1000), (long long)(wait % 1000 / 100));
 	bt_link_publish(&s->link, &s->status);
-	if (sig)
+	if (sig && s->spec.leave)
+		bt_app_signal_group(&s->app, sig);
+	else if (sig)
 		bt_app_signal(&s->app, &s->spec, sig);
 	s->deadline_ms = now_ms() + wait;
 }
@@ -323,6 +370,10 @@ static void on_deadline(struct shim *s)
 	}
 	if (s->status.state == BT_SHIM_RUNNING) { /* a program that runs once is late */
 		s->deadline_ms = 0;
+		if (s->spec.leave && s->app.ended) {
+			finish_stop(s); /* status.held says who would not let go */
+			return;
+		}
 		s->status.late = !s->app.ended;
 		begin_stop(s, &s->spec.stop);
 		return;
@@ -359,14 +410,25 @@ static void on_timers(struct shim *s)
 		on_deadline(s);
 }
 
+/* Somebody holds the log of a program that has ended; letting go of it tells nobody. */
+static bool is_waiting_for_words(const struct shim *s)
+{
+	return s->app.pid && s->app.ended && s->status.held[0] && !s->held_over;
+}
+
 static int next_timeout(const struct shim *s)
 {
 	int64_t at = s->log_check_ms;
 	if (s->deadline_ms && (!at || s->deadline_ms < at))
 		at = s->deadline_ms;
 	/* What an adopted app left behind is not our child: its end is looked for. */
-	if (!s->app.child && s->app.pid && s->app.ended)
+	if (s->app.pid && s->app.ended && !s->app.child)
 		return 20;
+	/* Most let go at once; the others are looked at with the log. */
+	if (s->app.pid && s->app.ended && s->spec.leave && now_ms() - s->ended_ms < 1000)
+		return 20;
+	if (is_waiting_for_words(s))
+		return HELD_LOOK_MS;
 	if (!at)
 		return -1;
 	int64_t left = at - now_ms();
@@ -388,7 +450,8 @@ static void run(struct shim *s)
 			continue;
 		if (fds[n].revents)
 			on_signals(s);
-		if (!s->done && s->app.pid && !s->app.child)
+		bool left = (s->spec.leave && s->app.ended) || is_waiting_for_words(s);
+		if (!s->done && s->app.pid && (!s->app.child || left))
 			on_children(s);
 		if (!s->done)
 			on_timers(s);
@@ -487,7 +550,8 @@ static int begin(struct shim *s, char *why, size_t n)
 	}
 	if (known && adopt(s, &old))
 		return 0;
-	bt_app_kill_leftovers(&s->spec);
+	if (!s->spec.leave)
+		bt_app_kill_leftovers(&s->spec);
 	s->status = (struct bt_shim_status){.shim_pid = getpid(),
 		.release = s->spec.release,
 		.port = s->spec.port,

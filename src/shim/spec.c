@@ -96,6 +96,7 @@ static const struct bt_record_field fields[] = {
 	{"backoff_ms", BT_RECORD_INT, AT(backoff_ms), 1, INT32_MAX, false, NULL},
 	{"backoff_max_ms", BT_RECORD_INT, AT(backoff_max_ms), 1, INT32_MAX, false, NULL},
 	{"once_ms", BT_RECORD_INT, AT(once_ms), 0, INT64_MAX, false, NULL},
+	{"leave", BT_RECORD_INT, AT(leave), 0, 1, false, NULL},
 	{"arg", BT_RECORD_MANY, 0, 0, 0, true, add_arg},
 	{"env", BT_RECORD_MANY, 0, 0, 0, false, add_env},
 	{"group", BT_RECORD_MANY, 0, 0, 0, false, add_group},

@@ -47,6 +47,9 @@ struct bt_shim_spec {
 	int64_t backoff_ms, backoff_max_ms;
 	int64_t once_ms; /* 0: an instance. Else a program that runs once: never started again, and
 			    stopped when it has not ended after this time */
+	/* With once_ms: what it started in the background lives on when it has ended, as long as
+	 * that does not write to the log. Its limit ends its process group, and nothing else. */
+	int64_t leave;
 	struct bt_shim_steps stop;
 };
 #define BT_SHIM_MARKER_ENV "BATON_INSTANCE_ID"

@@ -20,6 +20,7 @@ static const struct bt_record_field fields[] = {
 	{"exit_code", BT_RECORD_INT, AT(exit_code), -1, 255, false, NULL},
 	{"exit_signal", BT_RECORD_INT, AT(exit_signal), 0, 127, false, NULL},
 	{"late", BT_RECORD_INT, AT(late), 0, 1, false, NULL},
+	{"held", BT_RECORD_TEXT, TEXT(held), false, NULL},
 	{"text", BT_RECORD_TEXT, TEXT(text), false, NULL},
 };
 #define N_FIELDS (sizeof fields / sizeof fields[0])

@@ -42,6 +42,7 @@ struct bt_shim_status {
 	int64_t exit_code; /* of the last end; -1: none or unknown */
 	int64_t exit_signal;
 	int64_t late;		     /* 1: a program that runs once did not end in its time */
+	char held[64];		     /* … it did, and who went on writing to its log until then */
 	char text[BT_SHIM_TEXT_MAX]; /* one line about the last end or trouble */
 };
 int bt_shim_status_parse(char *text, size_t n, struct bt_shim_status *ret, char *why, size_t why_n);

@@ -18,12 +18,12 @@ def dsr(net):
     return {"nftables": {"on": "l4", "vip": net.vip, "port": PORT, "mode": "dsr", "interface": "lan"}}
 
 
-def haproxy(net):
-    """Two servers by their addresses, checked by HTTP, behind the VIP on the l4 host."""
+def haproxy(net, known=("was1", "was2")):
+    """Servers by their addresses, checked by HTTP, behind the VIP on the l4 host."""
     lab, conf = net.lab, net.lab.dir / "haproxy.cfg"
     net.l4.hold(net.vip)
     servers = "\n".join(f"    server {n} {net.hosts[n].address}:{PORT} check inter 200ms fall 2 rise 1"
-                        for n in ("was1", "was2"))
+                        for n in known)
     conf.write_text(f"""global
     stats socket {lab.dir}/haproxy.sock mode 660 level admin expose-fd listeners
     pidfile {lab.dir}/haproxy.pid

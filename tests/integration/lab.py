@@ -193,9 +193,9 @@ class Lab:
         return self.baton("agent", "join", f"https://127.0.0.1:{self.port('agents')}", "--token", token, "--dir",
                           self.dir / f"agent-{host}", "--host", host, "--address", address, *args)
 
-    def agent(self, host, wait=True, wrap=(), machine=None, address="127.0.0.1", **env):
+    def agent(self, host, wait=True, wrap=(), machine=None, address="127.0.0.1", args=(), **env):
         """`baton agent`: joined on the first call, run on each. Its process is called agent-HOST.
-        machine: where it runs; address: how others reach it."""
+        machine: where it runs; address: how others reach it; args: more of its options."""
         server = "127.0.0.1"
         if machine:
             wrap, server, address = machine.wrap(), machine.gateway, machine.address
@@ -209,7 +209,7 @@ class Lab:
             done = self.join(host, self.join_token(host), address=address)
             assert done.returncode == 0, done.stderr
         self.start(f"agent-{host}", "agent", "run", "--dir", self.dir / f"agent-{host}", "--own-machine",
-                   wrap=wrap, **env)
+                   *args, wrap=wrap, **env)
         if wait:
             poll(f"agent {host} connects", lambda: self.alive(f"agent-{host}") and self.connected(host))
 

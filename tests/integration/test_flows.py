@@ -4,6 +4,7 @@ import json
 
 from lab import poll
 
+from test_notify import Receiver
 from test_strategies import good, running, runs, upstream
 
 TWO = ("blue", "green")
@@ -44,6 +45,32 @@ def test_template_deploys_instance_by_instance(lab):
     steps = [t.get("step") for s in lab.deployment(last["id"])["plan"]["stages"] for la in s["lanes"] for t in la["tasks"]]
     assert {"L4TurnOff", "TomcatStop", "ComponentDeploy", "TomcatStart", "HealthCheck", "L4TurnOn"} <= set(steps)
     assert lab.service()["release"]["version"] == "v2"
+
+
+def test_several_services_one_after_the_other(lab):
+    """Instances of two services on one host, each behind its own pool: one artifact each, or one for both."""
+    lab.nginx()
+    lab.config(slots=TWO, deploy=ROLLING)
+    lab.config("api", slots=("a", "b"), nginx=False, deploy=ROLLING,
+               traffic={"nginx": {"on": "local", "listen": f"127.0.0.1:{lab.port('api-page')}"}})
+    lab.up()
+    both = lab.artifact("v1")
+    flow = "multiInstanceDeployToReleaseWithL4Control"
+    done = good(lab.baton("run", flow, "--service", "shop,api", "--artifact", both, "--version", "v1"))
+    assert "deployed shop v1" in done.stdout and "deployed api v1" in done.stdout
+    shop, api = lab.artifact("v2", name="shop"), lab.artifact("v2b", name="api")
+    with lab.load() as load:
+        good(lab.baton("run", flow, "--service", "shop,api", "-a", f"shop={shop}", "-a", f"api={api}", "--version", "v2"))
+    assert load.failed == 0, load.summary()
+    runs(lab, "v2", "v2")
+    poll("api, too", lambda: sorted(running(lab, "api").values()) == ["v2", "v2"])
+    digests = {s: lab.api("GET", f"/v1/services/{s}/releases/v2")[1]["digest"] for s in ("shop", "api")}
+    assert digests["shop"] != digests["api"]
+    # the first that fails ends it: api is not touched
+    bad = lab.artifact("bad", healthy=False)
+    count = len(lab.deployments("api"))
+    done = lab.baton("run", flow, "--service", "shop,api", "--artifact", bad, "--version", "bad")
+    assert done.returncode == 1 and len(lab.deployments("api")) == count
 
 
 def test_off_restart_and_on_leave_what_is_live(lab):
@@ -123,6 +150,13 @@ def test_what_nobody_knows(lab):
     assert done.returncode == 2 and "did you mean 'green'" in done.stderr
     done = run(lab, "deployAndTomcatRestart")
     assert done.returncode == 2 and "--version" in done.stderr
+    done = run(lab, "L4TurnOffTask")
+    assert done.returncode == 2 and "is a task" in done.stderr
+    for option in ("--hosts", "--instances"):  # what an empty variable leaves is not "all of them"
+        done = run(lab, "turnOnL4", option, "")
+        assert done.returncode == 2 and f"{option}: expected names" in done.stderr, done.stdout + done.stderr
+        status, bad = lab.api("POST", "/v1/plan", {"service": "shop", "flow": "turnOnL4", option[2:]: []})
+        assert status == 400 and "1 to" in bad["error"]["message"], bad
     lab.services["shop"]["flows"] = {"x": ["L4TurnOf"]}
     lab.write()
     done = lab.baton("lint")
@@ -185,6 +219,13 @@ def test_a_task_that_could_mean_several(lab):
     assert status == 400 and "shop on local/blue, shop on local/green" in bad["error"]["message"], bad
     status, bad = task(lab, task="TomcatTask", action="stp", instanceId="blue")
     assert status == 400 and "did you mean 'stop'" in bad["error"]["message"], bad
+    status, bad = task(lab, task="L4Task", action="turnOff", instanceId="blue", prot=80)
+    assert status == 400 and "unknown member 'prot'" in bad["error"]["message"], bad
+    assert "did you mean 'port'" in bad["error"]["message"], bad
+    status, bad = task(lab, task="L4Task", action="turnOff", instanceId="blue", port="http")
+    assert status == 400 and "port" in bad["error"]["message"], bad
+    status, bad = task(lab, task="Wait", instanceId="blue")
+    assert status == 400 and "needs for" in bad["error"]["message"], bad
     status, bad = task(lab, task="TomcatTsk", action="stop")
     assert status == 400 and "expected TomcatTask" in bad["error"]["message"], bad
     status, bad = task(lab, task="L4Task", action="turnOff", serviceName="shopp")
@@ -199,3 +240,26 @@ def test_a_task_that_could_mean_several(lab):
     status, bad = task(lab, token=json.loads(other.stdout)["token"], task="L4Task", action="turnOff", instanceId="blue")
     assert status == 400 and "shop" not in bad["error"]["message"].replace("serviceName", ""), bad
     assert len(lab.deployments()) == before and upstream(lab) == ports(lab, *TWO)
+
+
+def test_somebody_outside_is_told_and_silence_changes_nothing(lab):
+    """The receiver stands in for a chat. What it is told names the run; when it is gone, the flow goes on."""
+    receiver = Receiver()
+    try:
+        begin(lab, notify={
+            "ops": {"url": f"http://127.0.0.1:{receiver.port}/hook", "format": "slack"},
+            "gone": {"url": f"http://127.0.0.1:{lab.port('nobody')}/"}},
+            flows={"tell": [{"per": "instance", "tasks": ["L4TurnOff", "L4TurnOn"]},
+                            {"once": [{"Notify": {"to": "gone"}}, {"NotifyTask": {"to": "ops", "message": "shop is back"}}]}]})
+        with lab.load() as load:
+            done = good(run(lab, "tell"))
+        assert load.failed == 0, load.summary()
+        assert "ran tell of shop" in done.stdout
+        path, headers, body = receiver.came[-1]
+        number = lab.deployments()[0]["id"]
+        assert path == "/hook" and headers["X-Baton-Delivery"].startswith(f"{number}-"), headers
+        assert "shop is back" in json.loads(body)["text"], body
+        states = {t["words"]: t["state"] for t in lab.deployment(number)["tasks"] if t["kind"] == "Notify"}
+        assert sorted(states.values()) == ["done", "skipped"], states
+    finally:
+        receiver.close()

@@ -165,12 +165,42 @@ def test_a_hook_that_is_missing_says_so(lab):
 
 
 def test_a_child_left_behind_does_not_hold_the_run(lab):
-    leave = script(lab, "leave.sh", f"sleep 1000 & echo $! > {lab.dir}/pids", "exit 0")
+    """It went away in good order, with its output elsewhere: a hook leaves nothing running, and is good."""
+    leave = script(lab, "leave.sh", f"setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! > {lab.dir}/pids", "exit 0")
     lab.nginx()
     hooks(lab, before=[{"run": [leave]}])
     lab.up()
     good(lab.deploy("v1"))
     assert not pathlib.Path(f"/proc/{told(lab, 'pids')[0]}").exists()
+
+
+def test_a_child_that_holds_the_output_makes_a_hook_fail(lab):
+    leave = script(lab, "leave.sh", f"sleep 1000 & echo $! >> {lab.dir}/pids", "exit 0")
+    lab.nginx()
+    hooks(lab)
+    lab.up()
+    good(lab.deploy("v1"))
+    hooks(lab, before_switch=[{"run": [leave]}])
+    done = lab.deploy("v2")
+    last = done.stdout.splitlines()[-1]
+    assert done.returncode == 1 and "leave.sh" in last and "exit code 0" in last, done.stdout + done.stderr
+    pid = told(lab, "pids")[0]
+    assert f"sleep (pid {pid})" in last and "holds its output" in last, last
+    assert not pathlib.Path(f"/proc/{pid}").exists()
+    assert lab.ask() == "v1"
+
+
+def test_who_filters_the_output_of_a_hook_has_the_last_word(lab):
+    """As scripts keep a log of their own: the filter ends after them, and nothing of it is lost."""
+    say = lab.dir / "say.sh"
+    say.write_text(f"#!/bin/bash\nexec > >(sleep 0.3; tee {lab.dir}/told) 2>&1\necho the last word\n")
+    say.chmod(0o755)
+    lab.nginx()
+    hooks(lab, before=[{"run": [str(say)]}])
+    lab.up()
+    good(lab.deploy("v1"))
+    assert told(lab) == ["the last word"]
+    assert "| the last word" in lab.api("GET", "/v1/deployments/1/log")[1]
 
 
 def slow(lab):

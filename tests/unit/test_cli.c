@@ -4,6 +4,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/fs.h"
+#include "cli/flow.h"
 #include "cli/stream.h"
 #include "cli/top.h"
 #include "cli/view.h"
@@ -244,6 +246,22 @@ static void test_top(void **state)
 		line_with(&l, "1.0 GiB")->text, "was1  -        -      NO         65s   1.0 GiB");
 }
 
+/* docs/flows.md is what the table of tasks and the flows that come with baton say. */
+static void test_flows_document(void **state)
+{
+	(void)state;
+	struct bt_err err = {0};
+	BT_FREE char *path = bt_asprintf("%s/../../docs/flows.md", GOLDEN_DIR);
+	BT_FREE char *doc = NULL;
+	BT_STR struct bt_str made = {0};
+	if (bt_fs_read(path, 1 << 20, &doc, NULL, &err) < 0)
+		fail_msg("%s", err.text);
+	bt_flows_markdown(&made);
+	if (strcmp(doc, bt_str_get(&made)) != 0)
+		fail_msg("docs/flows.md is old: build/src/cli/baton flows --markdown > "
+			 "docs/flows.md");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -255,6 +273,7 @@ int main(void)
 		cmocka_unit_test(test_sse_is_bounded),
 		cmocka_unit_test(test_clean),
 		cmocka_unit_test(test_time),
+		cmocka_unit_test(test_flows_document),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

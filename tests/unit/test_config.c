@@ -228,6 +228,56 @@ static void several(void **state)
 	bt_config_free(c);
 }
 
+/* A CodeDeploy bundle needs no command; what its scripts or its configuration say has no key. */
+static void bundles(void **state)
+{
+	(void)state;
+	struct bt_config *c =
+		parse("service: b\nhosts: [h1, h2, h3]\nrun: {as: bundle, appspec: a.yml, "
+		      "slots: {main: 81}}\ndeploy: {codedeploy: {config: "
+		      "CodeDeployDefault.HalfAtATime}}\n");
+	const struct bt_service *s = &c->services[0];
+	assert_int_equal(s->run.as, BT_RUNTIME_BUNDLE);
+	assert_string_equal(s->run.appspec, "a.yml");
+	assert_int_equal(s->deploy.codedeploy.config, BT_CODEDEPLOY_HALF_AT_A_TIME);
+	assert_int_equal(s->deploy.codedeploy.min_healthy, -1);
+	assert_int_equal(s->deploy.strategy, BT_STRATEGY_ROLLING);
+	assert_true(bt_config_unpacks(s, "revision.tar"));
+	same_again(c);
+	bt_config_free(c);
+	c = parse("service: b\nrun: {as: bundle, slots: {x: 81, y: 82}}\ntraffic: {nginx: {}}\n"
+		  "deploy: {codedeploy: {minimum_healthy_hosts: 75%, style: blue-green, "
+		  "ignore_application_stop_failures: true}}\n");
+	s = &c->services[0];
+	assert_int_equal(s->deploy.codedeploy.min_healthy, 75);
+	assert_true(s->deploy.codedeploy.min_healthy_percent);
+	assert_true(s->deploy.codedeploy.ignore_stop_failures);
+	assert_int_equal(s->deploy.strategy, BT_STRATEGY_BLUE_GREEN);
+	same_again(c);
+	bt_config_free(c);
+	REFUSED("service: b\nrun:\n  as: bundle\n  command: x\n  stop: {signal: TERM}\n"
+		"  slots: {main: 81}\ndeploy:\n  batch: 2\n  on_failure: continue 1\n"
+		"  codedeploy: {config: OneAtTime, minimum_healthy_hosts: 1, style: blue-green}\n",
+		"f:4:12: run.command: not with run.as: bundle, whose own scripts start and stop it",
+		"f:5:9: run.stop: not with run.as: bundle, whose own scripts start and stop it",
+		"f:6:10: run.slots: blue-green needs at least 2 slots, found 1 (or strategy: "
+		"rolling)",
+		"f:8:10: deploy.batch: only with strategy: rolling or canary",
+		"f:8:10: deploy.batch: not with run.as: bundle, where deploy.codedeploy says it",
+		"f:9:15: deploy.on_failure: expected rollback or halt: how many hosts may fail is "
+		"said by deploy.codedeploy",
+		"f:10:24: deploy.codedeploy.config: expected OneAtATime, HalfAtATime or AllAtOnce, "
+		"found 'OneAtTime' (did you mean 'OneAtATime'?)",
+		"f:10:24: deploy.codedeploy.config: minimum_healthy_hosts is given, too: expected "
+		"one of them",
+		"f:10:58: deploy.codedeploy.minimum_healthy_hosts: with that many hosts none is "
+		"left to deploy to",
+		"f:10:68: deploy.codedeploy.style: blue-green needs `traffic`: without a balancer "
+		"nothing can take over");
+	REFUSED(MINIMAL "deploy: {codedeploy: {config: AllAtOnce}}\n",
+		"f:5:31: deploy.codedeploy.config: only with run.as: bundle");
+}
+
 static void problems(void **state)
 {
 	(void)state;
@@ -300,16 +350,16 @@ static void problems(void **state)
 	REFUSED(MINIMAL
 		"deploy: {hooks: {before_switch: [{run: [a], timeout: 5, repeat: maybe, onn: "
 		"once}, {Approve: {}}], after: []}}\n",
-		"f:5:54: deploy.hooks.before_switch: expected a duration with a unit such as "
-		"500ms, "
-		"30s, 5m, 2h, found '5'",
-		"f:5:65: deploy.hooks.before_switch: expected safe or never, found 'maybe'",
-		"f:5:72: unknown key 'onn' in deploy.hooks.before_switch, expected run, on, "
-		"timeout, "
-		"env and repeat, such as {Exec: {run: [./migrate.sh, --up]}} (did you mean "
+		"f:5:54: deploy.hooks.before_switch: Exec.timeout: expected a duration with a unit "
+		"such as 500ms, 30s, 5m, 2h, found '5'",
+		"f:5:65: deploy.hooks.before_switch: Exec.repeat: expected safe or never, found "
+		"'maybe'",
+		"f:5:72: unknown key 'onn' in deploy.hooks.before_switch: Exec, expected its "
+		"parameters run, on, timeout, env and repeat, such as {Exec: {run: [./migrate.sh, "
+		"--up]}} (did you mean "
 		"'on'?)",
-		"f:5:94: deploy.hooks.before_switch: within of Approve is missing: expected such "
-		"as {Approve: {within: 30m}}",
+		"f:5:94: deploy.hooks.before_switch: Approve.within is missing: expected such as "
+		"{Approve: {within: 30m}}",
 		"f:5:100: unknown key 'after' in deploy.hooks");
 	REFUSED(MINIMAL "deploy: {hooks: {before_switch: [{run: './a {port.admin}'}]}}\n",
 		"f:5:40: deploy.hooks.before_switch: no port 'admin' in run.slots, which names "
@@ -399,7 +449,7 @@ static void nginx_problems(void **state)
 		"f:5:32: traffic.nginx.on: 'w1' is listed twice");
 	REFUSED(MINIMAL "traffic: {nginx: {on: []}}\n",
 		"f:5:23: traffic.nginx.on: expected a name, or a list of up to 32 such as [a, b], "
-		"found a list");
+		"found an empty list");
 	REFUSED(MINIMAL "hosts: [h1]\ntraffic: {nginx: {on: [w1, h1], listen: 1002}}\n",
 		"f:6:41: traffic.nginx.listen: port 1002 is that of slot y on host h1");
 	REFUSED(MINIMAL "traffic: {nginx: {on: [local, w2], adopt: {include: /i, form: "
@@ -1123,6 +1173,8 @@ static json_t *random_service(void)
 		if (!k->type || (!k->required && !as && pick(8)) || !of_family(k, family) ||
 			k->when == (tomcat ? BT_KEY_PROCESS : BT_KEY_TOMCAT))
 			continue;
+		if (k->when == BT_KEY_BUNDLE && pick(20)) /* a problem with any other runtime */
+			continue;
 		value = as ? json_string(tomcat ? "tomcat" : "process") : random_value(k);
 		if (!value && k->required && k->type == &bt_type_text)
 			value = json_string("svc");
@@ -1169,6 +1221,7 @@ int main(void)
 		cmocka_unit_test(documented),
 		cmocka_unit_test(values),
 		cmocka_unit_test(several),
+		cmocka_unit_test(bundles),
 		cmocka_unit_test(problems),
 		cmocka_unit_test(nginx_problems),
 		cmocka_unit_test(hostile),

@@ -88,7 +88,7 @@ static void setup(struct world_case *c, enum bt_strategy strategy, const char *h
 	s->nginx = nginx ? &c->nginx : NULL;
 	for (size_t h = 0; h < s->n_hosts; h++) {
 		static const char *const addresses[] = {
-			"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"};
+			"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"};
 		c->seen[h] = (struct bt_seen_host){.host = c->hosts[h],
 			.address = addresses[h],
 			.instances = c->instances[h],
@@ -207,6 +207,19 @@ static void walk_task(struct walk *w, const struct bt_task *t)
 		w->running[t->instance] = 0;
 		w->stranger[t->instance] = false;
 		break;
+	case BT_TASK_LIFECYCLE:
+		if (bt_streq(t->event, "ApplicationStop"))
+			for (size_t i = 0; i < t->n_out; i++) {
+				assert_false(w->in[0][t->out[i]] || w->in[1][t->out[i]]);
+				w->running[t->out[i]] = 0;
+			}
+		break;
+	case BT_TASK_INSTALL:
+		for (size_t i = 0; i < t->n_out; i++) {
+			w->running[t->out[i]] = t->release;
+			w->healthy[t->out[i]] = false;
+		}
+		break;
 	case BT_TASK_ADOPT:
 		assert_true(w->stranger[t->instance]);
 		w->running[t->instance] = t->release;
@@ -311,7 +324,10 @@ static void check_plan(const struct bt_plan *p, const struct world_case *c)
 			assert_int_equal(w.running[i], p->release);
 		if (in && !p->release && p->purpose == BT_PLAN_ROLLBACK)
 			assert_true(w.stranger[i]);
-		if (!in && p->n_balancers && p->purpose != BT_PLAN_DEPLOY &&
+		/* What a bundle's blue-green leaves, runs on. */
+		bool runs_on = c->service.run.as == BT_RUNTIME_BUNDLE &&
+			       p->strategy == BT_STRATEGY_BLUE_GREEN;
+		if (!in && p->n_balancers && !runs_on && p->purpose != BT_PLAN_DEPLOY &&
 			p->purpose != BT_PLAN_ADOPT)
 			assert_int_equal(w.running[i], 0);
 	}
@@ -992,6 +1008,139 @@ static void random_world(struct world_case *c, enum bt_strategy strategy)
 	c->rq.release = c->known[pick(3)];
 }
 
+/* ── CodeDeploy bundles ── */
+
+static void bundle(struct world_case *c, const char *hosts, const char *slots, const char *nginx,
+	enum bt_codedeploy_config config)
+{
+	setup(c, BT_STRATEGY_ROLLING, hosts, slots, nginx);
+	c->service.run.as = BT_RUNTIME_BUNDLE;
+	c->service.deploy.codedeploy = (struct bt_codedeploy){.config = config, .min_healthy = -1};
+}
+
+static void all_serve(struct world_case *c, uint32_t release)
+{
+	for (size_t h = 0; h < c->service.n_hosts; h++) {
+		char place[64];
+		snprintf(place, sizeof place, "%s/%s", c->hosts[h], c->slots[0].name);
+		serves(c, place, release);
+	}
+}
+
+static void bundles(void **state)
+{
+	(void)state;
+	struct world_case c;
+	bundle(&c, "was1", "main", NULL, BT_CODEDEPLOY_ONE_AT_A_TIME);
+	golden(&c, bt_plan_deploy, "bundle-first");
+
+	bundle(&c, "was1 was2", "main", "web1", BT_CODEDEPLOY_ONE_AT_A_TIME);
+	all_serve(&c, 1);
+	c.service.deploy.codedeploy.ignore_stop_failures = true;
+	golden(&c, bt_plan_deploy, "bundle");
+	golden_json(&c, bt_plan_deploy, "bundle");
+
+	bundle(&c, "was1 was2 was3 was4", "main", "web1", BT_CODEDEPLOY_HALF_AT_A_TIME);
+	serves(&c, "was1/main", 1);
+	serves(&c, "was2/main", 1);
+	serves(&c, "was4/main", 1);
+	golden(&c, bt_plan_deploy, "bundle-unhealthy-first");
+
+	bundle(&c, "was1 was2 was3", "main", "web1", BT_CODEDEPLOY_ONE_AT_A_TIME);
+	serves(&c, "was1/main", 2);
+	runs(&c, "was2/main", 2);
+	serves(&c, "was3/main", 1);
+	c.rq.release = c.known[0];
+	golden(&c, bt_plan_rollback, "bundle-back");
+
+	bundle(&c, "was1 was2", "main", "web1", BT_CODEDEPLOY_ONE_AT_A_TIME);
+	serves(&c, "was1/main", 2);
+	c.rq.release = (struct bt_plan_release){0};
+	c.rq.failed = &c.service;
+	c.rq.failed_release = c.known[1];
+	golden(&c, bt_plan_rollback, "bundle-back-to-nothing");
+
+	bundle(&c, "was1", "main", NULL, BT_CODEDEPLOY_ONE_AT_A_TIME);
+	c.seen[0].no_exec = "host policy (/etc/baton/policy.yaml, rule 'exec'): off";
+	refused(&c, bt_plan_deploy, BT_E_REFUSED,
+		"ApplicationStop needs to run a program on was1: host policy");
+}
+
+static void bundles_blue_green(void **state)
+{
+	(void)state;
+	struct world_case c;
+	for (int back = 0; back < 2; back++) {
+		bundle(&c, "was1 was2", "blue green", "web1", BT_CODEDEPLOY_ALL_AT_ONCE);
+		c.service.deploy.codedeploy.style = BT_CODEDEPLOY_BLUE_GREEN;
+		c.service.deploy.strategy = BT_STRATEGY_BLUE_GREEN;
+		runs(&c, "was1/blue", 1);
+		runs(&c, "was2/blue", 1);
+		in(&c, back ? "was1/green" : "was1/blue");
+		in(&c, "was2/blue");
+		if (!back) {
+			golden(&c, bt_plan_deploy, "bundle-blue-green");
+			continue;
+		}
+		runs(&c, "was1/green", 2);
+		c.rq.release = c.known[0];
+		golden(&c, bt_plan_rollback, "bundle-blue-green-back");
+	}
+}
+
+/* Stages with hosts, as "batch size:lanes that may have failed by its end". */
+static void rule(const char *hosts, const char *down, enum bt_codedeploy_config config,
+	int64_t min_healthy, bool percent, const char *expected)
+{
+	struct world_case c;
+	struct bt_plan *p = NULL;
+	struct bt_err err = {0};
+	BT_STR struct bt_str text = {0};
+	bundle(&c, hosts, "main", "web1", config);
+	c.service.deploy.codedeploy.min_healthy = min_healthy;
+	c.service.deploy.codedeploy.min_healthy_percent = percent;
+	for (size_t h = 0; h < c.service.n_hosts; h++) {
+		char place[64];
+		snprintf(place, sizeof place, "%s/main", c.hosts[h]);
+		if (!strstr(down, c.hosts[h]))
+			serves(&c, place, 1);
+	}
+	if (bt_plan_deploy(&c.rq, &p, &err) < 0) {
+		assert_string_equal(err.text, expected);
+		return;
+	}
+	for (size_t i = 0; i < p->n_stages; i++)
+		if (strncmp(p->stages[i].name, "batch", 5) == 0)
+			bt_str_addf(&text, "%s%zu:%lld", text.len ? " " : "", p->stages[i].n_lanes,
+				(long long)p->stages[i].may_fail);
+	bt_str_addf(&text, ", %lld", (long long)p->min_in_rotation);
+	assert_string_equal(bt_str_get(&text), expected);
+	bt_plan_free(p);
+}
+
+static void bundle_rules(void **state)
+{
+	(void)state;
+	enum bt_codedeploy_config one = BT_CODEDEPLOY_ONE_AT_A_TIME,
+				  half = BT_CODEDEPLOY_HALF_AT_A_TIME,
+				  all = BT_CODEDEPLOY_ALL_AT_ONCE;
+	rule("a", "", one, -1, false, "1:0, 0");
+	rule("a b c", "", one, -1, false, "1:0 1:0 1:1, 2");
+	rule("a b c", "", half, -1, false, "1:0 1:0 1:1, 2"); /* half of 3 is 1; 2 must succeed */
+	rule("a b c d e", "", half, -1, false, "2:0 2:1 1:2, 3");
+	rule("a", "", half, -1, false, "1:0, 0");
+	rule("a b c", "", all, -1, false, "3:2, 0"); /* one that works is enough */
+	rule("a b c d", "", one, 2, false, "2:0 2:2, 2");
+	rule("a b c d", "", one, 1, false, "3:2 1:3, 1");
+	rule("a b c", "", one, 50, true, "1:0 1:0 1:1, 2"); /* 1.5 is rounded up */
+	rule("a b c", "", one, 0, false, "3:2, 0");
+	rule("a b c", "b", one, -1, false, "1:0 1:0 1:1, 2");
+	rule("a b c", "a b c", one, -1, false, "1:1 1:1 1:1, 0"); /* nothing can be taken away */
+	rule("a b c", "", one, 90, true,
+		"deploy.codedeploy.minimum_healthy_hosts: 90% of 3 hosts leaves none to deploy "
+		"to: expected a smaller one");
+}
+
 static void random_worlds(void **state)
 {
 	(void)state;
@@ -1047,6 +1196,9 @@ int main(void)
 		cmocka_unit_test(adoption),
 		cmocka_unit_test(over_adopted),
 		cmocka_unit_test(live_slot),
+		cmocka_unit_test(bundles),
+		cmocka_unit_test(bundles_blue_green),
+		cmocka_unit_test(bundle_rules),
 		cmocka_unit_test(random_worlds),
 	};
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);
