@@ -19,6 +19,11 @@ bench: bench-deps $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@BUILD=$(BUILD) bench/run $(BENCH)
 
+# The laboratory of flows again and again: SOAK=10 times each, unless said otherwise; K=words chooses as pytest's -k.
+soak: test-deps $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+	@BUILD=$(BUILD) tools/soak.sh $(K)
+
 lint: test-deps $(BUILD)/build.ninja
 	@ninja -C $(BUILD) --quiet
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite lint
@@ -42,4 +47,4 @@ $(BUILD)/build.ninja:
 clean:
 	rm -rf $(BUILD) build-clang build-asan
 
-.PHONY: all demo test bench lint format install clean build-deps demo-deps demo-flow-deps test-deps bench-deps
+.PHONY: all demo test bench soak lint format install clean build-deps demo-deps demo-flow-deps test-deps bench-deps

@@ -191,9 +191,10 @@ def measure(results, parts, subject, balancer, rounds):
     finally:
         lab.close()
     value = statistics.median(figures)
+    # How busy the machine was, with others' work, too: a figure from a busy one is no figure of baton alone.
     more = {"target": TARGET} if subject is BatonSubject else {"of_it_asleep": 10}
     results.add("flow", subject.name, "overhead", value, "s/host", balancer=balancer, min=round(min(figures), 3),
-                max=round(max(figures), 3), runs=len(figures), **more)
+                max=round(max(figures), 3), runs=len(figures), load=round(os.getloadavg()[0], 1), **more)
     return value
 
 

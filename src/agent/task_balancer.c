@@ -128,7 +128,9 @@ static void on_prior(
 
 void bt_task_switch_prior(struct bt_job *j)
 {
-	j->op = balancer(j)->observe(j->balancer, j->service, on_prior, j);
+	const struct bt_balancer_ops *ops = balancer(j);
+	j->op = (ops->generation ? ops->generation : ops->observe)(
+		j->balancer, j->service, on_prior, j);
 }
 
 static void on_applied(void *arg, int result, const struct bt_err *err)

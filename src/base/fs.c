@@ -108,6 +108,26 @@ int bt_fs_write_atomic(
 	return bt_fs_fsync_parent(path, err);
 }
 
+static bool is_already(const char *path, const void *data, size_t n, mode_t mode)
+{
+	struct stat st;
+	BT_CLOSE int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_nlink != 1 ||
+		(st.st_mode & 07777) != mode || st.st_uid != geteuid() || st.st_size != (off_t)n)
+		return false;
+	BT_FREE char *have = bt_malloc(n + 1);
+	size_t got = 0;
+	for (ssize_t r; got < n && (r = read(fd, have + got, n - got)) > 0;)
+		got += (size_t)r;
+	return got == n && memcmp(have, data, n) == 0;
+}
+
+int bt_fs_write_if_changed(
+	const char *path, const void *data, size_t n, mode_t mode, struct bt_err *err)
+{
+	return is_already(path, data, n, mode) ? 0 : bt_fs_write_atomic(path, data, n, mode, err);
+}
+
 int bt_fs_mkdirs(const char *path, mode_t mode, struct bt_err *err)
 {
 	struct stat st;

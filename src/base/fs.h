@@ -12,6 +12,9 @@ int bt_fs_read(const char *path, size_t max, char **ret_data, size_t *ret_len, s
 /* Replaces path as a whole or not at all, durably: path.tmp.<pid>.<n>, fsync, rename, fsync dir. */
 int bt_fs_write_atomic(
 	const char *path, const void *data, size_t n, mode_t mode, struct bt_err *err);
+/* The same, but a regular file of ours that is already so, mode included, is left as it is. */
+int bt_fs_write_if_changed(
+	const char *path, const void *data, size_t n, mode_t mode, struct bt_err *err);
 int bt_fs_fsync_dir(const char *dir, struct bt_err *err);     /* the directory itself */
 int bt_fs_fsync_parent(const char *path, struct bt_err *err); /* the directory that holds path */
 int bt_fs_mkdirs(

@@ -171,6 +171,11 @@ struct bt_balancer_ops {
 		void (*done)(void *arg, int result, const struct bt_seen_balancer *seen,
 			const struct bt_err *err),
 		void *arg);
+	/* The same, but nothing is looked at: only `generation` is told. NULL: observe tells it. */
+	struct bt_op *(*generation)(const char *name, const struct bt_service *service,
+		void (*done)(void *arg, int result, const struct bt_seen_balancer *seen,
+			const struct bt_err *err),
+		void *arg);
 	/* Called every few seconds by the agent: re-applies the last confirmed desired state when
 	 * the proxy was restarted without it. Drift made by people is reported, not fought. */
 	void (*tend)(void);

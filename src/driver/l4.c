@@ -111,6 +111,7 @@ const struct bt_balancer_ops bt_balancer_l4 = {
 	.drain = bt_l4_drain_begin,
 	.watch = bt_l4_watch_begin,
 	.observe = bt_l4_observe_begin,
+	.generation = bt_l4_generation_begin,
 	.tend = l4_tend,
 	.hold = bt_l4_hold_begin,
 };

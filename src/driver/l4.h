@@ -22,9 +22,14 @@ struct bt_l4_target {
 	/* write: all this was in force before and is only said again (after the balancer began
 	 * anew, or on the way back from a failure): nobody needs to be seen taking requests. */
 	bool again;
+	/* write: who asks reads it back at once and says what differs, so the family need not look
+	 * a second time. */
+	bool read_back;
 	/* read: somebody waits for connections to end: counts those, too, that an older process of
 	 * the balancer still has. */
 	bool counting;
+	/* read: who is in and who is out is all that is asked; connections need not be counted. */
+	bool uncounted;
 };
 
 /* What was read. Borrowed during the call. */
@@ -61,8 +66,8 @@ struct bt_l4_family {
 	int (*init)(const struct bt_driver_env *env, struct bt_err *err);
 	/* Makes the balancer send new connections to the members that are `in`, and to no other
 	 * member of the service; established ones stay where they are. Done once it was seen to be
-	 * so. Doing it again changes nothing. On failure what was there before is still there, or
-	 * the error says what is. */
+	 * so (but for read_back). Doing it again changes nothing. On failure what was there before
+	 * is still there, or the error says what is. */
 	struct bt_op *(*write)(const struct bt_l4_target *t, bt_progress_fn progress,
 		void *progress_arg, bt_done_fn done, void *arg);
 	struct bt_op *(*read)(const struct bt_l4_target *t, bt_l4_seen_fn done, void *arg);

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define DRAIN_POLL_MS 100
+#define DRAIN_SURE_MS 30 /* between the two looks that see none: what is on its way arrives */
 
 struct drain {
 	struct bt_op op;
@@ -93,7 +94,7 @@ static void counted(struct drain *d, int64_t connections)
 	}
 	int64_t left = d->deadline_ms - bt_clock_boot_ms();
 	if (connections == 0) /* the second look is due, however late it is */
-		again(d, DRAIN_POLL_MS);
+		bt_l4_timer(d->timer, DRAIN_SURE_MS);
 	else if (left > 0)
 		again(d, left);
 	else {

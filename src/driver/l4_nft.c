@@ -1,11 +1,14 @@
 /* nftables as a family of L4 balancers: read and write, each a chain of steps.
  *
- *     write   what the host needs, neighbours → list → one transaction → list: is it so?
+ *     write   what the host needs, neighbours → tables → list → one transaction → list: is it so?
  *     read    what the host lacks → list → connections
+ *     drain   connections of the members that it asks about
  *
- * nft is a child each time (its library is GPL). What asks the kernel and waits for it runs on a
- * thread; an operation that is cancelled meanwhile ends when that thread does, and nobody hears of
- * it. */
+ * All tables are listed only before a write, which takes away those of another mode. Connections
+ * are counted where somebody asks for them: a dump walks the whole hash of the kernel's table,
+ * tens of milliseconds however few there are. nft is a child each time (its library is GPL). What
+ * asks the kernel and waits for it runs on a thread; an operation that is cancelled meanwhile ends
+ * when that thread does, and nobody hears of it. */
 #include "driver/l4_nft.h"
 
 #include "base/json.h"
@@ -256,8 +259,8 @@ static void listed(struct nft_op *op)
 				"the rules were taken, but what is there now is not what was "
 				"written: somebody else changes the same table"),
 			&err);
-	} else if (!op->writes && op->target.service->l4->mode == BT_L4_NAT &&
-		   op->found.n_members) {
+	} else if (!op->writes && !op->target.uncounted && op->found.n_members &&
+		   op->target.service->l4->mode == BT_L4_NAT) {
 		in_thread(op, count, on_counted);
 	} else {
 		finish(op, 0, NULL);
@@ -270,8 +273,17 @@ static int understand(struct nft_op *op, const struct bt_child_result *c, struct
 	if (c->cut)
 		return bt_err_set(
 			err, BT_E_REFUSED, "nft lists more than %u MiB", BT_NFT_LISTING_MAX >> 20);
+	/* A table's list tells its handle, too; of those of another mode only `list tables` knows.
+	 */
+	struct bt_nft_found found = op->found;
+	int r = bt_nft_tables_read(c->output, c->output_len, s, &found, err);
+	if (r < 0)
+		return r;
+	if (op->step == LIST_TABLE)
+		memcpy(found.others, op->found.others, sizeof found.others);
+	op->found = found;
 	return op->step == LIST_TABLES
-		       ? bt_nft_tables_read(c->output, c->output_len, s, &op->found, err)
+		       ? 0
 		       : bt_nft_table_read(c->output, c->output_len, s, op->arena, &op->found, err);
 }
 
@@ -291,7 +303,12 @@ static void on_nft(void *arg, const struct bt_child_result *c)
 		finish(op, r, &err);
 	} else if (op->step == APPLY) {
 		op->written = true;
-		run_nft(op, LIST_TABLES);
+		if (op->target.read_back) {
+			finish(op, 0, &err);
+			return;
+		}
+		op->found = (struct bt_nft_found){0};
+		run_nft(op, LIST_TABLE);
 	} else if (op->step == LIST_TABLES && op->found.handle) {
 		run_nft(op, LIST_TABLE);
 	} else {
@@ -302,6 +319,19 @@ static void on_nft(void *arg, const struct bt_child_result *c)
 /* ---- the beginning
  * ------------------------------------------------------------------------------------ */
 
+/* Where connections go was decided when they began: the rules of now need not be read. */
+static void count_asked(struct nft_op *op)
+{
+	const struct bt_l4_target *t = &op->target;
+	op->found.members = BT_ARENA_ARRAY(op->arena, struct bt_seen_member, t->n_members + 1);
+	op->found.n_members = t->n_members;
+	for (size_t i = 0; i < t->n_members; i++)
+		op->found.members[i] = (struct bt_seen_member){.address = t->members[i].address,
+			.port = t->members[i].port,
+			.in = t->members[i].in};
+	in_thread(op, count, on_counted);
+}
+
 static void on_looked(void *arg)
 {
 	struct nft_op *op = arg;
@@ -309,8 +339,10 @@ static void on_looked(void *arg)
 		return;
 	if (op->result < 0)
 		finish(op, op->result, &op->err);
+	else if (op->target.counting && op->target.service->l4->mode == BT_L4_NAT)
+		count_asked(op);
 	else
-		run_nft(op, LIST_TABLES);
+		run_nft(op, op->writes ? LIST_TABLES : LIST_TABLE);
 }
 
 static void look(void *arg)
@@ -348,7 +380,12 @@ static struct bt_l4_target copy_target(struct bt_arena *a, const struct bt_l4_ta
 		m[i].host = bt_arena_strdup(a, m[i].host);
 		m[i].slot = bt_arena_strdup(a, m[i].slot);
 	}
-	return (struct bt_l4_target){.service = s, .members = m, .n_members = t->n_members};
+	return (struct bt_l4_target){.service = s,
+		.members = m,
+		.n_members = t->n_members,
+		.uncounted = t->uncounted,
+		.read_back = t->read_back,
+		.counting = t->counting};
 }
 
 static struct nft_op *begin(const struct bt_l4_target *t, bool writes, void *arg)

@@ -18,6 +18,7 @@ struct observe {
 	struct bt_l4_site *site;
 	const struct bt_l4_family *family;
 	int64_t begun_ms;
+	bool only_generation;
 	bool steady;	     /* no change was under way when the look began */
 	const char *through; /* URL of the identity; NULL: not asked */
 	struct bt_arena *arena;
@@ -162,6 +163,10 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	bool late = bt_clock_boot_ms() - o->begun_ms > RECOVERY_MS;
 	if (o->site->recovering && !late) {
 		bt_l4_timer(o->timer, RECOVERY_POLL_MS);
+	} else if (o->only_generation) {
+		const struct bt_l4_state *s = o->site->state;
+		o->seen.generation = s && s->has_confirmed ? s->confirmed.generation : 0;
+		observe_end(o);
 	} else if (o->family) {
 		look(o);
 	} else {
@@ -193,5 +198,15 @@ struct bt_op *bt_l4_observe_begin(const char *name, const struct bt_service *ser
 	o->arg = arg;
 	o->timer = event_new(bt_l4_driver()->env.base, -1, 0, on_timer, o);
 	bt_l4_timer(o->timer, 0);
+	return &o->op;
+}
+
+struct bt_op *bt_l4_generation_begin(const char *name, const struct bt_service *service,
+	void (*done)(void *arg, int result, const struct bt_seen_balancer *seen,
+		const struct bt_err *err),
+	void *arg)
+{
+	struct observe *o = (struct observe *)bt_l4_observe_begin(name, service, done, arg);
+	o->only_generation = true;
 	return &o->op;
 }

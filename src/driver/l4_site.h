@@ -53,6 +53,10 @@ struct bt_op *bt_l4_observe_begin(const char *name, const struct bt_service *ser
 	void (*done)(void *arg, int result, const struct bt_seen_balancer *seen,
 		const struct bt_err *err),
 	void *arg);
+struct bt_op *bt_l4_generation_begin(const char *name, const struct bt_service *service,
+	void (*done)(void *arg, int result, const struct bt_seen_balancer *seen,
+		const struct bt_err *err),
+	void *arg);
 
 /* Tests stop the process after each durable or outward step: "pending", "written", "confirmed",
  * "restored", "cleared". Called from any thread. NULL: nothing. */

@@ -22,6 +22,9 @@ static void set_trouble(struct bt_l4_site *s, const char *text)
 	s->trouble = copy;
 }
 
+static void on_written(struct bt_l4_change *c, int r, const struct bt_err *err);
+static void on_said_again(struct bt_l4_change *c, int r, const struct bt_err *err);
+
 /* ---- one step: on disk, said, looked at --------------------------------------------------- */
 
 static void run_save(void *arg)
@@ -102,6 +105,7 @@ static void say(struct bt_l4_change *c,
 	void (*said)(struct bt_l4_change *c, int r, const struct bt_err *err))
 {
 	c->said = said;
+	c->target.read_back = said == on_written || said == on_said_again;
 	bt_l4_family_of(c->target.service)->write(&c->target, on_progress, c, on_said, c);
 }
 
@@ -126,6 +130,7 @@ static void look(struct bt_l4_change *c,
 	void (*looked)(struct bt_l4_change *c, int r, const struct bt_err *err))
 {
 	c->looked = looked;
+	c->target.uncounted = true;
 	bt_l4_family_of(c->target.service)->read(&c->target, on_looked, c);
 }
 

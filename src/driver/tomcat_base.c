@@ -120,7 +120,7 @@ static int make_dirs(int base, const struct bt_tomcat_plan *p, struct bt_err *er
 static int write_conf(int conf, const char *name, const char *text, size_t n, struct bt_err *err)
 {
 	BT_FREE char *path = bt_tomcat_below(conf, name);
-	int r = bt_fs_write_atomic(path, text, n, 0644, err);
+	int r = bt_fs_write_if_changed(path, text, n, 0644, err);
 	return r < 0 ? bt_err_wrap(err, "conf/%s", name) : 0;
 }
 

@@ -99,7 +99,7 @@ int bt_tomcat_state_write(int base, const struct bt_tomcat_state *s, struct bt_e
 		s->shutdown_port, "shutdown", s->shutdown ? s->shutdown : "");
 	BT_FREE char *text = bt_json_dump(j);
 	BT_FREE char *path = bt_tomcat_below(base, BT_TOMCAT_STATE);
-	int r = bt_fs_write_atomic(path, text, strlen(text), 0600, err);
+	int r = bt_fs_write_if_changed(path, text, strlen(text), 0600, err);
 	return r < 0 ? bt_err_wrap(err, "%s", BT_TOMCAT_STATE) : 0;
 }
 

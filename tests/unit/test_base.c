@@ -183,6 +183,46 @@ static void test_write_atomic_leaves_nothing_aside(void **state)
 	assert_int_equal(rmdir(parent), 0); /* nothing else was left in it */
 }
 
+static ino_t inode(const char *path)
+{
+	struct stat st;
+	assert_int_equal(lstat(path, &st), 0);
+	return st.st_ino;
+}
+
+static void test_write_if_changed_replaces_what_is_not_so(void **state)
+{
+	(void)state;
+	struct bt_err err = {0};
+	BT_FREE char *path = bt_asprintf("%s/conf", dir);
+	BT_FREE char *other = bt_asprintf("%s/other", dir);
+	BT_FREE char *data = NULL;
+	struct stat st;
+	assert_int_equal(bt_fs_write_if_changed(path, "one", 3, 0644, &err), 0);
+	ino_t first = inode(path);
+	assert_int_equal(bt_fs_write_if_changed(path, "one", 3, 0644, &err), 0);
+	assert_int_equal(inode(path), first);
+	assert_int_equal(bt_fs_write_if_changed(path, "two", 3, 0644, &err), 0);
+	assert_int_equal(bt_fs_read(path, 100, &data, NULL, &err), 0);
+	assert_string_equal(data, "two");
+	assert_int_equal(chmod(path, 0666), 0);
+	assert_int_equal(bt_fs_write_if_changed(path, "two", 3, 0644, &err), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0644);
+	/* Somebody's link to a file with the same content is replaced, not followed. */
+	assert_int_equal(rename(path, other), 0);
+	assert_int_equal(symlink(other, path), 0);
+	assert_int_equal(bt_fs_write_if_changed(path, "two", 3, 0644, &err), 0);
+	assert_int_equal(lstat(path, &st), 0);
+	assert_true(S_ISREG(st.st_mode));
+	assert_int_not_equal(inode(path), inode(other));
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(unlink(other), 0);
+	assert_int_equal(bt_fs_write_if_changed(path, "", 0, 0600, &err), 0);
+	assert_int_equal(bt_fs_write_if_changed(path, "", 0, 0600, &err), 0);
+	assert_int_equal(unlink(path), 0);
+}
+
 static void test_remove_tree_does_not_follow_links(void **state)
 {
 	(void)state;
@@ -400,6 +440,8 @@ int main(void)
 		cmocka_unit_test(test_json_says_which_member),
 		cmocka_unit_test_setup_teardown(
 			test_write_atomic_leaves_nothing_aside, make_dir, drop_dir),
+		cmocka_unit_test_setup_teardown(
+			test_write_if_changed_replaces_what_is_not_so, make_dir, drop_dir),
 		cmocka_unit_test_setup_teardown(
 			test_remove_tree_does_not_follow_links, make_dir, drop_dir),
 		cmocka_unit_test_setup_teardown(test_lock_is_exclusive, make_dir, drop_dir),
