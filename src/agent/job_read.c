@@ -88,6 +88,8 @@ static int read_member(struct bt_job *j, const json_t *m, struct bt_err *err)
 		r = bt_json_bool_opt(m, "in", &to->in, err);
 	if (r == 0)
 		r = bt_json_bool_opt(m, "one", &to->one, err);
+	if (r == 0)
+		r = bt_json_bool_opt(m, "comes", &to->comes, err);
 	if (r < 0)
 		return r;
 	to->port = (uint16_t)port;

@@ -128,6 +128,8 @@ struct bt_pool_member {
 	const char *slot, *host;
 	bool in;  /* in rotation; the others are named as `backup` so that a straggler is served */
 	bool one; /* of those in rotation, who serves routes `to: one`; nobody: the first does */
+	bool comes; /* this change puts it in; only told, never kept. Nobody comes: it is not told
+		     */
 };
 /* Desired state of one service at one balancer. */
 struct bt_pool {

@@ -69,14 +69,25 @@ static bool was_in(const struct bt_l4_wish *w, const struct bt_pool_member *m)
 	return false;
 }
 
+/* Before the first change nobody knows who was in: those that it brings have to be seen, and not
+ * one that the balancer had in by itself and that may be dead. */
+static bool is_told(const struct bt_l4_wish *w)
+{
+	for (size_t i = 0; i < w->n_members; i++)
+		if (w->members[i].comes)
+			return true;
+	return false;
+}
+
 static void aim_pending(struct bt_l4_change *c)
 {
 	const struct bt_l4_state *w = c->want;
 	const struct bt_l4_wish *p = &w->pending;
-	bool *fresh = BT_ARENA_ARRAY(w->arena, bool, p->n_members + 1);
+	bool *fresh = BT_ARENA_ARRAY(w->arena, bool, p->n_members + 1), told = is_told(p);
 	for (size_t i = 0; i < p->n_members; i++)
 		fresh[i] = p->members[i].in &&
-			   !(w->has_confirmed && was_in(&w->confirmed, &p->members[i]));
+			   (w->has_confirmed ? !was_in(&w->confirmed, &p->members[i])
+					     : p->members[i].comes || !told);
 	aim(c, p, p->members, false);
 	c->target.fresh = fresh;
 }

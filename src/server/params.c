@@ -170,11 +170,15 @@ static int backend_check(struct build *b, struct bt_err *err)
 static int put_switch(struct build *b, struct bt_err *err)
 {
 	json_t *members = json_array(), *slots = json_array();
+	const struct bt_task *t =
+		b->c->key.verb == BT_DO ? bt_plan_task(b->plan, b->c->key.task, NULL) : NULL;
 	(void)err;
 	for (uint16_t i = 0; i < b->plan->n_instances; i++) {
 		bool in = listed(b->c->pool, b->c->n_pool, i);
 		json_t *m = member(b, i);
 		json_object_set_new(m, "in", json_boolean(in));
+		if (t && listed(t->in, t->n_in, i))
+			json_object_set_new(m, "comes", json_true());
 		if (in && i == b->c->one)
 			json_object_set_new(m, "one", json_true());
 		json_array_append_new(members, m);

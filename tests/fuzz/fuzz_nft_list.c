@@ -8,8 +8,12 @@
 
 static void read_as(const uint8_t *data, size_t size, const struct bt_l4 *l4)
 {
-	static const struct bt_pool_member member = {
-		"10.9.0.11", 8080, "main", "was1", true, false};
+	static const struct bt_pool_member member = {.address = "10.9.0.11",
+		.port = 8080,
+		.slot = "main",
+		.host = "was1",
+		.in = true,
+		.one = false};
 	BT_ARENA struct bt_arena *a = bt_arena_new();
 	struct bt_service service = {.name = "shop@release", .l4 = l4};
 	struct bt_l4_target target = {.service = &service, .members = &member, .n_members = 1};

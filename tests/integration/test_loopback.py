@@ -265,6 +265,8 @@ def neighbour(was, address):
     return poll(f"an answer for {address}, or none", state)
 
 
+# Both lead this machine's own way to the address into their host's cable: one at a time.
+@pytest.mark.xdist_group("loopback_route")
 def test_neighbours_are_not_told(was):
     link = was.machine.name
     ip("route", "add", f"{VIP}/32", "dev", link)
@@ -289,6 +291,7 @@ ANSWER = ("import socket, sys\n"
           "while True:\n    c, _ = s.accept()\n    c.sendall(c.getsockname()[0].encode())\n    c.close()\n")
 
 
+@pytest.mark.xdist_group("loopback_route")
 def test_requests_are_answered_while_it_is_there(was):
     """As behind a balancer of direct server return: packets for the address come with the host's MAC."""
     link, port = was.machine.name, was.lab.port("app")

@@ -185,7 +185,9 @@ def test_nobody_knows_whether_it_arrived(host, receiver):
 
 
 def test_a_repeated_command_sends_nothing(host, receiver):
+    ledger = host.lab.dir / "agent/ledger"
     assert host.run()["outcome"] == "done"
+    poll("the agent knows that its result came", lambda: '"acked"' in ledger.read_text(errors="replace"))
     command, posts = host.server.commands[-1], len(host.server.result_posts)
     host.server.offer({k: v for k, v in command.items() if k != "seq"})
     host.server.wait("answered the repeat", lambda: len(host.server.result_posts) > posts)

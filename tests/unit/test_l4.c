@@ -365,8 +365,18 @@ static struct shop shop_new(const char *name)
 
 static struct bt_op *begin_apply(struct shop *s, uint64_t generation, int in, struct answer *a)
 {
-	struct bt_pool_member m[SLOTS] = {{"10.0.0.1", 8081, "a", "was1", in & A, false},
-		{"10.0.0.1", 8082, "b", "was1", in & B, false}};
+	struct bt_pool_member m[SLOTS] = {{.address = "10.0.0.1",
+						  .port = 8081,
+						  .slot = "a",
+						  .host = "was1",
+						  .in = in & A,
+						  .one = false},
+		{.address = "10.0.0.1",
+			.port = 8082,
+			.slot = "b",
+			.host = "was1",
+			.in = in & B,
+			.one = false}};
 	struct bt_pool pool = {.name = "haproxy/shop",
 		.service_name = s->name,
 		.service = s->service,
@@ -929,7 +939,7 @@ static void test_hold_refused(void **state)
 static struct bt_op *begin_drain(const struct bt_service *s, uint16_t port, const char *host,
 	int64_t wait_ms, struct answer *a)
 {
-	struct bt_pool_member m = {"10.0.0.1", port, "a", host, false, false};
+	struct bt_pool_member m = {"10.0.0.1", port, "a", host, false, false, false};
 	struct bt_drain_request rq = {.name = "haproxy/shop",
 		.service = s,
 		.members = &m,

@@ -236,8 +236,8 @@ static void shop_end(struct shop *s)
 
 static int apply(struct shop *s, uint64_t generation, int in, struct answer *a)
 {
-	struct bt_pool_member m[2] = {{"127.0.0.1", s->a_port, "a", "was1", in & A, false},
-		{"127.0.0.1", s->b_port, "b", "was1", in & B, false}};
+	struct bt_pool_member m[2] = {{"127.0.0.1", s->a_port, "a", "was1", in & A, false, false},
+		{"127.0.0.1", s->b_port, "b", "was1", in & B, false, false}};
 	struct bt_pool pool = {.name = "haproxy/shop",
 		.service_name = s->name,
 		.service = s->service,
@@ -427,8 +427,8 @@ static void test_waits_until_seen(void **state)
 
 	bt_config_free(s.config);
 	read_config(&s, &plain);
-	struct bt_pool_member m[2] = {{"127.0.0.1", s.a_port, "a", "was1", false, false},
-		{"127.0.0.1", s.b_port, "b", "was1", true, false}};
+	struct bt_pool_member m[2] = {{"127.0.0.1", s.a_port, "a", "was1", false, false, false},
+		{"127.0.0.1", s.b_port, "b", "was1", true, false, false}};
 	struct bt_pool pool = {.name = "haproxy/shop",
 		.service_name = s.name,
 		.service = s.service,
@@ -642,7 +642,7 @@ static void test_people(void **state)
 
 static void begin_drain(struct shop *s, int64_t wait_ms, struct answer *a)
 {
-	struct bt_pool_member m = {"127.0.0.1", s->a_port, "a", "was1", false, false};
+	struct bt_pool_member m = {"127.0.0.1", s->a_port, "a", "was1", false, false, false};
 	struct bt_drain_request rq = {.name = "haproxy/shop",
 		.service = s->service,
 		.members = &m,

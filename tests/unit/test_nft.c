@@ -15,19 +15,84 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static const struct bt_pool_member both[] = {{"10.9.0.11", 8080, "main", "was1", true, false},
-	{"10.9.0.12", 8080, "main", "was2", true, false}};
-static const struct bt_pool_member first[] = {{"10.9.0.11", 8080, "main", "was1", true, false},
-	{"10.9.0.12", 8080, "main", "was2", false, false}};
-static const struct bt_pool_member nobody[] = {{"10.9.0.11", 8080, "main", "was1", false, false},
-	{"10.9.0.12", 8080, "main", "was2", false, false}};
-static const struct bt_pool_member others[] = {{"10.9.0.12", 8080, "main", "was2", true, false},
-	{"10.9.0.13", 8080, "main", "was3", true, false}};
-static const struct bt_pool_member slots[] = {{"10.9.0.11", 8081, "a", "was1", true, false},
-	{"10.9.0.11", 8082, "b", "was1", true, false},
-	{"10.9.0.12", 8081, "a", "was2", false, false}};
-static const struct bt_pool_member six[] = {{"fd00:9::11", 8080, "main", "was1", true, false},
-	{"fd00:9:0::12", 8080, "main", "was2", true, false}};
+static const struct bt_pool_member both[] = {{.address = "10.9.0.11",
+						     .port = 8080,
+						     .slot = "main",
+						     .host = "was1",
+						     .in = true,
+						     .one = false},
+	{.address = "10.9.0.12",
+		.port = 8080,
+		.slot = "main",
+		.host = "was2",
+		.in = true,
+		.one = false}};
+static const struct bt_pool_member first[] = {{.address = "10.9.0.11",
+						      .port = 8080,
+						      .slot = "main",
+						      .host = "was1",
+						      .in = true,
+						      .one = false},
+	{.address = "10.9.0.12",
+		.port = 8080,
+		.slot = "main",
+		.host = "was2",
+		.in = false,
+		.one = false}};
+static const struct bt_pool_member nobody[] = {{.address = "10.9.0.11",
+						       .port = 8080,
+						       .slot = "main",
+						       .host = "was1",
+						       .in = false,
+						       .one = false},
+	{.address = "10.9.0.12",
+		.port = 8080,
+		.slot = "main",
+		.host = "was2",
+		.in = false,
+		.one = false}};
+static const struct bt_pool_member others[] = {{.address = "10.9.0.12",
+						       .port = 8080,
+						       .slot = "main",
+						       .host = "was2",
+						       .in = true,
+						       .one = false},
+	{.address = "10.9.0.13",
+		.port = 8080,
+		.slot = "main",
+		.host = "was3",
+		.in = true,
+		.one = false}};
+static const struct bt_pool_member slots[] = {{.address = "10.9.0.11",
+						      .port = 8081,
+						      .slot = "a",
+						      .host = "was1",
+						      .in = true,
+						      .one = false},
+	{.address = "10.9.0.11",
+		.port = 8082,
+		.slot = "b",
+		.host = "was1",
+		.in = true,
+		.one = false},
+	{.address = "10.9.0.12",
+		.port = 8081,
+		.slot = "a",
+		.host = "was2",
+		.in = false,
+		.one = false}};
+static const struct bt_pool_member six[] = {{.address = "fd00:9::11",
+						    .port = 8080,
+						    .slot = "main",
+						    .host = "was1",
+						    .in = true,
+						    .one = false},
+	{.address = "fd00:9:0::12",
+		.port = 8080,
+		.slot = "main",
+		.host = "was2",
+		.in = true,
+		.one = false}};
 
 static const struct bt_l4 nat = {.kind = BT_BALANCER_NFTABLES,
 	.vip = "10.9.0.100",
@@ -370,19 +435,50 @@ static void test_tampered(void **state)
 static void test_refusals(void **state)
 {
 	NEEDS_ROOT(state);
-	static const struct bt_pool_member own[] = {{"10.9.0.2", 8080, "main", "l4", true, false}};
-	static const struct bt_pool_member here[] = {
-		{"127.0.0.1", 8080, "main", "was1", true, false}};
+	static const struct bt_pool_member own[] = {{.address = "10.9.0.2",
+		.port = 8080,
+		.slot = "main",
+		.host = "l4",
+		.in = true,
+		.one = false}};
+	static const struct bt_pool_member here[] = {{.address = "127.0.0.1",
+		.port = 8080,
+		.slot = "main",
+		.host = "was1",
+		.in = true,
+		.one = false}};
 	static const struct bt_pool_member named[] = {
-		{"was1.example.com", 8080, "main", "was1", true, false}};
-	static const struct bt_pool_member mixed[] = {
-		{"fd00:9::11", 8080, "main", "was1", true, false}};
-	static const struct bt_pool_member silent[] = {
-		{"10.9.0.11", 8080, "main", "was1", true, false},
-		{"10.9.0.99", 8080, "main", "was9", true, false}};
-	static const struct bt_pool_member quiet[] = {
-		{"10.9.0.11", 8080, "main", "was1", true, false},
-		{"10.9.0.99", 8080, "main", "was9", false, false}};
+		{"was1.example.com", 8080, "main", "was1", true, false, false}};
+	static const struct bt_pool_member mixed[] = {{.address = "fd00:9::11",
+		.port = 8080,
+		.slot = "main",
+		.host = "was1",
+		.in = true,
+		.one = false}};
+	static const struct bt_pool_member silent[] = {{.address = "10.9.0.11",
+							       .port = 8080,
+							       .slot = "main",
+							       .host = "was1",
+							       .in = true,
+							       .one = false},
+		{.address = "10.9.0.99",
+			.port = 8080,
+			.slot = "main",
+			.host = "was9",
+			.in = true,
+			.one = false}};
+	static const struct bt_pool_member quiet[] = {{.address = "10.9.0.11",
+							      .port = 8080,
+							      .slot = "main",
+							      .host = "was1",
+							      .in = true,
+							      .one = false},
+		{.address = "10.9.0.99",
+			.port = 8080,
+			.slot = "main",
+			.host = "was9",
+			.in = false,
+			.one = false}};
 	struct bt_l4 nowhere = dsr;
 	nowhere.nftables.interface = "nolan0";
 	flush();
@@ -442,8 +538,12 @@ static void test_cancel(void **state)
 static void test_counts(void **state)
 {
 	NEEDS_ROOT(state);
-	static const struct bt_pool_member local[] = {
-		{"10.9.0.2", 8080, "main", "l4", true, false}};
+	static const struct bt_pool_member local[] = {{.address = "10.9.0.2",
+		.port = 8080,
+		.slot = "main",
+		.host = "l4",
+		.in = true,
+		.one = false}};
 	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(8080)};
 	struct sockaddr_in v = {.sin_family = AF_INET, .sin_port = htons(80)};
 	assert_int_equal(inet_pton(AF_INET, "10.9.0.100", &v.sin_addr), 1);

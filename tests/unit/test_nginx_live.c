@@ -108,8 +108,9 @@ static void shop_end(struct shop *s)
 
 static struct bt_op *begin_apply(struct shop *s, uint64_t generation, int in, struct answer *a)
 {
-	struct bt_pool_member m[2] = {{"127.0.0.1", s->blue_port, "blue", "was1", in & BLUE, false},
-		{"127.0.0.1", s->green_port, "green", "was1", in & GREEN, false}};
+	struct bt_pool_member m[2] = {
+		{"127.0.0.1", s->blue_port, "blue", "was1", in & BLUE, false, false},
+		{"127.0.0.1", s->green_port, "green", "was1", in & GREEN, false, false}};
 	BT_FREE char *name = bt_asprintf("nginx/%s", s->name);
 	struct bt_pool pool = {.name = name,
 		.service_name = s->name,
@@ -546,7 +547,7 @@ static void *held_main(void *arg)
 static int drain(struct shop *s, int which, int64_t wait_ms, struct answer *a)
 {
 	struct bt_pool_member m = {"127.0.0.1", which == BLUE ? s->blue_port : s->green_port,
-		which == BLUE ? "blue" : "green", "was1", false, false};
+		which == BLUE ? "blue" : "green", "was1", false, false, false};
 	struct bt_drain_request rq = {.name = "nginx/x",
 		.service = &s->service,
 		.members = &m,

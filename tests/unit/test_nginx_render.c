@@ -15,19 +15,79 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-static const struct bt_pool_member blue_in[] = {{"127.0.0.1", 8081, "blue", "was1", true, false},
-	{"127.0.0.1", 8082, "green", "was1", false, false}};
-static const struct bt_pool_member green_in[] = {{"127.0.0.1", 8081, "blue", "was1", false, false},
-	{"127.0.0.1", 8082, "green", "was1", true, false}};
-static const struct bt_pool_member nothing_in[] = {
-	{"127.0.0.1", 8081, "blue", "was1", false, false},
-	{"127.0.0.1", 8082, "green", "was1", false, false}};
-static const struct bt_pool_member three[] = {{"10.0.0.1", 8081, "1", "was1", true, false},
-	{"10.0.0.2", 8081, "1", "was2", false, false},
-	{"fd00::3", 18081, "1", "was3", true, false}};
+static const struct bt_pool_member blue_in[] = {{.address = "127.0.0.1",
+							.port = 8081,
+							.slot = "blue",
+							.host = "was1",
+							.in = true,
+							.one = false},
+	{.address = "127.0.0.1",
+		.port = 8082,
+		.slot = "green",
+		.host = "was1",
+		.in = false,
+		.one = false}};
+static const struct bt_pool_member green_in[] = {{.address = "127.0.0.1",
+							 .port = 8081,
+							 .slot = "blue",
+							 .host = "was1",
+							 .in = false,
+							 .one = false},
+	{.address = "127.0.0.1",
+		.port = 8082,
+		.slot = "green",
+		.host = "was1",
+		.in = true,
+		.one = false}};
+static const struct bt_pool_member nothing_in[] = {{.address = "127.0.0.1",
+							   .port = 8081,
+							   .slot = "blue",
+							   .host = "was1",
+							   .in = false,
+							   .one = false},
+	{.address = "127.0.0.1",
+		.port = 8082,
+		.slot = "green",
+		.host = "was1",
+		.in = false,
+		.one = false}};
+static const struct bt_pool_member three[] = {{.address = "10.0.0.1",
+						      .port = 8081,
+						      .slot = "1",
+						      .host = "was1",
+						      .in = true,
+						      .one = false},
+	{.address = "10.0.0.2",
+		.port = 8081,
+		.slot = "1",
+		.host = "was2",
+		.in = false,
+		.one = false},
+	{.address = "fd00::3",
+		.port = 18081,
+		.slot = "1",
+		.host = "was3",
+		.in = true,
+		.one = false}};
 
-static const struct bt_pool_member three_one[] = {{"10.0.0.1", 8081, "1", "was1", true, false},
-	{"10.0.0.2", 8081, "1", "was2", false, false}, {"fd00::3", 18081, "1", "was3", true, true}};
+static const struct bt_pool_member three_one[] = {{.address = "10.0.0.1",
+							  .port = 8081,
+							  .slot = "1",
+							  .host = "was1",
+							  .in = true,
+							  .one = false},
+	{.address = "10.0.0.2",
+		.port = 8081,
+		.slot = "1",
+		.host = "was2",
+		.in = false,
+		.one = false},
+	{.address = "fd00::3",
+		.port = 18081,
+		.slot = "1",
+		.host = "was3",
+		.in = true,
+		.one = true}};
 
 static const struct bt_nginx upstream_form = {.mode = BT_NGINX_ADOPT};
 static const struct bt_nginx upstream_keepalive = {
@@ -291,9 +351,14 @@ static void test_refused(void **state)
 	n = managed;
 	n.certificate = "/etc/x.pem";
 	refused(&n, blue_in, 2, "certificate_key");
-	struct bt_pool_member m = {"127.0.0.1;", 1, "a", "b", true, false};
+	struct bt_pool_member m = {"127.0.0.1;", 1, "a", "b", true, false, false};
 	refused(&upstream_form, &m, 1, "address '127.0.0.1;'");
-	m = (struct bt_pool_member){"127.0.0.1", 1, "a\nb", "b", true, false};
+	m = (struct bt_pool_member){.address = "127.0.0.1",
+		.port = 1,
+		.slot = "a\nb",
+		.host = "b",
+		.in = true,
+		.one = false};
 	refused(&upstream_form, &m, 1, "slot");
 	n = upstream_form;
 	n.upstream = "a b";
@@ -316,9 +381,18 @@ static void test_site(void **state)
 	assert_string_equal(out.data, "-> /etc/a-8082.conf");
 	assert_int_equal(render(&n, nothing_in, 2, "/x", &none, NULL), 0);
 	assert_string_equal(bt_str_get(&none), "");
-	static const struct bt_pool_member both[] = {
-		{"127.0.0.1", 8081, "blue", "was1", true, false},
-		{"127.0.0.1", 8082, "green", "was1", true, false}};
+	static const struct bt_pool_member both[] = {{.address = "127.0.0.1",
+							     .port = 8081,
+							     .slot = "blue",
+							     .host = "was1",
+							     .in = true,
+							     .one = false},
+		{.address = "127.0.0.1",
+			.port = 8082,
+			.slot = "green",
+			.host = "was1",
+			.in = true,
+			.one = false}};
 	refused(&n, both, 2, "a site is one slot, and blue and green shall be in rotation");
 	n.n_sites = 1;
 	refused(&n, green_in, 2, "slot green has no site");
