@@ -71,7 +71,7 @@ export function run({root, title, app, args: [id]}) {
       h("button", {class: "stop", "aria-pressed": picked === task.id ? "true" : "false", onclick: () => pick(task.id),
         title: task.words, "aria-label": `${taskName(task)}, ${state}${took ? `, ${took}` : ""}`},
       h("span", {class: "dot", "aria-hidden": "true"}, sign),
-      h("span", {class: "what"}, taskName(task)),
+      h("span", {class: "what"}, task.step && h("span", {class: "step"}, task.step), known(`task.${task.kind}`, task.kind)),
       h("span", {class: "took"}, took || (unreached || task.state === "skipped" ? state : ""))));
   }
 

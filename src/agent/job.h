@@ -106,6 +106,10 @@ void bt_job_log(struct bt_job *j, const char *text); /* into the log only */
 void bt_job_show(void *job, const char *line);	     /* a bt_progress_fn: not into the log */
 /* The command's secrets as pairs, in the job's arena. */
 size_t bt_job_secrets(struct bt_job *j, json_t *secrets, struct bt_kv **ret);
+/* The service's own environment, then params.env, into j->program; `value` (NULL: as it is) says
+ * what a text of the latter becomes. */
+int bt_job_read_env(struct bt_job *j, const char *(*value)(struct bt_job *j, const char *text),
+	struct bt_err *err);
 void bt_job_progress(void *job, const char *line); /* a bt_progress_fn */
 
 /* bits that rows share (job_read.c) */

@@ -243,3 +243,24 @@ void bt_job_look_for_death(struct bt_job *j)
 	event_add(j->look, &every);
 	on_look(-1, 0, j);
 }
+
+int bt_job_read_env(struct bt_job *j, const char *(*value)(struct bt_job *j, const char *text),
+	struct bt_err *err)
+{
+	json_t *env = NULL;
+	int r = bt_json_object(j->params, "env", &env, err);
+	if (r < 0)
+		return r;
+	const struct bt_run *run = &j->service->run;
+	struct bt_kv *own,
+		*all = BT_ARENA_ARRAY(j->arena, struct bt_kv, run->n_env + json_object_size(env));
+	size_t n = bt_job_secrets(j, env, &own);
+	if (run->n_env)
+		memcpy(all, run->env, run->n_env * sizeof *all);
+	for (size_t i = 0; i < n; i++)
+		all[run->n_env + i] =
+			(struct bt_kv){own[i].key, value ? value(j, own[i].value) : own[i].value};
+	j->program.env = all;
+	j->program.n_env = run->n_env + n;
+	return 0;
+}

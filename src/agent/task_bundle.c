@@ -81,26 +81,6 @@ static const char *literal(struct bt_job *j, const char *text)
 	return bt_arena_strdup(j->arena, bt_str_get(&out));
 }
 
-/* The service's own environment, then CodeDeploy's. */
-static int read_env(struct bt_job *j, struct bt_err *err)
-{
-	json_t *env = NULL;
-	int r = bt_json_object(j->params, "env", &env, err);
-	if (r < 0)
-		return r;
-	const struct bt_run *run = &j->service->run;
-	struct bt_kv *own,
-		*all = BT_ARENA_ARRAY(j->arena, struct bt_kv, run->n_env + json_object_size(env));
-	size_t n = bt_job_secrets(j, env, &own);
-	if (run->n_env)
-		memcpy(all, run->env, run->n_env * sizeof *all);
-	for (size_t i = 0; i < n; i++)
-		all[run->n_env + i] = (struct bt_kv){own[i].key, literal(j, own[i].value)};
-	j->program.env = all;
-	j->program.n_env = run->n_env + n;
-	return 0;
-}
-
 int bt_task_lifecycle_check(struct bt_job *j, struct bt_err *err)
 {
 	const char *event = NULL;
@@ -113,7 +93,7 @@ int bt_task_lifecycle_check(struct bt_job *j, struct bt_err *err)
 	if (j->bundle->event == BT_LIFECYCLES || !bt_lifecycles[j->bundle->event].scripts)
 		return bt_err_set(
 			err, BT_E_PROTOCOL, "params.event: '%.40s' has no scripts", event);
-	return read_env(j, err);
+	return bt_job_read_env(j, literal, err);
 }
 
 /* ---- whose scripts ----------------------------------------------------------------------- */

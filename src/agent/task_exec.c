@@ -41,26 +41,6 @@ static int read_words(struct bt_job *j, struct bt_err *err)
 	return j->program.n_run ? 0 : bt_err_set(err, BT_E_PROTOCOL, "params.run: it is empty");
 }
 
-/* The service's own environment, then the task's. */
-static int read_env(struct bt_job *j, struct bt_err *err)
-{
-	json_t *env = NULL;
-	int r = bt_json_object(j->params, "env", &env, err);
-	if (r < 0)
-		return r;
-	const struct bt_run *run = &j->service->run;
-	struct bt_kv *own,
-		*all = BT_ARENA_ARRAY(j->arena, struct bt_kv, run->n_env + json_object_size(env));
-	size_t n = bt_job_secrets(j, env, &own);
-	if (run->n_env)
-		memcpy(all, run->env, run->n_env * sizeof *all);
-	for (size_t i = 0; i < n; i++)
-		all[run->n_env + i] = own[i];
-	j->program.env = all;
-	j->program.n_env = run->n_env + n;
-	return 0;
-}
-
 int bt_task_exec_check(struct bt_job *j, struct bt_err *err)
 {
 	int64_t release = 0;
@@ -80,7 +60,7 @@ int bt_task_exec_check(struct bt_job *j, struct bt_err *err)
 	if (r == 0)
 		r = read_words(j, err);
 	if (r == 0)
-		r = read_env(j, err);
+		r = bt_job_read_env(j, NULL, err);
 	j->release = (uint32_t)release;
 	return r;
 }

@@ -263,3 +263,20 @@ int bt_unhex(const char *text, void *out, size_t n)
 	}
 	return 0;
 }
+
+#define SHOWN 120
+
+void bt_str_add_shown(struct bt_str *s, const char *body, size_t n)
+{
+	while (n > 0 && (unsigned char)*body <= ' ') {
+		body++;
+		n--;
+	}
+	size_t shown = 0;
+	while (shown < n && shown < SHOWN && body[shown] != '\n' && body[shown] != '\r')
+		shown++;
+	for (size_t i = 0; i < shown; i++)
+		bt_str_addc(s, (unsigned char)body[i] < ' ' || body[i] == 127 ? ' ' : body[i]);
+	if (shown == SHOWN && n > SHOWN)
+		bt_str_add(s, "...");
+}

@@ -13,6 +13,8 @@ void bt_str_done(struct bt_str *s); /* frees the data and zeroes s */
 void bt_str_add(struct bt_str *s, const char *text);
 void bt_str_addn(struct bt_str *s, const void *data, size_t n);
 void bt_str_addc(struct bt_str *s, char c);
+/* The first line of what others sent, cut at 120 bytes, without control characters. */
+void bt_str_add_shown(struct bt_str *s, const char *body, size_t n);
 void bt_str_addf(struct bt_str *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void bt_str_reset(struct bt_str *s);		/* length 0, memory kept */
 char *bt_str_steal(struct bt_str *s);		/* the caller frees; never NULL; s is empty after */

@@ -14,7 +14,6 @@
 #include <unistd.h>
 
 #define BODY_MAX 65536
-#define SHOWN 120
 #define ARGV_MAX 128
 
 struct bt_health_probe {
@@ -82,22 +81,6 @@ static uint16_t port_of(const struct bt_health_target *t)
 
 /* ---- http --------------------------------------------------------------------------------- */
 
-/* The first line of a body, cut, without control characters. */
-static void add_shown(struct bt_str *out, const char *body, size_t n)
-{
-	while (n > 0 && (unsigned char)*body <= ' ') {
-		body++;
-		n--;
-	}
-	size_t shown = 0;
-	while (shown < n && shown < SHOWN && body[shown] != '\n' && body[shown] != '\r')
-		shown++;
-	for (size_t i = 0; i < shown; i++)
-		bt_str_addc(out, (unsigned char)body[i] < ' ' || body[i] == 127 ? ' ' : body[i]);
-	if (shown == SHOWN && n > SHOWN)
-		bt_str_add(out, "...");
-}
-
 /* A scalar as people write it: true, 3, 1.5, text without quotes. Caller frees; NULL: none. */
 static char *scalar_text(const json_t *j)
 {
@@ -129,7 +112,7 @@ static int judge_json(const struct bt_health *h, const char *body, size_t n, str
 	BT_JSON json_t *j = json_loadb(body, n, JSON_DECODE_ANY, &e);
 	if (!j) {
 		bt_str_add(why, "the answer is not JSON: ");
-		add_shown(why, body, n);
+		bt_str_add_shown(why, body, n);
 		return 1;
 	}
 	for (size_t i = 0; i < h->n_json; i++) {
@@ -150,13 +133,13 @@ int bt_health_judge(
 	bt_str_addf(why, "%d", status);
 	if (status != want) {
 		bt_str_add(why, " ");
-		add_shown(why, body, n);
+		bt_str_add_shown(why, body, n);
 		bt_str_addf(why, " (expected %d)", want);
 		return 1;
 	}
 	if (h->contains && !memmem(body, n, h->contains, strlen(h->contains))) {
 		bt_str_addf(why, " without '%s': ", h->contains);
-		add_shown(why, body, n);
+		bt_str_add_shown(why, body, n);
 		return 1;
 	}
 	if (h->n_json == 0)

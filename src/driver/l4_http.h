@@ -18,8 +18,6 @@ struct bt_api_state {
  * text has the keys that are there), or where a value is no scalar, or no count. */
 int bt_api_read_state(const struct bt_appliance *a, const char *body, size_t n,
 	struct bt_api_state *ret, struct bt_err *err);
-/* The first line of a body, cut, without control characters. Appends. */
-void bt_api_show(struct bt_str *out, const char *body, size_t n);
 
 /* ---- secrets ---- */
 

@@ -9,23 +9,7 @@
 
 #include <string.h>
 
-#define SHOWN 120
 #define KEYS_SHOWN 8
-
-void bt_api_show(struct bt_str *out, const char *body, size_t n)
-{
-	while (n > 0 && (unsigned char)*body <= ' ') {
-		body++;
-		n--;
-	}
-	size_t shown = 0;
-	while (shown < n && shown < SHOWN && body[shown] != '\n' && body[shown] != '\r')
-		shown++;
-	for (size_t i = 0; i < shown; i++)
-		bt_str_addc(out, (unsigned char)body[i] < ' ' || body[i] == 127 ? ' ' : body[i]);
-	if (shown == SHOWN && n > SHOWN)
-		bt_str_add(out, "...");
-}
 
 /* ---- paths ---- */
 
@@ -45,7 +29,7 @@ static void add_keys(struct bt_str *out, const json_t *j)
 			break;
 		}
 		bt_str_add(out, " ");
-		bt_api_show(out, key, strlen(key));
+		bt_str_add_shown(out, key, strlen(key));
 	}
 }
 
@@ -115,7 +99,7 @@ static int read_connections(
 	BT_FREE char *text = scalar_text(value);
 	if (!text || json_is_real(value) || bt_int_parse(text, 0, UINT32_MAX, &n, NULL) < 0) {
 		BT_STR struct bt_str shown = {0};
-		bt_api_show(
+		bt_str_add_shown(
 			&shown, text ? text : kind_of(value), strlen(text ? text : kind_of(value)));
 		return bt_err_set(err, BT_E_FAILED, "%s is %s, expected a count of connections",
 			a->connections, bt_str_get(&shown));
@@ -131,7 +115,7 @@ int bt_api_read_state(const struct bt_appliance *a, const char *body, size_t n,
 	struct bt_api_state s = {0};
 	if (bt_json_parse(body, n, BT_API_ANSWER_MAX, &j, NULL) < 0) {
 		BT_STR struct bt_str shown = {0};
-		bt_api_show(&shown, body, n);
+		bt_str_add_shown(&shown, body, n);
 		return bt_err_set(err, BT_E_FAILED, "the answer is no JSON: %s",
 			shown.len ? shown.data : "it is empty");
 	}

@@ -128,7 +128,7 @@ static int judge(const struct bt_api_try *t, const struct bt_http_response *r,
 	if (r->status >= 200 && r->status < 300)
 		return 0;
 	BT_STR struct bt_str shown = {0};
-	bt_api_show(&shown, r->body ? r->body : "", r->body_len);
+	bt_str_add_shown(&shown, r->body ? r->body : "", r->body_len);
 	bool who = r->status == 401 || r->status == 403;
 	return bt_err_set(err, who ? BT_E_AUTH : BT_E_FAILED, "%s %.*s: answered %d%s%s%s",
 		call_of(t)->method, (int)strcspn(t->url, "?"), t->url, r->status,

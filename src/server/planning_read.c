@@ -301,18 +301,23 @@ static int read_names(struct bt_wish *w, const json_t *body, struct bt_err *err)
 	return 0;
 }
 
-/* Everything that holds for a deployment, but what is about a new release. */
+/* What holds for every run: nobody else is at it, nothing forbids it, and its hosts are there. */
+static int admit(struct bt_wish *w, const json_t *body, struct bt_err *err)
+{
+	const struct bt_service *s = &w->config->services[0];
+	int r = w->preview ? 0 : bt_run_lease_free(w->server, s->name, err);
+	if (r == 0 && !w->preview)
+		r = bt_gate_check(w->server, w->x, s->name, body, true, err);
+	w->ticket = json_integer_value(json_object_get(body, "ticket"));
+	return r < 0 ? r : bt_wish_check_hosts(w->server, s, err);
+}
+
+/* A flow that brings no release. */
 static int on_live(struct bt_wish *w, const json_t *body, struct bt_err *err)
 {
 	int r = bt_wish_take_live(w, err);
-	const char *service = w->config->services[0].name;
-	if (r == 0 && !w->preview)
-		r = bt_run_lease_free(w->server, service, err);
-	if (r == 0 && !w->preview)
-		r = bt_gate_check(w->server, w->x, service, body, true, err);
-	w->ticket = json_integer_value(json_object_get(body, "ticket"));
 	if (r == 0)
-		r = bt_wish_check_hosts(w->server, &w->config->services[0], err);
+		r = admit(w, body, err);
 	bt_wish_read_by(w, json_object_get(body, "by"));
 	return r;
 }
@@ -342,13 +347,8 @@ int bt_wish_read(struct bt_wish *w, const json_t *body, struct bt_err *err)
 		r = check_secrets(svc, w->secrets, err);
 	if (r == 0 && !(w->preview && !w->contents))
 		r = bt_planning_check_files(svc, w->contents, err);
-	if (r == 0 && !w->preview)
-		r = bt_run_lease_free(w->server, service, err);
-	if (r == 0 && !w->preview)
-		r = bt_gate_check(w->server, w->x, service, body, true, err);
-	w->ticket = json_integer_value(json_object_get(body, "ticket"));
 	if (r == 0)
-		r = bt_wish_check_hosts(w->server, svc, err);
+		r = admit(w, body, err);
 	if (r == 0)
 		r = choose_release(w, w->secrets, w->contents, err);
 	bt_wish_read_by(w, json_object_get(body, "by"));
