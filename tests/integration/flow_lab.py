@@ -1,7 +1,10 @@
 """The laboratory of the deployment-tool document: client, L4, was1 and was2, each a network of its own, a real
 Tomcat on both servers, and in front of them one of the balancers by its name."""
+import socket
+
 import wars
 from l4lab import L4Lab
+from lab import poll
 
 FLOW = "deployAndTomcatRestartWithL4Control"
 PORT = 8080
@@ -16,6 +19,15 @@ def nat(net):
 def dsr(net):
     net.l4.hold(net.vip)
     return {"nftables": {"on": "l4", "vip": net.vip, "port": PORT, "mode": "dsr", "interface": "lan"}}
+
+
+def down(path):
+    """The servers of the backend that haproxy finds down."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(str(path))
+        s.sendall(b"show stat\n")
+        rows = [row.split(",") for row in s.makefile().read().splitlines()]
+    return {row[1] for row in rows if row[0] == "shop" and row[1] != "BACKEND" and row[17] == "DOWN"}
 
 
 def haproxy(net, known=("was1", "was2")):
@@ -41,6 +53,8 @@ backend shop
 {servers}
 """)
     net.l4.run("/usr/sbin/haproxy", "-D", "-f", conf)
+    # It takes a server for up until a second check has failed: a plan of that moment takes it for one that serves.
+    poll("haproxy has found out that nobody is there", lambda: down(lab.dir / "haproxy.sock") == set(known))
     return {"haproxy": {"on": "l4", "socket": str(lab.dir / "haproxy.sock"), "backend": "shop", "server": "{host}"}}
 
 
