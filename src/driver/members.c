@@ -43,6 +43,8 @@ json_t *bt_members_to_json(const struct bt_pool_member *members, size_t n)
 			(int)m->port, "slot", m->slot, "host", m->host, "in", (int)m->in);
 		if (m->one)
 			json_object_set_new(o, "one", json_true());
+		if (m->comes)
+			json_object_set_new(o, "comes", json_true());
 		json_array_append_new(list, o);
 	}
 	return list;
@@ -71,6 +73,8 @@ static int from_json(
 		r = bt_json_bool(j, "in", &ret->in, err);
 	if (r == 0)
 		r = bt_json_bool_opt(j, "one", &ret->one, err);
+	if (r == 0)
+		r = bt_json_bool_opt(j, "comes", &ret->comes, err);
 	if (r == 0)
 		r = bt_json_int(j, "port", 1, 65535, &port, err);
 	ret->port = (uint16_t)port;

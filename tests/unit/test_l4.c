@@ -4,10 +4,12 @@
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/loop.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "config/config.h"
 #include "driver/l4.h"
 #include "driver/l4_site.h"
+#include "driver/members.h"
 #include "driver/op.h"
 
 #include <arpa/inet.h>
@@ -363,6 +365,8 @@ static struct shop shop_new(const char *name)
 	return s;
 }
 
+static int coming; /* bits of whom the change says that it brings */
+
 static struct bt_op *begin_apply(struct shop *s, uint64_t generation, int in, struct answer *a)
 {
 	struct bt_pool_member m[SLOTS] = {{.address = "10.0.0.1",
@@ -370,13 +374,13 @@ static struct bt_op *begin_apply(struct shop *s, uint64_t generation, int in, st
 						  .slot = "a",
 						  .host = "was1",
 						  .in = in & A,
-						  .one = false},
+						  .comes = coming & A},
 		{.address = "10.0.0.1",
 			.port = 8082,
 			.slot = "b",
 			.host = "was1",
 			.in = in & B,
-			.one = false}};
+			.comes = coming & B}};
 	struct bt_pool pool = {.name = "haproxy/shop",
 		.service_name = s->name,
 		.service = s->service,
@@ -528,6 +532,33 @@ static void test_fresh(void **state)
 	expect_state(&s, 4, A);
 	assert_int_equal(fake->fresh, A); /* also after a crash */
 	bt_config_free(s.config);
+}
+
+/* The first change knows no last word: who serves already, or is down, is not waited for when the
+ * change says whom it brings; and neither after a crash, since that is on disk. */
+static void test_fresh_of_the_first(void **state)
+{
+	struct shop s = shop_new("coming");
+	(void)state;
+	coming = B;
+	apply_good(&s, 1, A | B);
+	coming = 0;
+	assert_int_equal(fake->fresh, B);
+	bt_config_free(s.config);
+
+	const struct bt_pool_member m[] = {
+		{.address = "10.0.0.1", .port = 1, .slot = "a", .host = "was1"},
+		{.address = "10.0.0.1", .port = 2, .slot = "b", .host = "was1", .comes = true}};
+	json_t *j = json_pack("{s:o}", "members", bt_members_to_json(m, 2));
+	struct bt_arena *a = bt_arena_new();
+	const struct bt_pool_member *read = NULL;
+	size_t n = 0;
+	assert_int_equal(bt_members_from_json(j, "members", a, &read, &n, NULL), 0);
+	assert_int_equal(n, 2);
+	assert_false(read[0].comes);
+	assert_true(read[1].comes);
+	bt_arena_free(a);
+	json_decref(j);
 }
 
 static void test_failure_goes_back(void **state)
@@ -1153,6 +1184,7 @@ int main(int argc, char **argv)
 		TEST(test_apply),
 		TEST(test_generations),
 		TEST(test_fresh),
+		TEST(test_fresh_of_the_first),
 		TEST(test_failure_goes_back),
 		TEST(test_failure_without_way_back),
 		TEST(test_first_failure),
