@@ -314,15 +314,19 @@ static void print_head(const struct bt_plan *p, struct bt_str *out)
 	bt_str_addc(out, '\n');
 }
 
+static void print_on_failure(enum bt_failure_policy policy, int64_t continue_n, struct bt_str *out)
+{
+	bt_str_addf(out, "on failure: %s", bt_enum_name(&bt_enum_failure_policy, policy));
+	if (policy == BT_ON_FAILURE_CONTINUE)
+		bt_str_addf(out, ", up to %lld may fail", (long long)continue_n);
+}
+
 static void print_policy(const struct bt_plan *p, struct bt_str *out)
 {
 	bt_str_addf(out, "\nin rotation: never fewer than %lld\n", (long long)p->min_in_rotation);
 	if (p->purpose == BT_PLAN_DEPLOY || p->purpose == BT_PLAN_FLOW) {
-		bt_str_addf(out, "on failure: %s",
-			bt_enum_name(&bt_enum_failure_policy, p->on_failure));
-		if (p->on_failure == BT_ON_FAILURE_CONTINUE)
-			bt_str_addf(out, ", up to %lld may fail", (long long)p->continue_n);
-		bt_str_add(out, "\n");
+		print_on_failure(p->on_failure, p->continue_n, out);
+		bt_str_addc(out, '\n');
 		if (p->timeout_ms) {
 			bt_str_add(out, "time limit: ");
 			duration(out, p->timeout_ms);
@@ -342,6 +346,11 @@ void bt_plan_print(const struct bt_plan *p, struct bt_str *out)
 		bt_str_addf(out, "\n%3zu. %s", s + 1, stage->name);
 		if (stage->why)
 			bt_str_addf(out, ": %s", stage->why);
+		if (stage->own_policy) {
+			bt_str_add(out, " (");
+			print_on_failure(stage->on_failure, stage->continue_n, out);
+			bt_str_addc(out, ')');
+		}
 		bt_str_addc(out, '\n');
 		for (size_t i = 0; i < stage->n_lanes; i++)
 			print_lane(p, &stage->lanes[i], &l, out);
