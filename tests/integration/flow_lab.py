@@ -21,6 +21,14 @@ def dsr(net):
     return {"nftables": {"on": "l4", "vip": net.vip, "port": PORT, "mode": "dsr", "interface": "lan"}}
 
 
+def ipvs(net):
+    """Where the kernel has it: in user-mode Linux (ipvs_guest.py)."""
+    net.l4.hold(net.vip)
+    for name in ("expire_nodest_conn", "expire_quiescent_template"):
+        net.l4.set(f"net.ipv4.vs.{name}", 1)
+    return {"ipvs": {"on": "l4", "vip": net.vip, "port": PORT, "mode": "dr"}}
+
+
 def down(path):
     """The servers of the backend that haproxy finds down."""
     with socket.socket(socket.AF_UNIX) as s:
@@ -58,7 +66,7 @@ backend shop
     return {"haproxy": {"on": "l4", "socket": str(lab.dir / "haproxy.sock"), "backend": "shop", "server": "{host}"}}
 
 
-BALANCERS = {"nat": nat, "dsr": dsr, "haproxy": haproxy}
+BALANCERS = {"nat": nat, "dsr": dsr, "haproxy": haproxy, "ipvs": ipvs}
 
 
 class FlowLab(L4Lab):

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from flow_lab import FlowLab
 from l4lab import LAN, NET, L4Lab
 from lab import PATIENCE, poll
 
@@ -114,6 +115,24 @@ def test_direct_routing(net):
     net.l4.run("ip", "addr", "del", f"{net.vip}/32", "dev", LAN)
     poll("the missing address is named", lambda: f"vip {net.vip} is no address of this host" in
          (balancer(net).get("trouble") or ""), SLOW)
+
+
+def test_tomcats(lab):
+    """The flow of the document with a Tomcat on each host, the addresses taken off and put on by it."""
+    net = FlowLab(lab, "ipvs", health={"within": f"{SLOW}s"}, deploy={"drain": "60s"})
+    done = net.deploy("v1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with net.load_shop(rate=20, keepers=2) as load:
+        load.wait(20)
+        done = net.run_flow("v2")
+        assert done.returncode == 0, done.stdout + done.stderr
+        load.wait(20)
+    assert load.failed == 0, load.summary()
+    assert load.bodies() == {"v1", "v2"} and net.versions() == {"v2"}
+    steps = [f"{name}: " for name in ("L4TurnOff", "LoopbackStop", "TomcatStop", "ComponentDeploy", "TomcatStart",
+                                      "LoopbackStart", "L4TurnOn")]
+    assert not [step for step in steps if step not in done.stdout], done.stdout
+    assert {k: v[:2] for k, v in table(net)[1].items()} == {a: ("Route", 100) for a in was(net)}
 
 
 def once_more(net, address):

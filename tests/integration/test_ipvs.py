@@ -7,6 +7,7 @@ import re
 import pytest
 
 import uml
+import wars
 
 MODULES = ("ip_vs", "ip_vs_rr", "ip_vs_wrr", "ip_vs_wlc", "veth", "bridge")
 GOLDEN = uml.SOURCE / "tests/golden/ipvs/kernel-6.1.hex"
@@ -50,11 +51,12 @@ def test_kernel_without_ipvs(lab):
     assert lab.deployments() == []
 
 
-@pytest.mark.parametrize("name", ["test_direct_routing", "test_nat", "test_adopted"])
+@pytest.mark.parametrize("name", ["test_direct_routing", "test_nat", "test_adopted", "test_tomcats"])
 def test_in_user_mode_linux(name):
     """Each boots a kernel of its own: what one leaves is nothing to the next, and they run beside each other."""
     where = pathlib.Path("/run/source/tests/integration")
+    wars.classes()  # the build cannot be written to in there
     done = uml.run(["/usr/bin/python3", "-B", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--color=no",
-                    f"{where}/ipvs_guest.py", "-k", name], MODULES)
+                    f"{where}/ipvs_guest.py", "-k", name], MODULES, memory="1G")
     assert done.returncode == 0, done.stdout[-20000:]
     assert re.search(r"^1 passed", done.stdout, re.M), done.stdout[-4000:]
