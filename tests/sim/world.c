@@ -125,6 +125,7 @@ void world_app(struct sim *s, uint16_t i, uint32_t life)
 		trace(s, "world: %s dies", world_name(s, i));
 		in->app = APP_DEAD;
 		in->died = true;
+		s->faulted = true; /* told by the run that started it, which may be over by now */
 		memset(in->busy_until_ms, 0, sizeof in->busy_until_ms);
 		in->dies_ms = INT64_MAX;
 		if (fault(s, s->odds.app_revives, C_FAULT_APP_REVIVES)) {
