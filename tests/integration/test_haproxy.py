@@ -283,7 +283,9 @@ def test_haproxy_dies_in_mid_run(lab):
     if code == 3:
         good(lab.baton("abort", number))
         poll("it has ended", lambda: lab.deployment(number).get("end"))
-    good(lab.deploy("v3"))
+    done = poll("haproxy has been told again what was in force", lambda: next(
+        (d for d in [lab.deploy("v3")] if "will be in a moment" not in d.stderr), None))
+    good(done)
     assert everywhere(lab, "v3") and not proxy.drained()
 
 
