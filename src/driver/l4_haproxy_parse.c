@@ -234,6 +234,7 @@ static void read_stat(const struct row *head, const struct row *r, struct bt_are
 {
 	int64_t now = 0;
 	const char *check = text_of(head, r, "check_status");
+	check += strncmp(check, "* ", 2) ? 0 : 2; /* the last one's; another is on its way */
 	const char *last = text_of(head, r, "last_chk");
 	s->counted = small(head, r, "scur", UINT32_MAX >> 1, &now);
 	s->connections = (uint32_t)now;

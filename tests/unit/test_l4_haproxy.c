@@ -52,7 +52,7 @@ static void test_servers(void **state)
 	assert_false(bt_haproxy_is_served(&v.servers[2]));
 	assert_int_equal(bt_haproxy_stat("# pxname,svname,qcur,scur,status,bck,check_status,"
 					 "last_chk,hrsp_2xx,hrsp_5xx\n"
-					 "shop,was1-a,1,2,DOWN,0,L7STS,\"a \"\"b\"\",\nc\",5,1\n"
+					 "shop,was1-a,1,2,DOWN,0,* L7STS,\"a \"\"b\"\",\nc\",5,1\n"
 					 "shop,BACKEND,0,9,UP,0,,,50,4\n\n",
 				 a, &v, &err),
 		0);
