@@ -251,6 +251,21 @@ def test_scripts_that_fail(lab):
     assert answers(lab) == "fine"
 
 
+def test_scripts_that_do_not_start(lab):
+    """Without an interpreter, and removed by the script before: each has its result code."""
+    lab.up()
+    service(lab)
+    good(deploy(lab, Bundle(lab, "v1")))
+    none = Bundle(lab, "none").script("BeforeInstall", "none.sh", "#!/no/such/interpreter\n")
+    said = failed(deploy(lab, none))
+    assert "BeforeInstall: scripts/none.sh: result code 5, " in said, said
+    gone = Bundle(lab, "gone").script("BeforeInstall", "rm.sh", '#!/bin/sh\nrm "$(dirname "$0")/gone.sh"\n')
+    gone.script("AfterInstall", "gone.sh", "#!/bin/sh\n")
+    said = failed(deploy(lab, gone))
+    assert "AfterInstall: scripts/gone.sh: result code 1, it is not in the bundle" in said, said
+    poll("v1 serves again", lambda: answers(lab) == "v1")
+
+
 def test_a_bundle_that_is_not_valid(lab):
     """Wrong in the appspec: said by the client with its place, and nothing is sent. Missing in the bundle: said by
     the agent, before anything is touched."""
