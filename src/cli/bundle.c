@@ -59,9 +59,10 @@ static int run(const char *const *argv, int fd)
 static int temporary(char **ret_dir, struct bt_err *err)
 {
 	const char *tmp = getenv("TMPDIR");
-	char *dir = bt_asprintf("%s/baton-XXXXXX", tmp && *tmp ? tmp : "/tmp");
+	const char *in = tmp && *tmp ? tmp : "/tmp";
+	char *dir = bt_asprintf("%s/baton-XXXXXX", in); /* mkdtemp's form of a name */
 	if (!mkdtemp(dir)) {
-		int r = bt_err_errno(err, errno, "make a directory in %s", tmp ? tmp : "/tmp");
+		int r = bt_err_errno(err, errno, "make a directory in %s", in);
 		free(dir);
 		return r;
 	}

@@ -8,13 +8,9 @@
 
 static const char *const names[] = {"host", "slot", "port", "address", "service"};
 
-/* Index of the placeholder of that length (with its braces) at t; -1: unknown. */
 static int which(const char *t, size_t len)
 {
-	for (size_t i = 0; i < BT_ARRAY_LEN(names); i++)
-		if (strlen(names[i]) == len - 2 && strncmp(t + 1, names[i], len - 2) == 0)
-			return (int)i;
-	return -1;
+	return bt_placeholder_index(names, BT_ARRAY_LEN(names), t, len);
 }
 
 bool bt_check_call(const char *t)
@@ -89,7 +85,7 @@ bool bt_call_uses(const char *text, const char *name)
 {
 	for (; text && *text; text++) {
 		size_t n = bt_placeholder_len(text);
-		if (n && n == strlen(name) + 2 && strncmp(text + 1, name, n - 2) == 0)
+		if (n && bt_placeholder_index(&name, 1, text, n) == 0)
 			return true;
 		text += text[0] == '{' && text[1] == '{';
 	}

@@ -128,13 +128,17 @@ size_t bt_placeholder_len(const char *t)
 	return n && t[1 + n] == '}' ? n + 2 : 0;
 }
 
-/* The index of the placeholder of that length at t; -1: unknown. */
-static int which(const char *t, size_t len)
+int bt_placeholder_index(const char *const *names, size_t n_names, const char *t, size_t len)
 {
-	for (size_t i = 0; i < BT_ARRAY_LEN(placeholders); i++)
-		if (strlen(placeholders[i]) == len - 2 && !strncmp(t + 1, placeholders[i], len - 2))
+	for (size_t i = 0; i < n_names; i++)
+		if (strlen(names[i]) == len - 2 && !strncmp(t + 1, names[i], len - 2))
 			return (int)i;
 	return -1;
+}
+
+static int which(const char *t, size_t len)
+{
+	return bt_placeholder_index(placeholders, BT_ARRAY_LEN(placeholders), t, len);
 }
 
 static bool is_port(const char *t)

@@ -138,6 +138,8 @@ bool bt_check_attribute(const char *t);	     /* of Tomcat's Connector, and not b
 bool bt_check_place(const char *t); /* of a file in a release: relative, known placeholders */
 /* Of the {word} or {port.NAME} that begins here, with its braces; 0: none does. */
 size_t bt_placeholder_len(const char *t);
+/* Which of the names the placeholder at t is, of that length with its braces; -1: none of them. */
+int bt_placeholder_index(const char *const *names, size_t n_names, const char *t, size_t len);
 size_t bt_port_name_len(const char *t); /* how much of the text may name a port */
 
 /* ${NAME}: the variables that a document declares, and where their values come from. */
