@@ -6,33 +6,55 @@
  * before a first deployment: nothing of ours, and a stranger who served before serves again. */
 #include "plan/build.h"
 
-static size_t count(const struct bt_build *b, uint16_t slot, bool by_rotation)
+/* What taking a slot would mean. */
+struct slot_count {
+	size_t runs;  /* the old release, already */
+	size_t wrong; /* serves and does not run it: it would have to leave rotation first */
+	bool in;      /* somebody sends there */
+};
+
+static struct slot_count count(const struct bt_build *b, uint16_t slot)
 {
-	size_t n = 0;
+	struct slot_count c = {0};
 	for (size_t i = 0; i < b->scene.n_places; i++) {
 		const struct bt_place *p = &b->scene.places[i];
-		n += p->slot == slot && (by_rotation ? p->in : bt_place_runs(p, b->plan->release));
+		if (p->slot != slot)
+			continue;
+		bool runs = bt_place_runs(p, b->plan->release);
+		c.runs += runs;
+		c.wrong += p->in && !runs;
+		c.in = c.in || p->in;
 	}
-	return n;
+	return c;
 }
 
-/* Where the old release shall serve: a slot where it runs everywhere (best: in rotation already),
- * else one out of rotation where it runs somewhere, else an idle one. */
+static bool better(const struct slot_count *a, const struct slot_count *b)
+{
+	if (a->wrong != b->wrong)
+		return a->wrong < b->wrong;
+	if (a->runs != b->runs)
+		return a->runs > b->runs;
+	return a->runs && a->in && !b->in;
+}
+
+/* Where the old release shall serve: first a slot where nothing that serves has to make room, of
+ * these the one where it runs on most hosts (best: in rotation already), else an idle one. */
 static uint16_t back_slot(const struct bt_build *b)
 {
-	uint16_t n = (uint16_t)b->service->run.n_slots, best = n, live = n;
-	size_t best_score = 0;
-	for (uint16_t slot = 0; slot < n; slot++) {
-		size_t runs = count(b, slot, false), in = count(b, slot, true);
-		size_t score = runs == b->service->n_hosts ? 2 * runs + (in > 0) : in ? 0 : runs;
-		if (in && live == n)
+	uint16_t n = (uint16_t)b->service->run.n_slots, live = n, best;
+	for (uint16_t slot = n; slot-- > 0;)
+		if (count(b, slot).in)
 			live = slot;
-		if (score > best_score) {
+	best = bt_plan_idle_slot(b, live < n ? live : -1);
+	struct slot_count least = count(b, best);
+	for (uint16_t slot = 0; slot < n; slot++) {
+		struct slot_count c = count(b, slot);
+		if (better(&c, &least)) {
 			best = slot;
-			best_score = score;
+			least = c;
 		}
 	}
-	return best < n ? best : bt_plan_idle_slot(b, live < n ? live : -1);
+	return best;
 }
 
 /* Stop what runs there, if anything, then start the old release and see it healthy. */

@@ -556,6 +556,24 @@ static void several_nginx(void **state)
 	c.world.n_hosts--;
 	refused(&c, bt_plan_deploy, BT_E_REFUSED, "host web2 (nginx of shop) has not reported");
 
+	/* half a cutover goes back to where the old release still runs, though not everywhere: in
+	 * the slot that the first nginx went to, every instance would have to make room */
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1 was2 was3", "blue green", "web1");
+	serves(&c, "was1/green", 2);
+	serves(&c, "was2/green", 2);
+	serves(&c, "was3/green", 2);
+	second_nginx(&c);
+	runs(&c, "was1/blue", 1);
+	runs(&c, "was3/blue", 1);
+	static const struct bt_seen_member blue[] = {
+		{.address = "10.0.0.1", .port = 8081, .in = true},
+		{.address = "10.0.0.3", .port = 8081, .in = true}};
+	c.second.members = blue;
+	c.second.n_members = 2;
+	c.service.deploy.min_in_rotation = 2;
+	c.rq.release = c.known[0];
+	golden(&c, bt_plan_rollback, "blue-green-back-two-nginx");
+
 	/* one of them stands beside an instance */
 	setup(&c, BT_STRATEGY_ROLLING, "was1", "1 2", "was1");
 	serves(&c, "was1/1", 1);
