@@ -718,7 +718,9 @@ void bt_list_one_last(const struct bt_build *b, struct bt_list *l)
 {
 	for (size_t i = b->plan->n_balancers; i-- > 0;) {
 		uint16_t one = b->plan->balancers[i].expect_one;
-		if (one != BT_NONE && b->scene.places[one].state == BT_RUN_RUNNING)
+		const struct bt_place *p = one == BT_NONE ? NULL : &b->scene.places[one];
+		/* Whom another balancer misses comes first all the same. */
+		if (p && p->state == BT_RUN_RUNNING && p->in_all && bt_build_has_vip(b, p->host))
 			move_last(l, one);
 	}
 }
