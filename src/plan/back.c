@@ -154,22 +154,51 @@ static int to_nothing(struct bt_build *b)
 	return 0;
 }
 
-static int back_blue_green(struct bt_build *b, struct bt_err *err)
+static struct bt_list join(struct bt_build *b, struct bt_list x, struct bt_list y)
 {
-	struct bt_list to = bt_list_new(b), missing = bt_list_new(b);
-	uint16_t slot = back_slot(b);
-	for (uint16_t i = 0; i < b->scene.n_places; i++) {
-		const struct bt_place *p = &b->scene.places[i];
-		if (p->slot != slot)
-			continue;
-		bt_list_add(&to, i);
-		if (!bt_place_runs(p, b->plan->release))
-			bt_list_add(&missing, i);
+	struct bt_list all = bt_list_new(b);
+	for (size_t i = 0; i < x.n; i++)
+		bt_list_add(&all, x.v[i]);
+	for (size_t i = 0; i < y.n; i++)
+		if (!bt_list_has(all, y.v[i]))
+			bt_list_add(&all, y.v[i]);
+	return all;
+}
+
+/* Who serves and may go on while the old release starts in the places of `gone`. */
+static struct bt_list staying(struct bt_build *b, struct bt_list gone)
+{
+	struct bt_list stay = bt_list_new(b);
+	for (uint16_t i = 0; i < b->scene.n_places; i++)
+		if (b->scene.places[i].in && !bt_list_has(gone, i))
+			bt_list_add(&stay, i);
+	return stay;
+}
+
+/* They leave in one switch, and what stays takes it all, at every balancer: of several, one may
+ * send to the former alone and another one to the latter. */
+static void make_room(struct bt_build *b, struct bt_list gone, struct bt_list stay)
+{
+	struct bt_list fresh = bt_list_new(b);
+	for (size_t i = 0; i < stay.n; i++)
+		if (!b->scene.places[stay.v[i]].in_all)
+			bt_list_add(&fresh, stay.v[i]);
+	if (fresh.n) {
+		bt_build_stage(b, "they have more to bear for a while", "confirm");
+		for (size_t i = 0; i < fresh.n; i++) {
+			bt_build_lane_at(b, fresh.v[i]);
+			bt_build_health_of(b, fresh.v[i], b->scene.places[fresh.v[i]].release);
+		}
+		bt_build_check_stage(b, fresh);
 	}
-	int r = prepare(b, missing, err);
-	if (r < 0)
-		return r;
-	bt_build_vip_stage(b, to);
+	bt_build_stage(b, "what serves elsewhere takes all requests", "make room");
+	bt_build_lane_balancers(b);
+	bt_build_switch(b, fresh, gone, NULL);
+}
+
+static void start_or_confirm(
+	struct bt_build *b, uint16_t slot, struct bt_list to, struct bt_list missing, bool roomy)
+{
 	const char *name = b->service->run.slots[slot].name;
 	const char *version = bt_build_version(b, b->plan->release);
 	if (missing.n)
@@ -178,21 +207,44 @@ static int back_blue_green(struct bt_build *b, struct bt_err *err)
 	else
 		bt_build_stage(
 			b, bt_build_text(b, "%s still runs in %s", version, name), "confirm");
-	size_t gone = 0;
 	for (size_t i = 0; i < to.n; i++) {
-		bool in = b->scene.places[to.v[i]].in;
+		struct bt_list none = {0}, one = bt_list_one(b, to.v[i]);
 		bt_build_lane_at(b, to.v[i]);
-		if (bt_list_has(missing, to.v[i])) {
-			gone += in;
-			if (in)
-				bt_build_switch(
-					b, (struct bt_list){0}, bt_list_one(b, to.v[i]), NULL);
-			restart(b, to.v[i]);
-		} else
+		if (!bt_list_has(missing, to.v[i])) {
 			bt_build_health(b, to.v[i], NULL);
+			continue;
+		}
+		if (b->scene.places[to.v[i]].in && !roomy)
+			bt_build_switch(b, none, one, NULL);
+		restart(b, to.v[i]);
 	}
-	size_t stay = b->scene.n_in - gone;
-	floor_at(b, to.n < stay ? to.n : stay);
+}
+
+static int back_blue_green(struct bt_build *b, struct bt_err *err)
+{
+	struct bt_list to = bt_list_new(b), missing = bt_list_new(b), gone = bt_list_new(b);
+	uint16_t slot = back_slot(b);
+	for (uint16_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		if (p->slot != slot)
+			continue;
+		bt_list_add(&to, i);
+		if (bt_place_runs(p, b->plan->release))
+			continue;
+		bt_list_add(&missing, i);
+		if (p->in)
+			bt_list_add(&gone, i);
+	}
+	int r = prepare(b, missing, err);
+	if (r < 0)
+		return r;
+	struct bt_list stay = staying(b, gone);
+	bool roomy = gone.n && stay.n;
+	bt_build_vip_stage(b, roomy ? join(b, to, stay) : to);
+	if (roomy)
+		make_room(b, gone, stay);
+	start_or_confirm(b, slot, to, missing, roomy);
+	floor_at(b, to.n < stay.n ? to.n : stay.n);
 	take_over(b, to, missing);
 	return 0;
 }
@@ -209,32 +261,17 @@ struct sorted {
 static struct sorted sort(struct bt_build *b)
 {
 	struct sorted s = {bt_list_new(b), bt_list_new(b), bt_list_new(b), bt_list_new(b)};
-	/* Who is missed by one of several balancers comes first: there it takes nothing away. */
-	for (uint16_t i = 0; i < 2 * b->scene.n_places; i++) {
-		uint16_t place = (uint16_t)(i % b->scene.n_places);
-		const struct bt_place *p = &b->scene.places[place];
-		bool missed =
-			b->balancer != BT_NONE && (!p->in_all || !bt_build_has_vip(b, p->host));
-		if (missed != (i < b->scene.n_places))
-			continue;
+	for (uint16_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		bool missed = b->balancer != BT_NONE && !bt_build_reached(b, i);
 		bool runs = bt_place_runs(p, b->plan->release);
 		bool in = p->in || (b->balancer == BT_NONE && bt_place_ours(p));
 		bt_list_add(
 			runs ? (in && !missed ? &s.good : &s.ready) : (in ? &s.wrong : &s.missing),
-			place);
+			i);
 	}
-	bt_list_one_last(b, &s.wrong);
+	bt_list_order(b, &s.wrong);
 	return s;
-}
-
-static struct bt_list join(struct bt_build *b, struct bt_list x, struct bt_list y)
-{
-	struct bt_list all = bt_list_new(b);
-	for (size_t i = 0; i < x.n; i++)
-		bt_list_add(&all, x.v[i]);
-	for (size_t i = 0; i < y.n; i++)
-		bt_list_add(&all, y.v[i]);
-	return all;
 }
 
 static void confirm(struct bt_build *b, struct bt_list good)

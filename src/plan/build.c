@@ -501,6 +501,12 @@ bool bt_build_has_vip(const struct bt_build *b, uint16_t host)
 	return true;
 }
 
+bool bt_build_reached(const struct bt_build *b, uint16_t place)
+{
+	const struct bt_place *p = &b->scene.places[place];
+	return p->in_all && bt_build_has_vip(b, p->host);
+}
+
 void bt_build_loopback(
 	struct bt_build *b, uint16_t host, struct bt_list out, bool on, const char *why)
 {
@@ -714,13 +720,17 @@ static void move_last(struct bt_list *l, uint16_t place)
 }
 
 /* Balancers that differ may each have another one; the first one's comes last of all. */
-void bt_list_one_last(const struct bt_build *b, struct bt_list *l)
+void bt_list_order(const struct bt_build *b, struct bt_list *l)
 {
+	for (size_t i = 0, left = l->n; left > 0; left--)
+		if (bt_build_reached(b, l->v[i]))
+			move_last(l, l->v[i]);
+		else
+			i++;
 	for (size_t i = b->plan->n_balancers; i-- > 0;) {
 		uint16_t one = b->plan->balancers[i].expect_one;
-		const struct bt_place *p = one == BT_NONE ? NULL : &b->scene.places[one];
-		/* Whom another balancer misses comes first all the same. */
-		if (p && p->state == BT_RUN_RUNNING && p->in_all && bt_build_has_vip(b, p->host))
+		if (one != BT_NONE && b->scene.places[one].state == BT_RUN_RUNNING &&
+			bt_build_reached(b, one))
 			move_last(l, one);
 	}
 }

@@ -65,6 +65,8 @@ void bt_build_loopback(
 	struct bt_build *b, uint16_t host, struct bt_list out, bool on, const char *why);
 /* Whether nothing is known to be missing there. */
 bool bt_build_has_vip(const struct bt_build *b, uint16_t host);
+/* Whether every balancer sends there, and the service's address is there for it. */
+bool bt_build_reached(const struct bt_build *b, uint16_t place);
 /* A stage that puts it on the places' hosts where it is missing: what is put in rotation needs it.
  * One lane a host, since all its instances share it: a lane that is undone takes nothing from
  * others. */
@@ -87,9 +89,10 @@ struct bt_list bt_list_new(struct bt_build *b); /* room for every place */
 struct bt_list bt_list_one(struct bt_build *b, uint16_t place);
 void bt_list_add(struct bt_list *l, uint16_t place);
 bool bt_list_has(struct bt_list l, uint16_t place);
-/* Who serves the routes to one instance, and runs, goes to the end: so they move once, to one that
- * stays. */
-void bt_list_one_last(const struct bt_build *b, struct bt_list *l);
+/* The order in which instances are replaced. Whom one of several balancers misses comes first:
+ * there it takes nothing away. Of the others, who serves the routes to one instance, and runs, goes
+ * to the end: so they move once, to one that stays. */
+void bt_list_order(const struct bt_build *b, struct bt_list *l);
 
 const char *bt_build_version(struct bt_build *b, uint32_t release);
 /* Not what was adopted while nobody knew which file it runs: its digest is "". */

@@ -121,17 +121,16 @@ static void compare(struct back *k)
 	for (uint16_t i = 0; i < b->scene.n_places; i++) {
 		const struct bt_place *p = &b->scene.places[i];
 		bool right = runs_right(k, i), in = shall_be_in(k, i);
-		bool reached = p->in_all && bt_build_has_vip(b, p->host);
 		if (!k->was[i].about)
 			continue;
 		if (p->in && !in)
 			bt_list_add(&k->leave, i);
 		else if (!right && (balanced ? p->in : bt_place_ours(p)))
 			bt_list_add(&k->wrong, i);
-		else if (!right || (in && !reached))
+		else if (!right || (in && !bt_build_reached(b, i)))
 			bt_list_add(&k->away, i);
 	}
-	bt_list_one_last(b, &k->wrong);
+	bt_list_order(b, &k->wrong);
 }
 
 /* ── stages ── */

@@ -147,17 +147,18 @@ static void batches(struct bt_build *b, struct bt_list todo, size_t k)
 
 /* 0: out of rotation, 1: in rotation but down, or not reached from every balancer, 2: serves.
  * Without a balancer only running counts. */
-static int rank(const struct bt_build *b, const struct bt_place *p)
+static int rank(const struct bt_build *b, uint16_t place)
 {
+	const struct bt_place *p = &b->scene.places[place];
 	if (b->balancer != BT_NONE && !p->in)
 		return 0;
-	bool missed = b->balancer != BT_NONE && (!p->in_all || !bt_build_has_vip(b, p->host));
+	bool missed = b->balancer != BT_NONE && !bt_build_reached(b, place);
 	return p->state == BT_RUN_RUNNING && !missed ? 2 : 1;
 }
 
-static bool done(const struct bt_build *b, const struct bt_place *p)
+static bool done(const struct bt_build *b, uint16_t place)
 {
-	return rank(b, p) == 2 && p->release == b->plan->release;
+	return rank(b, place) == 2 && b->scene.places[place].release == b->plan->release;
 }
 
 /* What is left to do, the ones that do not serve first. When all serve the release already, it was
@@ -166,16 +167,14 @@ static struct bt_list order(struct bt_build *b, size_t *ret_done)
 {
 	struct bt_list todo = bt_list_new(b);
 	size_t n_done = 0;
-	for (size_t i = 0; i < b->scene.n_places; i++)
-		n_done += done(b, &b->scene.places[i]);
+	for (uint16_t i = 0; i < b->scene.n_places; i++)
+		n_done += done(b, i);
 	bool again = n_done == b->scene.n_places;
 	for (int pass = 0; pass < 3; pass++)
-		for (uint16_t i = 0; i < b->scene.n_places; i++) {
-			const struct bt_place *p = &b->scene.places[i];
-			if (rank(b, p) == pass && (again || !done(b, p)))
+		for (uint16_t i = 0; i < b->scene.n_places; i++)
+			if (rank(b, i) == pass && (again || !done(b, i)))
 				bt_list_add(&todo, i);
-		}
-	bt_list_one_last(b, &todo);
+	bt_list_order(b, &todo);
 	*ret_done = again ? 0 : n_done;
 	return todo;
 }

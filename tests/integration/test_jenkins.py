@@ -1,8 +1,10 @@
-"""examples/jenkins: the `sh` steps of the Jenkinsfiles and the freestyle steps themselves, run as Jenkins runs
-them: `sh -xe` with a file, no terminal, no input, hardly an environment, in a group of its own that gets TERM
-and then KILL when a person aborts the build. Jenkins and Gradle are not here: what stands in for them is the
-runner below and a `gradlew` that copies the app."""
+"""examples/jenkins: the Jenkinsfiles, run whole in Groovy 2.4 (pipeline.groovy), and the freestyle steps, as Jenkins
+runs them: `sh -xe` with a file, no terminal, no input, hardly an environment, in a group of its own that gets TERM
+and then KILL when a person aborts the build. Jenkins and Gradle are not here: what stands in for them are
+pipeline.groovy, the runner of steps below and a `gradlew` that copies the app."""
+import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from lab import BATON, HERE, poll
 from steps import good
 
 EXAMPLES = HERE.parents[1] / "examples/jenkins"
+JAVA_HOME = str(pathlib.Path("/usr/bin/java").resolve().parents[1])
 CASES = re.compile(r"case (\d+):")
 
 
@@ -21,8 +24,7 @@ class Step:
 
     def __init__(self, text, at, script):
         before = text[:at]
-        self.stage = (re.findall(r"stage\('(\w+)'\)|^    (post) {", before, re.M) or [("", "")])[-1]
-        self.stage = "".join(self.stage)
+        self.stage = re.findall(r"stage\('(\w+)'\)", before)[-1]
         self.status = before.rstrip().endswith("script:")  # its exit code is looked at, not just 0 or not
         open_ = before.rfind("withCredentials(")
         inside = text[open_:at] if open_ >= 0 else ""
@@ -79,22 +81,32 @@ class Job:
     def step(self, script, token=True):
         return self.end(self.begin(script, token))
 
-    def build(self, example):
-        """The whole pipeline: code and console of the step whose code is looked at."""
-        result, steps = None, steps_of(example)
-        for step in [s for s in steps if s.stage != "post"]:
-            code, said = self.step(step.script, step.token)
-            if step.status:
-                result = code, said
-            else:
-                assert code == 0, said
-        for step in [s for s in steps if s.stage == "post"]:
-            code, said = self.step(step.script, step.token)
-            assert code == 0, said
-        return result
+    def build(self, example, **env):
+        """The whole pipeline: the build's result, and its console without the controller's last word."""
+        for name in ("scripts", "archive"):
+            (self.lab.dir / name).mkdir(exist_ok=True)
+        about = self.lab.dir / f"build-{self.number}.json"
+        about.write_text(json.dumps({
+            "workspace": str(self.place), "env": {**self.env, **env}, "credentials": {"baton-token": self.token},
+            "scripts": str(self.lab.dir / "scripts"), "archive": str(self.lab.dir / "archive")}))
+        child = subprocess.Popen(["groovy", HERE / "pipeline.groovy", EXAMPLES / example / "Jenkinsfile", about],
+                                 env={"PATH": "/usr/bin:/bin", "HOME": str(self.lab.dir), "JAVA_HOME": JAVA_HOME,
+                                      "JAVA_OPTS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}, stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+        self.lab.children[f"build {self.number}"] = child
+        code, said = self.end(child)
+        assert code == 0, said
+        *console, finished = said.splitlines()
+        return finished.removeprefix("Finished: "), "\n".join(console)
 
     def deploy_step(self, example):
         return next(s for s in steps_of(example) if s.status)
+
+    def deployed(self, example):
+        """The steps alone, without their pipeline, to begin with."""
+        for step in steps_of(example):
+            code, said = self.step(step.script, step.token)
+            assert code == 0, said
 
 
 def abort(child):
@@ -130,8 +142,8 @@ def test_the_pipelines_say_what_each_exit_code_means(example):
 def test_blog_deploys_and_goes_back(lab):
     job = blog(lab)
     job.gradlew("v1")
-    code, said = job.build("blog")
-    assert code == 0 and "deployed dev-blog 1" in said.splitlines()[-1], said
+    result, said = job.build("blog")
+    assert result == "SUCCESS" and "deployed dev-blog 1" in said.splitlines()[-1], said
     assert lab.ask() == "v1"
     by = lab.deployments("dev-blog")[0]["by"]
     assert job.env["BUILD_URL"] in str(by), by
@@ -143,8 +155,9 @@ def test_blog_deploys_and_goes_back(lab):
         job = Job(lab, 3)
         job.gradlew("bad", healthy=False)
         (job.place / "baton.yaml").write_text((job.place / "baton.yaml").read_text().replace('"within": "30s"', '"within": "2s"'))
-        code, said = job.build("blog")
-        assert code == 1 and "rolled back" in said.splitlines()[-1], said
+        result, said = job.build("blog")
+        assert result == "FAILURE" and "rolled back" in said.splitlines()[-2], said
+        assert said.splitlines()[-1] == "ERROR: not deployed: exit code 1"
     assert load.failed == 0, load.summary()
     assert lab.ask() == "v2" and live(lab, "dev-blog") == "2"
 
@@ -153,7 +166,7 @@ def test_a_build_that_is_aborted_goes_back(lab):
     """TERM to the group, and KILL before the client has seen the end: the run ends on the server."""
     job = blog(lab)
     job.gradlew("v1")
-    assert job.build("blog")[0] == 0
+    job.deployed("blog")
     for number, kill in ((2, False), (3, True)):
         job = Job(lab, number)
         job.gradlew(f"v{number}", start_delay=30)
@@ -180,17 +193,17 @@ def test_a_person_is_needed(lab):
     """What fails once the new one serves stays so where the config says `halt`."""
     job = blog(lab, on_failure="halt", hooks={"after_switch": [{"run": ["/bin/test", "{release}", "!=", "2"]}]})
     job.gradlew("v1")
-    assert job.build("blog")[0] == 0
+    job.deployed("blog")
     job = Job(lab, 2)
     job.gradlew("v2")
-    code, said = job.build("blog")
-    assert code == 3 and "baton show 2" in said, said
+    result, said = job.build("blog")
+    assert result == "UNSTABLE" and "baton show 2" in said, said
     assert lab.deployment(2)["end"] == "halted" and lab.ask() in ("v1", "v2")
 
 
 def momo(lab):
     lab.nginx("momo")
-    lab.config("momo", artifact="backend/build/libs/momo-*.jar")
+    lab.config("momo", artifact="backend/build/libs/momo-*.jar", health={"within": "5m"})
     lab.up()
     job = Job(lab, GIT_COMMIT="0123456789abcdef0123456789abcdef01234567")
     (job.place / "baton.yaml").write_text((lab.dir / "baton.yaml").read_text())
@@ -200,21 +213,25 @@ def momo(lab):
 def test_momo_plans_and_deploys_the_commit(lab):
     job = momo(lab)
     job.gradlew("v1", "backend", "momo-0.0.1.jar")
-    code, said = job.build("momo")
-    assert code == 0, said
-    assert "cutover" in (job.place / "baton-plan.txt").read_text()
+    result, said = job.build("momo")
+    assert result == "SUCCESS", said
+    assert "cutover" in (lab.dir / "archive/baton-plan.txt").read_text()
     assert "deployed momo" in (job.place / "baton-run.txt").read_text() + said
     assert lab.ask() == "v1" and live(lab, "momo") == job.env["GIT_COMMIT"]
     assert job.env["GIT_COMMIT"] in str(lab.deployments("momo")[0]["by"])
     # the next commit, from a freestyle job, while another build's deployment goes on: not built, nothing changed
     first = Job(lab, 2, GIT_COMMIT="1" * 40)
-    first.gradlew("v2", "backend", "momo-0.0.2.jar", start_delay=30)
+    first.gradlew("v2", "backend", "momo-0.0.2.jar", start_delay=300)
     assert first.step(next(s for s in steps_of("momo") if s.stage == "Build").script, token=False)[0] == 0
     child = first.begin(first.deploy_step("momo").script)
     poll("the run begins", lambda: lab.deployments("momo")[0]["version"] == "1" * 40)
     second = Job(lab, 3, GIT_COMMIT="2" * 40)
     code, said = second.step((EXAMPLES / "momo/freestyle.sh").read_text())
     assert code == 4, said
+    third = Job(lab, 4, GIT_COMMIT="3" * 40)
+    third.gradlew("v3", "backend", "momo-0.0.3.jar")
+    result, said = third.build("momo")
+    assert result == "NOT_BUILT" and "ERROR: another deployment goes on" in said, said
     abort(child)
     assert first.end(child)[0] == 130
     assert lab.ask() == "v1"
@@ -246,9 +263,9 @@ def test_flow_by_parameters(lab):
     job = Job(lab, 7, FLOW="multiInstanceDeployToReleaseWithL4Control", SERVICE="shop", HOSTS="local", INSTANCES="",
               ARTIFACT=str(lab.artifact("v2")))
     with lab.load(rate=60) as load:
-        code, said = job.build("flow")
-        assert code == 0, said
-        assert (job.place / "baton-run.txt").read_text().strip()
+        result, said = job.build("flow")
+        assert result == "SUCCESS", said
+        assert (lab.dir / "archive/baton-run.txt").read_text().strip()
         assert lab.ask() == "v2" and lab.deployments()[0]["version"] == "7"
         job = Job(lab, 8, FLOW="turnOffL4", SERVICE="shop", HOSTS="local", INSTANCES="green", ARTIFACT="")
         code, said = job.step((EXAMPLES / "flow/freestyle.sh").read_text())
@@ -256,5 +273,10 @@ def test_flow_by_parameters(lab):
         assert [s["slot"] for s in lab.service()["slots"] if s["in"]] == ["blue"]
     assert load.failed == 0, load.summary()
     job = Job(lab, 9, FLOW="turnOfL4", SERVICE="shop", HOSTS="local", INSTANCES="", ARTIFACT="")
-    code, said = job.build("flow")
+    code, said = job.step((EXAMPLES / "flow/freestyle.sh").read_text())
     assert code == 2 and "turnOffL4" in said, said
+    # the pipeline's own parameters: a choice that is none, and the presets of what is not said
+    result, said = job.build("flow")
+    assert result == "FAILURE" and "no choice" in said, said
+    result, said = Job(lab, 10).build("flow", FLOW="turnOnL4", HOSTS="nowhere")
+    assert result == "FAILURE" and "baton: exit code 2" in said and "nowhere" in said, said

@@ -573,6 +573,14 @@ static void several_nginx(void **state)
 	c.service.deploy.min_in_rotation = 2;
 	c.rq.release = c.known[0];
 	golden(&c, bt_plan_rollback, "blue-green-back-two-nginx");
+	/* where it runs nowhere any more, one nginx must take over what the other one serves */
+	setup(&c, BT_STRATEGY_BLUE_GREEN, "was1", "blue green", "web1");
+	serves(&c, "was1/blue", 2);
+	second_nginx(&c);
+	runs(&c, "was1/green", 3);
+	c.second.members = green;
+	c.rq.release = c.known[0];
+	golden(&c, bt_plan_rollback, "blue-green-back-make-room");
 
 	/* one of them stands beside an instance */
 	setup(&c, BT_STRATEGY_ROLLING, "was1", "1 2", "was1");
