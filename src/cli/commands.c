@@ -199,6 +199,8 @@ OPTIONS(adopt_options,
 	{"json", 0, NULL, "one event a line, as JSON"});
 EXAMPLES(adopt_examples, "baton adopt shop", "baton adopt shop --version 1.4.1");
 OPTIONS(json_only, JSON_OPTION);
+OPTIONS(show_options, {"no-follow", 0, NULL, "say where one that still runs stands, and end"},
+	JSON_OPTION);
 OPTIONS(top_options, {"once", 0, NULL, "print everything once, on a terminal, too"});
 OPTIONS(history_options, {"limit", 'n', "N", "how many (default: 20)"}, JSON_OPTION);
 OPTIONS(logs_options, {"follow", 'f', NULL, "go on as lines are written"},
@@ -445,8 +447,9 @@ const struct bt_cli_command bt_cli_commands[] = {
 		.min_args = 1,
 		.max_args = 1,
 		.summary = "Replay a deployment with the logs of its tasks.",
-		.details = "A deployment that still runs is followed to its end.",
-		WITH_OPTIONS(json_only),
+		.details = "A deployment that still runs is followed to its end, unless "
+			   "--no-follow is given.",
+		WITH_OPTIONS(show_options),
 		.client = true,
 		.exits = "0 1 2 3 5",
 		.run = bt_cmd_show},

@@ -377,6 +377,34 @@ static void print_by(const json_t *by)
 	puts("");
 }
 
+static void print_head(const json_t *d, int64_t id, const char *what)
+{
+	char started[32];
+	bt_answer_time(d, "started_at", started);
+	const char *old = bt_answer_text(d, "old_version");
+	printf("deployment %" PRId64 " of %s%s%s, %s, begun %s\n", id, what, *old ? " over " : "",
+		old, bt_answer_text(d, "strategy"), started);
+	print_by(json_object_get(d, "by"));
+}
+
+static int replay(struct bt_client *c, int64_t id, const char *what, bool json, struct bt_err *err)
+{
+	bt_client_catch_signals(c);
+	struct bt_view *v = bt_view_new(json ? BT_VIEW_JSON : BT_VIEW_PLAIN);
+	int r = bt_follow(&(struct bt_follow){.client = c, .view = v, .id = id, .what = what}, err);
+	bt_view_free(v);
+	return r;
+}
+
+static int stands(const struct bt_cli *cli, const json_t *d, int64_t id)
+{
+	if (bt_answer_as_json(cli, d))
+		return BT_EXIT_OK;
+	printf("it goes on (%s): `baton show %" PRId64 "` follows it\n", bt_answer_text(d, "phase"),
+		id);
+	return BT_EXIT_OK;
+}
+
 int bt_cmd_show(struct bt_cli *cli, struct bt_err *err)
 {
 	BT_CLIENT struct bt_client *c = NULL;
@@ -393,18 +421,10 @@ int bt_cmd_show(struct bt_cli *cli, struct bt_err *err)
 	bool json = bt_cli_has(cli, "json");
 	BT_FREE char *what =
 		bt_asprintf("%s %s", bt_answer_text(d, "service"), bt_answer_text(d, "version"));
-	char started[32];
-	bt_answer_time(d, "started_at", started);
-	const char *old = bt_answer_text(d, "old_version");
 	if (!json)
-		printf("deployment %" PRId64 " of %s%s%s, %s, begun %s\n", id, what,
-			*old ? " over " : "", old, bt_answer_text(d, "strategy"), started);
-	if (!json)
-		print_by(json_object_get(d, "by"));
-	bt_client_catch_signals(c);
-	struct bt_view *v = bt_view_new(json ? BT_VIEW_JSON : BT_VIEW_PLAIN);
-	r = bt_follow(&(struct bt_follow){.client = c, .view = v, .id = id, .what = what}, err);
-	bt_view_free(v);
+		print_head(d, id, what);
+	bool leave = bt_cli_has(cli, "no-follow") && !bt_streq(bt_answer_text(d, "phase"), "ended");
+	r = leave ? stands(cli, d, id) : replay(c, id, what, json, err);
 	if (r >= 0 && !json && r != BT_EXIT_INTERRUPTED) {
 		BT_FREE char *log = bt_asprintf("/v1/deployments/%" PRId64 "/log", id);
 		puts("\nlogs of the tasks:");

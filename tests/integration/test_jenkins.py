@@ -232,6 +232,7 @@ def test_momo_plans_and_deploys_the_commit(lab):
     third.gradlew("v3", "backend", "momo-0.0.3.jar")
     result, said = third.build("momo")
     assert result == "NOT_BUILT" and "ERROR: another deployment goes on" in said, said
+    assert "it goes on" in (lab.dir / "archive/baton-run.txt").read_text()  # and nobody waited for its end
     abort(child)
     assert first.end(child)[0] == 130
     assert lab.ask() == "v1"
