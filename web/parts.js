@@ -41,16 +41,22 @@ export function empty(words, commands) {
 export function runTable(list, withService) {
   return h("table", {class: "rows"},
     h("thead", {}, h("tr", {}, h("th", {scope: "col"}, t("run.number")), withService && h("th", {scope: "col"}, t("run.service")),
-      h("th", {scope: "col"}, t("run.release")), h("th", {scope: "col"}, t("run.result")), h("th", {scope: "col"}, t("run.started")),
+      h("th", {scope: "col"}, t("run.what")), h("th", {scope: "col"}, t("run.release")), h("th", {scope: "col"}, t("run.result")), h("th", {scope: "col"}, t("run.started")),
       h("th", {scope: "col"}, t("run.by")), h("th", {scope: "col"}, t("run.reason")))),
     h("tbody", {}, list.map((d) => h("tr", {"data-key": `r-${d.id}`},
       h("td", {"data-label": t("run.number")}, h("a", {href: `#/runs/${d.id}`}, `#${d.id}`)),
       withService && h("td", {"data-label": t("run.service")}, h("a", {href: `#/services/${encodeURIComponent(d.service)}`}, d.service)),
+      h("td", {"data-label": t("run.what")}, did(d)),
       h("td", {"data-label": t("run.release"), class: "nowrap"}, change(d)),
       h("td", {"data-label": t("run.result")}, badge(stateOf(d))),
       h("td", {"data-label": t("run.started"), class: "nowrap"}, h("time", {datetime: d.started_at}, when(d.started_at))),
       h("td", {"data-label": t("run.by")}, d.by?.name || ""),
       h("td", {"data-label": t("run.reason"), class: "reason"}, d.reason || "")))));
+}
+
+/** The strategy or flow of a run that went forward, or what it was for. */
+export function did(d) {
+  return d.purpose === "deploy" || d.purpose === "flow" ? d.strategy : known(`purpose.${d.purpose}`, d.purpose);
 }
 
 /** "v1 → v2" */

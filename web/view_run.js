@@ -3,11 +3,12 @@ import {get, now, post, Stream, text} from "./api.js";
 import {ask} from "./dialog.js";
 import {eachFrame, h, morph, say} from "./dom.js";
 import {clock, duration, when} from "./format.js";
-import {badge, change, empty, logBox, markOf} from "./parts.js";
+import {badge, change, did, empty, logBox, markOf} from "./parts.js";
 import {Run, stateOf} from "./run_model.js";
 import {known, stageName, t} from "./text.js";
 
 const LANES = 40;
+const strategies = new Set(["blue-green", "rolling", "canary", "recreate"]); // any other name is a flow's
 const standing = new Set(["undoing", "observing", "planning", "rolling_back", "closing"]);
 
 // A flow calls its tasks by names of its own: "L4TurnOff · Switch".
@@ -159,11 +160,17 @@ export function run({root, title, app, args: [id]}) {
       !busy.length && model.phase !== "parked" && model.phase !== "paused" && h("p", {}, known(`state.${model.phase}`, model.phase)));
   }
 
+  function doneWords() {
+    const d = model.d;
+    return t(known(`end.done.${d.purpose}`, "") ? `end.done.${d.purpose}` : "end.done",
+      {service: d.service, version: d.version || "", flow: d.strategy});
+  }
+
   function outcome() {
     const state = stateOf(model.d);
     if (model.phase !== "ended" && model.phase !== "parked") return null;
     if (model.phase === "ended" && state === "done")
-      return h("div", {class: "banner good", "data-key": "end"}, h("p", {}, h("strong", {}, t("end.done", {service: model.d.service, version: model.d.version || ""}))),
+      return h("div", {class: "banner good", "data-key": "end"}, h("p", {}, h("strong", {}, doneWords())),
         model.reason && h("p", {}, model.reason));
     return model.phase === "ended" && h("div", {"data-key": "end", class: `banner ${state === "halted" || state === "parked" ? "bad" : "warn"}`},
       h("p", {}, h("strong", {}, known(`end.${state}`, state))), h("p", {id: "reason"}, model.reason));
@@ -186,7 +193,7 @@ export function run({root, title, app, args: [id]}) {
   function facts() {
     const d = model.d, ended = d.ended_at ? Date.parse(d.ended_at) : now();
     return h("dl", {class: "facts line", "data-key": "facts"},
-      h("dt", {}, t("run.strategy")), h("dd", {}, d.strategy),
+      h("dt", {}, t(strategies.has(d.strategy) ? "run.strategy" : "run.template")), h("dd", {}, d.strategy),
       h("dt", {}, t("run.by")), h("dd", {}, d.by?.name || "–", d.by?.commit ? ` · ${d.by.commit.slice(0, 12)}` : ""),
       d.by?.build_url && [h("dt", {}, t("run.build")), h("dd", {}, /^https?:\/\//.test(d.by.build_url)
         ? h("a", {href: d.by.build_url, rel: "noreferrer noopener"}, d.by.build_url) : d.by.build_url)],
@@ -211,7 +218,7 @@ export function run({root, title, app, args: [id]}) {
     morph(root, [
       h("div", {class: "title"},
         h("div", {}, h("p", {class: "crumb"}, h("a", {href: `#/services/${encodeURIComponent(d.service)}`}, d.service), ` · ${t("run.title", {id})}`),
-          h("h1", {}, `${d.service} ${change(d)} `, badge(state))),
+          h("h1", {}, `${d.service} ${d.purpose === "flow" ? did(d) : change(d)} `, badge(state))),
         h("div", {class: "buttons", id: "operations"}, may && ops.map((o) => h("button", {"data-key": `op-${o.op}`, id: `op-${o.op}`,
           class: o.danger ? "danger" : o.primary ? "primary" : "", onclick: () => operate(o)}, o.label || t(`op.${o.op}`))))),
       facts(),

@@ -166,7 +166,8 @@ int bt_cmd_history(struct bt_cli *cli, struct bt_err *err)
 	if (r < 0 || bt_answer_as_json(cli, j))
 		return r;
 	BT_TABLE struct bt_table t = {0};
-	BT_TABLE_ROW(&t, "ID", "SERVICE", "VERSION", "FROM", "STARTED", "BY", "STATE", "REASON");
+	BT_TABLE_ROW(
+		&t, "ID", "SERVICE", "WHAT", "VERSION", "FROM", "STARTED", "BY", "STATE", "REASON");
 	size_t i;
 	json_t *d;
 	json_array_foreach (json_object_get(j, "deployments"), i, d) {
@@ -174,8 +175,11 @@ int bt_cmd_history(struct bt_cli *cli, struct bt_err *err)
 		bt_answer_number(d, "id", id);
 		bt_answer_time(d, "started_at", started);
 		const char *end = bt_answer_text(d, "end");
-		BT_TABLE_ROW(&t, id, bt_answer_text(d, "service"), bt_answer_text(d, "version"),
-			bt_answer_text(d, "old_version"), started,
+		const char *purpose = bt_answer_text(d, "purpose");
+		bool forward = bt_streq(purpose, "deploy") || bt_streq(purpose, "flow");
+		BT_TABLE_ROW(&t, id, bt_answer_text(d, "service"),
+			forward ? bt_answer_text(d, "strategy") : purpose,
+			bt_answer_text(d, "version"), bt_answer_text(d, "old_version"), started,
 			bt_answer_text(json_object_get(d, "by"), "name"),
 			*end && !bt_streq(end, "none") ? end : bt_answer_text(d, "phase"),
 			bt_answer_text(d, "reason"));

@@ -250,6 +250,25 @@ def test_a_failed_run_shows_why_and_the_apps_last_lines(page, house):
     page.screen("run-failed-task")
 
 
+def test_a_flow_is_shown_by_its_name(page, house):
+    """What it did is no release that serves: the heading, the last line and the lists say which flow ran."""
+    calm(house)
+    live = next(s["slot"] for s in house.service()["slots"] if s["in"])
+    done = house.baton("run", "turnOffL4", "--service", "shop", "--hosts", "local", "--instances", live)
+    assert done.returncode == 1 and "nobody in rotation" in done.stderr, done.stderr
+    done = house.baton("run", "turnOnL4", "--service", "shop", "--hosts", "local", "--instances", live)
+    assert done.returncode == 0, done.stderr
+    run = number(house)
+    page.open(f"{house.url}/#/runs/{run}")
+    page.see("h1", "shop turnOnL4")
+    page.see(".banner.good", "turnOnL4 has run on shop")
+    page.see(".facts dt", "Flow")
+    page.screen("run-flow")
+    page.open(f"{house.url}/#/history")
+    page.see(f"[data-key='r-{run}'] [data-label='What']", "turnOnL4")
+    page.screen("history-flow")
+
+
 @pytest.fixture
 def viewer(page, house):
     token = house.api("POST", "/v1/tokens", {"name": "reader", "role": "viewer"})[1]["token"]

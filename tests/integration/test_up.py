@@ -120,7 +120,7 @@ def test_what_people_ask(shop):
     status = shop.baton("status", "shop").stdout
     assert re.search(r"^shop +v2 ", status, re.M)
     history = shop.baton("history", "shop").stdout.splitlines()
-    assert [line.split()[2] for line in history[1:]] == ["v2", "bad", "v1"]
+    assert [line.split()[2:4] for line in history[1:]] == [["blue-green", v] for v in ("v2", "bad", "v1")]
     releases = json.loads(shop.baton("releases", "shop", "--json").stdout)["releases"]
     assert {r["version"]: r["state"] for r in releases} == {"v1": "good", "bad": "bad", "v2": "good"}
     assert "app v2 listens" in shop.baton("logs", "shop", "-n", "50").stdout
