@@ -189,8 +189,12 @@ void meddle(struct sim *s)
 		s->balancers[between(s, 0, s->n_balancers - 1)].generation += 3;
 	} else {
 		trace(s, "an outsider runs release 9 in %s", world_name(s, i));
-		bool in = world_in(s, i);
-		place(s, i, FOREIGN, in);
+		bool in[MAX_BALANCERS]; /* who sends there is none of its doing */
+		for (uint16_t b = 0; b < s->n_balancers; b++)
+			in[b] = s->balancers[b].in[i];
+		place(s, i, FOREIGN, false);
+		for (uint16_t b = 0; b < s->n_balancers; b++)
+			s->balancers[b].in[i] = in[b];
 	}
 	s->allowed |= 1u << FOREIGN;
 }
