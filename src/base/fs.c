@@ -160,6 +160,18 @@ int bt_fs_symlink_atomic(const char *target, const char *link, struct bt_err *er
 	return bt_fs_fsync_parent(link, err);
 }
 
+int bt_fs_remove(const char *path, struct bt_err *err)
+{
+	if (unlink(path) < 0 && errno != ENOENT)
+		return bt_err_errno(err, errno, "remove %s", path);
+	int r = bt_fs_fsync_parent(path, err);
+	if (r == -ENOENT) { /* its directory is not there either */
+		bt_err_clear(err);
+		r = 0;
+	}
+	return r;
+}
+
 static int remove_at(int dirfd, const char *name, dev_t dev)
 {
 	struct stat st;

@@ -21,6 +21,8 @@ int bt_fs_mkdirs(
 	const char *path, mode_t mode, struct bt_err *err); /* mkdir -p, fsyncs parents made */
 /* Atomically make `link` a symbolic link to target (rename over), and fsync its directory. */
 int bt_fs_symlink_atomic(const char *target, const char *link, struct bt_err *err);
+/* The file, durably; absent is fine. */
+int bt_fs_remove(const char *path, struct bt_err *err);
 /* rm -rf without following links or leaving the file system; absent is fine. */
 int bt_fs_remove_tree(const char *path, struct bt_err *err);
 int bt_fs_free_bytes(const char *path, int64_t *ret_bytes, struct bt_err *err);

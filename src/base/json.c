@@ -134,3 +134,38 @@ int bt_json_bool_opt(const json_t *obj, const char *key, bool *ret, struct bt_er
 {
 	return absent(obj, key) ? 0 : bt_json_bool(obj, key, ret, err);
 }
+
+int bt_json_text(const json_t *obj, const char *key, size_t max, struct bt_arena *a,
+	const char **ret, struct bt_err *err)
+{
+	const char *text = NULL;
+	int r = bt_json_str(obj, key, &text, err);
+	if (r < 0)
+		return r;
+	if (strlen(text) > max)
+		return bt_err_set(
+			err, BT_E_PROTOCOL, "member '%s': longer than %zu bytes", key, max);
+	*ret = bt_arena_strdup(a, text);
+	return 0;
+}
+
+int bt_json_text_opt(const json_t *obj, const char *key, size_t max, struct bt_arena *a,
+	const char **ret, struct bt_err *err)
+{
+	return absent(obj, key) ? 0 : bt_json_text(obj, key, max, a, ret, err);
+}
+
+int bt_json_list(const json_t *obj, const char *key, size_t max, json_t **ret, size_t *ret_n,
+	struct bt_err *err)
+{
+	json_t *list;
+	int r = bt_json_array(obj, key, &list, err);
+	if (r < 0)
+		return r;
+	if (json_array_size(list) > max)
+		return bt_err_set(
+			err, BT_E_PROTOCOL, "member '%s': more than %zu entries", key, max);
+	*ret = list;
+	*ret_n = json_array_size(list);
+	return 0;
+}

@@ -22,3 +22,11 @@ int bt_json_str_opt(const json_t *obj, const char *key, const char **ret, struct
 int bt_json_int_opt(const json_t *obj, const char *key, int64_t min, int64_t max, int64_t *ret,
 	struct bt_err *err);
 int bt_json_bool_opt(const json_t *obj, const char *key, bool *ret, struct bt_err *err);
+/* A text of at most max bytes, copied into the arena. */
+int bt_json_text(const json_t *obj, const char *key, size_t max, struct bt_arena *a,
+	const char **ret, struct bt_err *err);
+int bt_json_text_opt(const json_t *obj, const char *key, size_t max, struct bt_arena *a,
+	const char **ret, struct bt_err *err);
+/* An array of at most max entries. */
+int bt_json_list(const json_t *obj, const char *key, size_t max, json_t **ret, size_t *ret_n,
+	struct bt_err *err);

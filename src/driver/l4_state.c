@@ -8,7 +8,6 @@
 
 #include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #define STATE_VERSION 1
 #define STATE_MAX (4u << 20)
@@ -111,12 +110,10 @@ static int held_from_json(const json_t *j, struct bt_l4_state *s, struct bt_err 
 	json_t *list = NULL;
 	if (!json_object_get(j, "held"))
 		return 0;
-	int r = bt_json_array(j, "held", &list, err);
+	size_t n = 0;
+	int r = bt_json_list(j, "held", HELD_MAX, &list, &n, err);
 	if (r < 0)
 		return r;
-	size_t n = json_array_size(list);
-	if (n > HELD_MAX)
-		return bt_err_set(err, BT_E_PROTOCOL, "held: more than %d slots", HELD_MAX);
 	BT_FREE const char **slots = bt_calloc(n + 1, sizeof *slots);
 	for (size_t i = 0; i < n; i++)
 		if (!(slots[i] = json_string_value(json_array_get(list, i))))
@@ -206,11 +203,8 @@ struct bt_l4_state *bt_l4_state_copy(const struct bt_l4_state *s)
 
 int bt_l4_state_save(const struct bt_l4_state *s, const char *path, struct bt_err *err)
 {
-	if (!s->has_confirmed && !s->has_pending) {
-		if (unlink(path) < 0)
-			return errno == ENOENT ? 0 : bt_err_errno(err, errno, "remove %s", path);
-		return bt_fs_fsync_parent(path, err);
-	}
+	if (!s->has_confirmed && !s->has_pending)
+		return bt_fs_remove(path, err);
 	BT_FREE char *dir = bt_strdup(path);
 	*strrchr(dir, '/') = 0;
 	int r = bt_fs_mkdirs(dir, 0700, err);

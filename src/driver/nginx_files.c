@@ -14,11 +14,8 @@
 static int save_state(const struct bt_nginx_apply *op, struct bt_err *err)
 {
 	const struct bt_nginx_state *s = op->want;
-	if (!s->has_confirmed && !s->has_pending) {
-		if (unlink(op->site->state_path) < 0 && errno != ENOENT)
-			return bt_err_errno(err, errno, "remove %s", op->site->state_path);
-		return bt_fs_fsync_parent(op->site->state_path, err);
-	}
+	if (!s->has_confirmed && !s->has_pending)
+		return bt_fs_remove(op->site->state_path, err);
 	BT_FREE char *text = bt_nginx_state_dump(s);
 	return bt_fs_write_atomic(op->site->state_path, text, strlen(text), 0600, err);
 }
@@ -123,9 +120,7 @@ static int restore_one(struct bt_nginx_apply *op, struct bt_err *err)
 		return 0; /* somebody else wrote it meanwhile: theirs */
 	if (w->prior)
 		return bt_nginx_value_write(w->file, w->prior, err);
-	if (unlink(w->file) < 0 && errno != ENOENT)
-		return bt_err_errno(err, errno, "remove %s", w->file);
-	return bt_fs_fsync_parent(w->file, err);
+	return bt_fs_remove(w->file, err);
 }
 
 int bt_nginx_files_restore(struct bt_nginx_batch *b, struct bt_err *err)

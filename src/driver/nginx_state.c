@@ -75,23 +75,13 @@ char *bt_nginx_state_dump(const struct bt_nginx_state *s)
 
 /* ---- in ----------------------------------------------------------------------------------- */
 
-static int get_str(const json_t *j, const char *key, bool optional, struct bt_arena *a,
-	const char **ret, struct bt_err *err)
-{
-	const char *text = NULL;
-	int r = optional ? bt_json_str_opt(j, key, &text, err) : bt_json_str(j, key, &text, err);
-	if (r == 0)
-		*ret = bt_arena_strdup(a, text);
-	return r;
-}
-
 static int target_from_json(
 	const json_t *j, struct bt_arena *a, struct bt_nginx_target *ret, struct bt_err *err)
 {
 	int64_t generation = 0;
 	int r = bt_json_int(j, "generation", 0, INT64_MAX, &generation, err);
 	if (r == 0)
-		r = get_str(j, "text", false, a, &ret->text, err);
+		r = bt_json_text(j, "text", STATE_MAX, a, &ret->text, err);
 	if (r == 0)
 		r = bt_members_from_json(j, "members", a, &ret->members, &ret->n_members, err);
 	ret->generation = (uint64_t)generation;
@@ -102,16 +92,14 @@ static int check_from_json(
 	const json_t *j, struct bt_arena *a, struct bt_nginx_check *ret, struct bt_err *err)
 {
 	json_t *list = NULL;
-	int r = get_str(j, "url", true, a, &ret->url, err);
+	size_t n = 0;
+	int r = bt_json_text_opt(j, "url", STATE_MAX, a, &ret->url, err);
 	if (r == 0)
-		r = get_str(j, "host", true, a, &ret->host, err);
+		r = bt_json_text_opt(j, "host", STATE_MAX, a, &ret->host, err);
 	if (r == 0)
-		r = bt_json_array(j, "expect", &list, err);
+		r = bt_json_list(j, "expect", EXPECT_MAX, &list, &n, err);
 	if (r < 0)
 		return r;
-	size_t n = json_array_size(list);
-	if (n > EXPECT_MAX)
-		return bt_err_set(err, BT_E_PROTOCOL, "more than %d expected answers", EXPECT_MAX);
 	const char **expect = BT_ARENA_ARRAY(a, const char *, n);
 	for (size_t i = 0; i < n; i++) {
 		const char *text = json_string_value(json_array_get(list, i));
@@ -159,30 +147,34 @@ static int state_from_json(const json_t *j, struct bt_nginx_state *s, struct bt_
 	int64_t version = 0, max_old = 0;
 	int r = bt_json_int(j, "version", STATE_VERSION, STATE_VERSION, &version, err);
 	if (r == 0)
-		r = get_str(j, "service", false, a, &s->service, err);
+		r = bt_json_text(j, "service", STATE_MAX, a, &s->service, err);
 	if (r == 0)
-		r = get_str(j, "balancer", false, a, &s->balancer, err);
+		r = bt_json_text(j, "balancer", STATE_MAX, a, &s->balancer, err);
 	if (r == 0)
 		r = bt_json_bool(j, "managed", &s->managed, err);
 	if (r == 0)
-		r = get_str(j, "binary", false, a, &s->binary, err);
+		r = bt_json_text(j, "binary", STATE_MAX, a, &s->binary, err);
 	if (r == 0)
-		r = get_str(j, "config", true, a, &s->config, err);
+		r = bt_json_text_opt(j, "config", STATE_MAX, a, &s->config, err);
 	if (r == 0)
-		r = get_str(j, "prefix", true, a, &s->prefix, err);
+		r = bt_json_text_opt(j, "prefix", STATE_MAX, a, &s->prefix, err);
 	if (r == 0)
-		r = get_str(j, "file", false, a, &s->file, err);
+		r = bt_json_text(j, "file", STATE_MAX, a, &s->file, err);
 	if (r == 0)
 		r = bt_json_int(j, "max_old_workers", 0, 1000000, &max_old, err);
 	s->max_old_workers = (int)max_old;
 	if (r == 0)
 		r = bt_json_bool_opt(j, "link", &s->link, err);
 	if (r == 0)
-		r = get_str(j, "certificate", true, a, &s->certificate, err);
+		r = bt_json_text_opt(j, "certificate", STATE_MAX, a, &s->certificate, err);
 	if (r == 0)
-		r = get_str(j, "certificate_key", !s->certificate, a, &s->certificate_key, err);
+		r = s->certificate ? bt_json_text(j, "certificate_key", STATE_MAX, a,
+					     &s->certificate_key, err)
+				   : bt_json_text_opt(j, "certificate_key", STATE_MAX, a,
+					     &s->certificate_key, err);
 	if (r == 0)
-		r = get_str(j, "certificate_stamp", true, a, &s->certificate_stamp, err);
+		r = bt_json_text_opt(
+			j, "certificate_stamp", STATE_MAX, a, &s->certificate_stamp, err);
 	json_t *confirmed = json_object_get(j, "confirmed");
 	if (r == 0 && confirmed) {
 		r = target_from_json(confirmed, a, &s->confirmed, err);

@@ -237,22 +237,13 @@ json_t *bt_plan_to_json(const struct bt_plan *p)
 static int get_str(
 	const json_t *o, const char *key, struct bt_arena *a, const char **ret, struct bt_err *err)
 {
-	const char *text;
-	int r = bt_json_str(o, key, &text, err);
-	if (r < 0)
-		return r;
-	if (strlen(text) > MAX_TEXT)
-		return bt_err_set(err, BT_E_PROTOCOL, "member '%s': longer than %d bytes", key,
-			(int)MAX_TEXT);
-	*ret = bt_arena_strdup(a, text);
-	return 0;
+	return bt_json_text(o, key, MAX_TEXT, a, ret, err);
 }
 
 static int get_str_opt(
 	const json_t *o, const char *key, struct bt_arena *a, const char **ret, struct bt_err *err)
 {
-	const json_t *j = json_object_get(o, key);
-	return !j || json_is_null(j) ? 0 : get_str(o, key, a, ret, err);
+	return bt_json_text_opt(o, key, MAX_TEXT, a, ret, err);
 }
 
 static int get_enum(
@@ -265,21 +256,6 @@ static int get_enum(
 	struct bt_err why;
 	if (bt_enum_parse(e, text, ret, &why) < 0)
 		return bt_err_set(err, BT_E_PROTOCOL, "member '%s': %s", key, why.text);
-	return 0;
-}
-
-static int get_list(const json_t *o, const char *key, size_t max, json_t **ret, size_t *ret_n,
-	struct bt_err *err)
-{
-	json_t *a;
-	int r = bt_json_array(o, key, &a, err);
-	if (r < 0)
-		return r;
-	if (json_array_size(a) > max)
-		return bt_err_set(
-			err, BT_E_PROTOCOL, "member '%s': more than %zu entries", key, max);
-	*ret = a;
-	*ret_n = json_array_size(a);
 	return 0;
 }
 
@@ -313,7 +289,7 @@ static int get_indexes(const json_t *o, const char *key, size_t n, struct bt_are
 	size_t len;
 	if (!json_object_get(o, key))
 		return 0;
-	int r = get_list(o, key, n, &list, &len, err);
+	int r = bt_json_list(o, key, n, &list, &len, err);
 	if (r < 0)
 		return r;
 	uint16_t *out = BT_ARENA_ARRAY(a, uint16_t, len);
@@ -335,7 +311,7 @@ static int get_strings(const json_t *o, const char *key, size_t max, struct bt_a
 {
 	json_t *list;
 	size_t n;
-	int r = get_list(o, key, max, &list, &n, err);
+	int r = bt_json_list(o, key, max, &list, &n, err);
 	if (r < 0)
 		return r;
 	const char **out = BT_ARENA_ARRAY(a, const char *, n);
@@ -356,7 +332,7 @@ static int get_strings(const json_t *o, const char *key, size_t max, struct bt_a
 static int read_releases(const json_t *o, struct bt_plan *p, struct bt_err *err)
 {
 	json_t *list;
-	int r = get_list(o, "releases", BT_PLAN_MAX_INSTANCES, &list, &p->n_releases, err);
+	int r = bt_json_list(o, "releases", BT_PLAN_MAX_INSTANCES, &list, &p->n_releases, err);
 	if (r < 0)
 		return r;
 	struct bt_plan_release *out =
@@ -378,7 +354,7 @@ static int read_releases(const json_t *o, struct bt_plan *p, struct bt_err *err)
 static int read_instances(const json_t *o, struct bt_plan *p, struct bt_err *err)
 {
 	json_t *list;
-	int r = get_list(o, "instances", BT_PLAN_MAX_INSTANCES, &list, &p->n_instances, err);
+	int r = bt_json_list(o, "instances", BT_PLAN_MAX_INSTANCES, &list, &p->n_instances, err);
 	if (r < 0)
 		return r;
 	struct bt_plan_instance *out =
@@ -411,7 +387,7 @@ static int read_hosts(const json_t *o, struct bt_plan *p, struct bt_err *err)
 static int read_balancers(const json_t *o, struct bt_plan *p, struct bt_err *err)
 {
 	json_t *list;
-	int r = get_list(o, "balancers", BT_PLAN_MAX_INSTANCES, &list, &p->n_balancers, err);
+	int r = bt_json_list(o, "balancers", BT_PLAN_MAX_INSTANCES, &list, &p->n_balancers, err);
 	if (r < 0)
 		return r;
 	struct bt_plan_balancer *out =
@@ -587,7 +563,7 @@ static int read_lane(
 	json_t *tasks;
 	int r;
 	if ((r = get_str(j, "name", p->arena, &lane->name, err)) < 0 ||
-		(r = get_list(j, "tasks", BT_PLAN_MAX_TASKS, &tasks, &lane->n_tasks, err)) < 0)
+		(r = bt_json_list(j, "tasks", BT_PLAN_MAX_TASKS, &tasks, &lane->n_tasks, err)) < 0)
 		return r;
 	*total += lane->n_tasks;
 	if (lane->n_tasks == 0 || *total > BT_PLAN_MAX_TASKS)
@@ -611,7 +587,8 @@ static int read_stage(const json_t *j, struct bt_plan *p, struct bt_stage *stage
 		(r = get_str_opt(j, "why", p->arena, &stage->why, err)) < 0 ||
 		(r = bt_json_int_opt(
 			 j, "side_by_side", 0, BT_PLAN_MAX_INSTANCES, &side_by_side, err)) < 0 ||
-		(r = get_list(j, "lanes", BT_PLAN_MAX_INSTANCES, &lanes, &stage->n_lanes, err)) < 0)
+		(r = bt_json_list(
+			 j, "lanes", BT_PLAN_MAX_INSTANCES, &lanes, &stage->n_lanes, err)) < 0)
 		return r;
 	if (stage->n_lanes == 0)
 		return bt_err_set(err, BT_E_PROTOCOL, "a stage without a lane");
@@ -664,7 +641,7 @@ static int read_stages(const json_t *o, struct bt_plan *p, struct bt_err *err)
 {
 	json_t *list;
 	size_t total = 0;
-	int r = get_list(o, "stages", MAX_STAGES, &list, &p->n_stages, err);
+	int r = bt_json_list(o, "stages", MAX_STAGES, &list, &p->n_stages, err);
 	if (r < 0)
 		return r;
 	struct bt_stage *out = BT_ARENA_ARRAY(p->arena, struct bt_stage, p->n_stages);

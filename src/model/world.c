@@ -134,30 +134,8 @@ json_t *bt_seen_host_to_json(const struct bt_seen_host *h)
 static int get_text(const json_t *o, const char *key, bool must, struct bt_arena *a,
 	const char **ret, struct bt_err *err)
 {
-	const char *text = NULL;
-	int r = must ? bt_json_str(o, key, &text, err) : bt_json_str_opt(o, key, &text, err);
-	if (r < 0 || !text)
-		return r;
-	if (strlen(text) > MAX_TEXT)
-		return bt_err_set(err, BT_E_PROTOCOL, "member '%s': longer than %d bytes", key,
-			(int)MAX_TEXT);
-	*ret = bt_arena_strdup(a, text);
-	return 0;
-}
-
-static int get_list(
-	const json_t *o, const char *key, json_t **ret, size_t *ret_n, struct bt_err *err)
-{
-	json_t *a;
-	int r = bt_json_array(o, key, &a, err);
-	if (r < 0)
-		return r;
-	if (json_array_size(a) > MAX_LIST)
-		return bt_err_set(err, BT_E_PROTOCOL, "member '%s': more than %d entries", key,
-			(int)MAX_LIST);
-	*ret = a;
-	*ret_n = json_array_size(a);
-	return 0;
+	return must ? bt_json_text(o, key, MAX_TEXT, a, ret, err)
+		    : bt_json_text_opt(o, key, MAX_TEXT, a, ret, err);
 }
 
 static int read_foreign(
@@ -225,7 +203,7 @@ static int read_members(
 	const json_t *j, struct bt_arena *a, struct bt_seen_balancer *b, struct bt_err *err)
 {
 	json_t *list;
-	int r = get_list(j, "members", &list, &b->n_members, err);
+	int r = bt_json_list(j, "members", MAX_LIST, &list, &b->n_members, err);
 	if (r < 0)
 		return r;
 	struct bt_seen_member *m = BT_ARENA_ARRAY(a, struct bt_seen_member, b->n_members);
@@ -276,7 +254,7 @@ static int read_vips(
 	json_t *list;
 	if (!json_object_get(j, "vips"))
 		return 0;
-	int r = get_list(j, "vips", &list, &h->n_vips, err);
+	int r = bt_json_list(j, "vips", MAX_LIST, &list, &h->n_vips, err);
 	if (r < 0)
 		return r;
 	struct bt_seen_vip *v = BT_ARENA_ARRAY(a, struct bt_seen_vip, h->n_vips);
@@ -295,7 +273,7 @@ static int read_releases(
 	const json_t *j, struct bt_arena *a, struct bt_seen_host *h, struct bt_err *err)
 {
 	json_t *list;
-	int r = get_list(j, "releases", &list, &h->n_releases, err);
+	int r = bt_json_list(j, "releases", MAX_LIST, &list, &h->n_releases, err);
 	if (r < 0)
 		return r;
 	uint32_t *out = BT_ARENA_ARRAY(a, uint32_t, h->n_releases);
@@ -323,14 +301,14 @@ int bt_seen_host_from_json(
 		(r = bt_json_int_opt(j, "free_bytes", 0, INT64_MAX, &h.free_bytes, err)) < 0 ||
 		(r = bt_json_bool_opt(j, "can_bind_low", &h.can_bind_low, err)) < 0 ||
 		(r = get_text(j, "no_exec", false, a, &h.no_exec, err)) < 0 ||
-		(r = get_list(j, "instances", &list, &h.n_instances, err)) < 0)
+		(r = bt_json_list(j, "instances", MAX_LIST, &list, &h.n_instances, err)) < 0)
 		return bt_err_wrap(err, "host");
 	struct bt_seen_instance *in = BT_ARENA_ARRAY(a, struct bt_seen_instance, h.n_instances);
 	h.instances = in;
 	for (size_t i = 0; i < h.n_instances; i++)
 		if ((r = read_instance(json_array_get(list, i), a, &in[i], err)) < 0)
 			return bt_err_wrap(err, "host %s: instances[%zu]", h.host, i);
-	if ((r = get_list(j, "balancers", &list, &h.n_balancers, err)) < 0)
+	if ((r = bt_json_list(j, "balancers", MAX_LIST, &list, &h.n_balancers, err)) < 0)
 		return bt_err_wrap(err, "host %s", h.host);
 	struct bt_seen_balancer *b = BT_ARENA_ARRAY(a, struct bt_seen_balancer, h.n_balancers);
 	h.balancers = b;
@@ -362,7 +340,7 @@ int bt_world_from_json(const json_t *j, struct bt_world **ret, struct bt_err *er
 	json_t *list;
 	int r;
 	if ((r = bt_json_int(j, "version", 1, BT_WORLD_VERSION, &version, err)) < 0 ||
-		(r = get_list(j, "hosts", &list, &w->n_hosts, err)) < 0)
+		(r = bt_json_list(j, "hosts", MAX_LIST, &list, &w->n_hosts, err)) < 0)
 		return bt_err_wrap(err, "world");
 	struct bt_seen_host *h = BT_ARENA_ARRAY(arena, struct bt_seen_host, w->n_hosts);
 	w->hosts = h;
