@@ -15,12 +15,9 @@ static int which(const char *t, size_t len)
 
 bool bt_check_call(const char *t)
 {
-	for (; *t; t++) {
-		size_t n = bt_placeholder_len(t);
-		if (n && which(t, n) < 0)
+	for (size_t n; (n = bt_placeholder_next(&t, NULL)); t += n)
+		if (which(t, n) < 0)
 			return false;
-		t += t[0] == '{' && t[1] == '{';
-	}
 	return true;
 }
 
@@ -60,35 +57,22 @@ int bt_call_expand(const char *text, const struct bt_call_values *v, enum bt_cal
 	char port[8];
 	snprintf(port, sizeof port, "%u", v->port);
 	const char *const values[] = {v->host, v->slot, port, v->address, v->service};
-	while (*text) {
-		size_t n = bt_placeholder_len(text);
-		if (!n) {
-			bt_str_addc(out, *text);
-			text += text[0] == '{' && text[1] == '{' ? 2 : 1;
-			continue;
-		}
+	for (size_t n; (n = bt_placeholder_next(&text, out)); text += n) {
 		int i = which(text, n);
 		if (i < 0)
-			return bt_err_set(err, BT_E_CONFIG,
-				"unknown placeholder %.*s: expected one of " BT_CALL_PLACEHOLDERS
-				" ({{ writes a brace)",
-				(int)(n < 80 ? n : 80), text);
+			return bt_placeholder_unknown(err, text, n, BT_CALL_PLACEHOLDERS);
 		if (!values[i])
 			return bt_err_set(err, BT_E_NOTFOUND, "%.*s is not known", (int)n, text);
 		add_value(out, values[i], form);
-		text += n;
 	}
 	return 0;
 }
 
 bool bt_call_uses(const char *text, const char *name)
 {
-	for (; text && *text; text++) {
-		size_t n = bt_placeholder_len(text);
-		if (n && bt_placeholder_index(&name, 1, text, n) == 0)
+	for (size_t n; text && (n = bt_placeholder_next(&text, NULL)); text += n)
+		if (bt_placeholder_index(&name, 1, text, n) == 0)
 			return true;
-		text += text[0] == '{' && text[1] == '{';
-	}
 	return false;
 }
 

@@ -128,6 +128,24 @@ size_t bt_placeholder_len(const char *t)
 	return n && t[1 + n] == '}' ? n + 2 : 0;
 }
 
+size_t bt_placeholder_next(const char **t, struct bt_str *out)
+{
+	size_t n = 0;
+	while (**t && !(n = bt_placeholder_len(*t))) {
+		if (out)
+			bt_str_addc(out, **t);
+		*t += (*t)[0] == '{' && (*t)[1] == '{' ? 2 : 1;
+	}
+	return n;
+}
+
+int bt_placeholder_unknown(struct bt_err *err, const char *t, size_t len, const char *expected)
+{
+	return bt_err_set(err, BT_E_CONFIG,
+		"unknown placeholder %.*s: expected one of %s ({{ writes a brace)",
+		(int)(len < 80 ? len : 80), t, expected);
+}
+
 int bt_placeholder_index(const char *const *names, size_t n_names, const char *t, size_t len)
 {
 	for (size_t i = 0; i < n_names; i++)
@@ -149,12 +167,9 @@ static bool is_port(const char *t)
 /* `{word}` is a placeholder, `{{` a brace, and every other brace itself. */
 static bool known_placeholders(const char *t, int from)
 {
-	for (; *t; t++) {
-		size_t n = bt_placeholder_len(t);
-		if (n && (is_port(t) ? from == IDENTITY_FROM : which(t, n) < from))
+	for (size_t n; (n = bt_placeholder_next(&t, NULL)); t += n)
+		if (is_port(t) ? from == IDENTITY_FROM : which(t, n) < from)
 			return false;
-		t += t[0] == '{' && t[1] == '{';
-	}
 	return true;
 }
 
@@ -203,37 +218,23 @@ int bt_config_expand(
 	char port[8], other[8];
 	snprintf(port, sizeof port, "%u", p->port);
 	const char *const values[] = {p->artifact, p->release, port, p->slot, p->host};
-	while (*text) {
-		size_t n = bt_placeholder_len(text);
-		if (!n) {
-			bt_str_addc(out, *text);
-			text += text[0] == '{' && text[1] == '{' ? 2 : 1;
-			continue;
-		}
+	for (size_t n; (n = bt_placeholder_next(&text, out)); text += n) {
 		int i = which(text, n);
 		const char *value = is_port(text) ? port_of(p, text, n, other)
 				    : i >= 0	  ? values[i]
 						  : NULL;
 		if (!value)
-			return bt_err_set(err, BT_E_CONFIG,
-				"unknown placeholder %.*s: expected one of " BT_PLACEHOLDERS
-				" ({{ writes a brace)",
-				(int)(n < 80 ? n : 80), text);
+			return bt_placeholder_unknown(err, text, n, BT_PLACEHOLDERS);
 		bt_str_add(out, value);
-		text += n;
 	}
 	return 0;
 }
 
 bool bt_config_differs_by_slot(const char *text)
 {
-	for (; *text; text++) {
-		size_t n = bt_placeholder_len(text);
-		if (n && (is_port(text) || bt_str_starts(text, "{port}") ||
-				 bt_str_starts(text, "{slot}")))
+	for (size_t n; (n = bt_placeholder_next(&text, NULL)); text += n)
+		if (is_port(text) || bt_str_starts(text, "{port}") || bt_str_starts(text, "{slot}"))
 			return true;
-		text += text[0] == '{' && text[1] == '{';
-	}
 	return false;
 }
 

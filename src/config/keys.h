@@ -138,6 +138,12 @@ bool bt_check_attribute(const char *t);	     /* of Tomcat's Connector, and not b
 bool bt_check_place(const char *t); /* of a file in a release: relative, known placeholders */
 /* Of the {word} or {port.NAME} that begins here, with its braces; 0: none does. */
 size_t bt_placeholder_len(const char *t);
+/* A text with placeholders, piece by piece: what stands before the next one goes into out, {{ as
+ * one brace (NULL: nowhere), and *t to where it begins. Its length as above; 0: there is none, and
+ * *t is at the end. */
+size_t bt_placeholder_next(const char **t, struct bt_str *out);
+/* "unknown placeholder {x}: expected one of …", of the one at t. BT_E_CONFIG. */
+int bt_placeholder_unknown(struct bt_err *err, const char *t, size_t len, const char *expected);
 /* Which of the names the placeholder at t is, of that length with its braces; -1: none of them. */
 int bt_placeholder_index(const char *const *names, size_t n_names, const char *t, size_t len);
 size_t bt_port_name_len(const char *t); /* how much of the text may name a port */

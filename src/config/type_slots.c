@@ -202,14 +202,12 @@ static void check_name(
 /* Every {port.NAME} below the node. */
 static void check_text(struct bt_reading *r, const char *path, const struct bt_node *n)
 {
-	for (const char *t = n->kind == BT_NODE_SCALAR ? n->text : ""; *t; t++) {
-		size_t len = bt_placeholder_len(t);
-		if (len && bt_str_starts(t, "{port.")) {
+	const char *t = n->kind == BT_NODE_SCALAR ? n->text : "";
+	for (size_t len; (len = bt_placeholder_next(&t, NULL)); t += len)
+		if (bt_str_starts(t, "{port.")) {
 			BT_FREE char *name = bt_strndup(t + 6, len - 7);
 			check_name(r, path, n, name);
 		}
-		t += t[0] == '{' && t[1] == '{';
-	}
 	for (size_t i = 0; i < n->n; i++)
 		check_text(r, path, n->items[i]);
 }
