@@ -22,7 +22,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define LOG_LINES 500
 #define TAIL_CHARS 2048
 #define NAME_MAX_LEN (BT_TASK_NAME_MAX + 8)
 
@@ -187,20 +186,9 @@ int bt_task_bundle_placed(struct bt_job *j, const json_t *release_json, struct b
 /* What it wrote goes into the task's log; its last characters come back, in one line. */
 static const char *keep_log(struct bt_job *j, const char **ret_last)
 {
-	BT_STR struct bt_str all = {0}, own = {0};
-	char path[4096], name[NAME_MAX_LEN];
-	bt_program_log(bt_job_env(j), program_name(j, j->bundle->at, name), path, sizeof path);
-	bt_log_tail_last(path, LOG_LINES, &all, NULL);
-	*ret_last = NULL;
-	for (char *save = NULL, *l = all.len ? strtok_r(all.data, "\n", &save) : NULL; l;
-		l = strtok_r(NULL, "\n", &save)) {
-		if (strstr(l, "Z baton: "))
-			continue; /* the shim's own */
-		BT_FREE char *line = bt_asprintf("| %.3900s", l);
-		bt_job_log(j, line);
-		bt_str_addf(&own, "%s%s", own.len ? " | " : "", l);
-		*ret_last = bt_arena_strdup(j->arena, l);
-	}
+	BT_STR struct bt_str own = {0};
+	char name[NAME_MAX_LEN];
+	*ret_last = bt_task_keep_log(j, program_name(j, j->bundle->at, name), &own);
 	size_t skip = own.len > TAIL_CHARS ? own.len - TAIL_CHARS : 0;
 	return bt_arena_strdup(j->arena, bt_str_get(&own) + skip);
 }

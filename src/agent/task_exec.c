@@ -67,13 +67,12 @@ int bt_task_exec_check(struct bt_job *j, struct bt_err *err)
 
 /* ---- running ------------------------------------------------------------------------------ */
 
-/* Its log goes into the task's, and its last line into the reason. */
-static const char *keep_log(struct bt_job *j)
+const char *bt_task_keep_log(struct bt_job *j, const char *program, struct bt_str *all)
 {
 	BT_STR struct bt_str tail = {0};
-	char path[4096], name[BT_TASK_NAME_MAX];
+	char path[4096];
 	const char *last = NULL;
-	bt_program_log(bt_job_env(j), bt_task_exec_name(&j->key, name), path, sizeof path);
+	bt_program_log(bt_job_env(j), program, path, sizeof path);
 	bt_log_tail_last(path, LOG_LINES, &tail, NULL);
 	for (char *save = NULL, *l = tail.len ? strtok_r(tail.data, "\n", &save) : NULL; l;
 		l = strtok_r(NULL, "\n", &save)) {
@@ -81,6 +80,8 @@ static const char *keep_log(struct bt_job *j)
 			continue; /* the shim's own */
 		BT_FREE char *line = bt_asprintf("| %.3900s", l);
 		bt_job_log(j, line);
+		if (all)
+			bt_str_addf(all, "%s%s", last ? " | " : "", l);
 		last = l;
 	}
 	return bt_arena_strdup(j->arena, last);
@@ -92,7 +93,7 @@ static void on_ended(void *arg, const struct bt_program_end *end)
 	char limit[32], name[BT_TASK_NAME_MAX];
 	j->op = NULL; /* it has called back: it is gone */
 	j->ended = true;
-	const char *last = keep_log(j);
+	const char *last = bt_task_keep_log(j, bt_task_exec_name(&j->key, name), NULL);
 	const char *sep = last ? ": " : "", *words = last ? last : "";
 	if (end->held) {
 		bt_job_finish(j, BT_OUTCOME_FAILED,

@@ -61,6 +61,9 @@ void bt_task_notify_go(struct bt_job *j);
 #define BT_TASK_NAME_MAX 64
 /* "7-12-1": of the program of an Exec, on this host's disk. */
 const char *bt_task_exec_name(const struct bt_command_key *k, char buf[static BT_TASK_NAME_MAX]);
+/* The last lines that a program wrote go into the task's log, and all of them on one line into
+ * `all` (NULL: nowhere). Its very last one; NULL: it wrote none. */
+const char *bt_task_keep_log(struct bt_job *j, const char *program, struct bt_str *all);
 int bt_task_exec_check(struct bt_job *j, struct bt_err *err);
 void bt_task_exec_go(struct bt_job *j);
 void bt_task_exec_over(struct bt_job *j);
