@@ -91,8 +91,7 @@ static void slot_free(struct bt_boot_slot *s)
 
 static void kick(struct bt_boot *b, int64_t ms)
 {
-	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-	evtimer_add(b->timer, &tv);
+	bt_timer_in(b->timer, ms);
 }
 
 static void on_health(void *arg, int result, const struct bt_err *err)

@@ -288,10 +288,9 @@ static void on_limit(evutil_socket_t fd, short what, void *arg)
 static void arm_limit(struct bt_job *j)
 {
 	int64_t ms = j->timeout_ms + j->wait_ms;
-	struct timeval tv = {ms / 1000, (ms % 1000) * 1000};
 	if (!j->limit)
 		j->limit = evtimer_new(bt_job_env(j)->base, on_limit, j);
-	evtimer_add(j->limit, &tv);
+	bt_timer_in(j->limit, ms);
 }
 
 static void give_up(struct bt_job *j)

@@ -319,8 +319,7 @@ int bt_identity_due(const char *cert, int64_t now_ms, bool *ret_due, struct bt_e
 
 static void check_later(struct bt_renewal *r, int seconds)
 {
-	struct timeval tv = {seconds, 0};
-	evtimer_add(r->timer, &tv);
+	bt_timer_in(r->timer, seconds * 1000LL);
 }
 
 static void on_renewed(void *arg, int status, json_t *answer, const struct bt_err *err)

@@ -290,8 +290,7 @@ static void batch_failed(struct bt_ledger_file *f)
 		i->done(i->arg, err.code, &err);
 		item_free(i);
 	}
-	struct timeval tv = {f->retry_ms / 1000, (f->retry_ms % 1000) * 1000};
-	evtimer_add(f->retry, &tv);
+	bt_timer_in(f->retry, f->retry_ms);
 }
 
 static void batch_done(void *arg)

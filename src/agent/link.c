@@ -100,7 +100,7 @@ const char *bt_link_words(int status, json_t *answer, const struct bt_err *err, 
 	return buf;
 }
 
-struct timeval bt_link_pause(unsigned failures, int64_t max_ms)
+int64_t bt_link_pause(unsigned failures, int64_t max_ms)
 {
 	int64_t ms = 200;
 	uint32_t dice;
@@ -109,8 +109,7 @@ struct timeval bt_link_pause(unsigned failures, int64_t max_ms)
 	if (ms > max_ms)
 		ms = max_ms;
 	evutil_secure_rng_get_bytes(&dice, sizeof dice);
-	ms = ms / 2 + (int64_t)(dice % (uint32_t)(ms / 2 + 1));
-	return (struct timeval){ms / 1000, (ms % 1000) * 1000};
+	return ms / 2 + (int64_t)(dice % (uint32_t)(ms / 2 + 1));
 }
 
 /* ---- up and down --------------------------------------------------------------------------- */
@@ -131,9 +130,8 @@ static void down(struct bt_link *l, int64_t max_pause_ms, const char *why)
 			"no link to %s: %s; what runs here goes on, trying again",
 			l->env.server_url, why);
 	l->told_down = true;
-	struct timeval tv =
-		bt_link_pause(max_pause_ms == PAUSE_WRONG_MS ? 32 : l->failures, max_pause_ms);
-	evtimer_add(l->again, &tv);
+	bt_timer_in(l->again,
+		bt_link_pause(max_pause_ms == PAUSE_WRONG_MS ? 32 : l->failures, max_pause_ms));
 }
 
 static void failed(struct bt_link *l, int status, json_t *answer, const struct bt_err *err)

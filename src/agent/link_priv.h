@@ -37,8 +37,8 @@ struct bt_link_call *bt_link_call_cancel(struct bt_link_call *c); /* NULL is fin
 /* "403: the server's words". */
 const char *bt_link_words(
 	int status, json_t *answer, const struct bt_err *err, char *buf, size_t n);
-/* n failures in a row → a pause with jitter, at most max_ms. */
-struct timeval bt_link_pause(unsigned failures, int64_t max_ms);
+/* n failures in a row → a pause with jitter, in ms, at most max_ms. */
+int64_t bt_link_pause(unsigned failures, int64_t max_ms);
 
 struct bt_posts *bt_posts_new(struct bt_link *l);
 struct bt_posts *bt_posts_free(struct bt_posts *p);

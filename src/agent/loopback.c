@@ -38,7 +38,6 @@ static int put_back(struct bt_addresses *a, const struct bt_known_service *s, st
 static void look(struct bt_addresses *a)
 {
 	const struct bt_known *known = a->env->known;
-	struct timeval again = {AGAIN_S, 0};
 	struct bt_err first = {0};
 	for (size_t i = 0; i < bt_known_count(known); i++) {
 		const struct bt_known_service *s = bt_known_at(known, i);
@@ -54,7 +53,7 @@ static void look(struct bt_addresses *a)
 		free(a->why);
 		a->why = bt_strdup(first.text);
 	}
-	evtimer_add(a->timer, &again);
+	bt_timer_in(a->timer, AGAIN_S * 1000);
 }
 
 static void on_timer(evutil_socket_t fd, short what, void *arg)

@@ -10,6 +10,7 @@
 #define LOOSE_MAX 1000
 #define PROGRESS_MAX 500
 #define PROGRESS_MS 250
+#define FIRST_WORD_MS 20
 #define POST_TIMEOUT_MS 30000
 
 struct loose { /* a refusal: nothing of it is in the ledger */
@@ -91,8 +92,7 @@ static void acked(struct bt_posts *p, const struct bt_command_key *key)
 
 static void try_again(struct bt_posts *p)
 {
-	struct timeval tv = bt_link_pause(++p->failures, 5000);
-	evtimer_add(p->again, &tv);
+	bt_timer_in(p->again, bt_link_pause(++p->failures, 5000));
 }
 
 static void on_posted(void *arg, int status, json_t *answer, const struct bt_err *err)
@@ -221,8 +221,7 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (p->progress) { /* the one before is under way: a little later */
-		struct timeval tv = {0, PROGRESS_MS * 1000};
-		evtimer_add(p->flush, &tv);
+		bt_timer_in(p->flush, PROGRESS_MS);
 		return;
 	}
 	if (!p->lines)
@@ -248,11 +247,9 @@ static void on_flush(evutil_socket_t fd, short what, void *arg)
 /* The last line of each task is what people want to see; the log has them all. */
 void bt_posts_progress(struct bt_posts *p, const struct bt_command_key *key, const char *text)
 {
-	struct timeval tv = {0, PROGRESS_MS * 1000};
 	if (!evtimer_pending(p->flush, NULL)) {
-		if (!p->progress && !p->lines)
-			tv.tv_usec = 20000; /* the first word quickly */
-		evtimer_add(p->flush, &tv);
+		bool first = !p->progress && !p->lines;
+		bt_timer_in(p->flush, first ? FIRST_WORD_MS : PROGRESS_MS);
 	}
 	for (struct line *f = p->lines; f; f = f->next)
 		if (bt_command_key_equal(&f->key, key)) {

@@ -55,8 +55,7 @@ static void on_later(evutil_socket_t fd, short what, void *arg)
 
 static void fail_later(struct bt_upgrade *u)
 {
-	struct timeval now = {0, 0};
-	evtimer_add(u->later, &now);
+	bt_timer_in(u->later, 0);
 }
 
 /* ---- may it, can it ------------------------------------------------------------------------- */

@@ -39,8 +39,7 @@ struct bt_watch {
 
 static void wish(struct bt_watch *w, int64_t ms)
 {
-	struct timeval tv = {ms / 1000, (ms % 1000) * 1000};
-	evtimer_add(w->soon, &tv);
+	bt_timer_in(w->soon, ms);
 }
 
 static void wish_soon(struct bt_watch *w)

@@ -115,10 +115,8 @@ static void on_timeout(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	kill(-c->pid, c->timed_out ? SIGKILL : SIGTERM);
-	if (!c->timed_out) {
-		struct timeval grace = {2, 0};
-		event_add(c->timer, &grace);
-	}
+	if (!c->timed_out)
+		bt_timer_in(c->timer, 2000);
 	c->timed_out = true;
 }
 
@@ -235,8 +233,7 @@ int bt_child_start(struct event_base *base, const struct bt_child_spec *spec,
 	event_add(c->exit_event, NULL);
 	event_add(c->out_event, NULL);
 	if (spec->timeout_ms > 0) {
-		struct timeval t = {spec->timeout_ms / 1000, spec->timeout_ms % 1000 * 1000};
-		event_add(c->timer, &t);
+		bt_timer_in(c->timer, spec->timeout_ms);
 	}
 	*ret = c;
 	return 0;

@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+/* Once, in ms from now; 0 or less: at the loop's next turn. Set again, the first is forgotten. */
+void bt_timer_in(struct event *timer, int64_t ms);
+
 /* A pool of threads beside one loop. n_threads 1 keeps jobs in order. */
 struct bt_work;
 struct bt_work *bt_work_new(struct event_base *base, int n_threads);

@@ -179,8 +179,7 @@ int bt_client_wait(struct bt_client *c, int64_t ms, struct bt_err *err)
 {
 	bool over = false;
 	struct event *timer = evtimer_new(c->base, on_waited, &over);
-	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-	evtimer_add(timer, &tv);
+	bt_timer_in(timer, ms);
 	while (!over && !bt_client_leaves(c))
 		event_base_loop(c->base, EVLOOP_ONCE);
 	event_free(timer);
@@ -309,10 +308,9 @@ int bt_client_do(struct bt_client *c, const struct bt_client_call *call, const i
 	if (call->on_progress)
 		rq.on_progress = on_progress;
 	struct bt_http_call *running = bt_http_start(c->http, &rq, on_done, &p);
-	struct timeval soon = {.tv_sec = 3};
 	struct event *slow = evtimer_new(c->base, on_slow, &p);
 	if (!call->raw)
-		evtimer_add(slow, &soon);
+		bt_timer_in(slow, 3000);
 	while (!p.done && !bt_client_leaves(c))
 		event_base_loop(c->base, EVLOOP_ONCE);
 	event_free(slow);

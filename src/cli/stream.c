@@ -89,8 +89,7 @@ static void connect_stream(struct bt_stream *s);
 
 static void arm(struct bt_stream *s, int64_t ms)
 {
-	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-	evtimer_add(s->timer, &tv);
+	bt_timer_in(s->timer, ms);
 }
 
 static void retry(struct bt_stream *s, const char *why)

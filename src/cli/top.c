@@ -441,8 +441,7 @@ static void on_due(evutil_socket_t fd, short what, void *arg)
 /* Whatever happens first may have left a wish. */
 static void turn(struct event_base *base, struct event *due, int64_t ms)
 {
-	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-	event_add(due, &tv);
+	bt_timer_in(due, ms);
 	event_base_loop(base, EVLOOP_ONCE);
 }
 

@@ -43,8 +43,7 @@ struct up {
 
 static void later(struct up *u, int64_t ms)
 {
-	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-	evtimer_add(u->timer, &tv);
+	bt_timer_in(u->timer, ms);
 }
 
 /* ---- is the agent there? asked as any client does ---- */

@@ -450,6 +450,6 @@ struct bt_op *bt_artifact_place(const struct bt_driver_env *env, const struct bt
 	p->dir = bt_arena_printf(p->arena, "%s/%u", root, p->rq.release);
 	p->tree = bt_arena_printf(p->arena, "%s/%s", p->made, BT_RELEASE_TREE);
 	p->later = event_new(env->base, -1, 0, on_later, p);
-	event_add(p->later, &(struct timeval){0, 0});
+	bt_timer_in(p->later, 0);
 	return &p->op;
 }

@@ -58,8 +58,7 @@ static void again(struct bt_fetch *f, const struct bt_err *why)
 		return;
 	}
 	int64_t ms = 200 << f->tries;
-	struct timeval t = {ms / 1000, ms % 1000 * 1000};
-	event_add(f->timer, &t);
+	bt_timer_in(f->timer, ms);
 }
 
 static void say(struct bt_fetch *f)
@@ -110,7 +109,7 @@ static bool on_data(void *arg, const void *data, size_t n)
 		n -= (size_t)w;
 		f->have += w;
 	}
-	event_add(f->timer, &(struct timeval){STALL_S, 0});
+	bt_timer_in(f->timer, STALL_S * 1000);
 	say(f);
 	return f->err.code == 0;
 }
@@ -183,7 +182,7 @@ static void try(struct bt_fetch *f)
 		.on_data = on_data};
 	f->begun = f->have;
 	f->status = 0;
-	event_add(f->timer, &(struct timeval){STALL_S, 0});
+	bt_timer_in(f->timer, STALL_S * 1000);
 	f->call = bt_http_start(f->spec.env->http, &rq, on_answer, f);
 }
 
@@ -200,7 +199,7 @@ struct bt_fetch *bt_fetch_start(const struct bt_fetch_spec *spec)
 		if (ftruncate(spec->fd, 0) < 0)
 			f->have = 0; /* pwrite overwrites it; the digest is checked anyway */
 	}
-	event_add(f->timer, &(struct timeval){0, 0});
+	bt_timer_in(f->timer, 0);
 	return f;
 }
 

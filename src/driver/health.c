@@ -44,13 +44,6 @@ static void health_end(struct health *h, const struct bt_err *err)
 	health_free(h);
 }
 
-static void timer_in(struct event *e, int64_t ms)
-{
-	ms = ms < 0 ? 0 : ms;
-	struct timeval t = {ms / 1000, ms % 1000 * 1000};
-	event_add(e, &t);
-}
-
 static void unhealthy(struct health *h)
 {
 	struct bt_err err = {0};
@@ -103,7 +96,7 @@ static void on_probe(void *arg, bool healthy, const char *answer)
 	else if (h->watch && h->fails >= (spec->fails > 0 ? spec->fails : 1))
 		unhealthy(h);
 	else
-		timer_in(h->next, h->tried_ms + spec->every_ms - bt_clock_boot_ms());
+		bt_timer_in(h->next, h->tried_ms + spec->every_ms - bt_clock_boot_ms());
 }
 
 static void on_next(evutil_socket_t fd, short what, void *arg)
@@ -144,8 +137,8 @@ static struct bt_op *begin(const struct bt_driver_env *env, const struct bt_heal
 	h->arg = arg;
 	h->next = event_new(env->base, -1, 0, on_next, h);
 	h->end = event_new(env->base, -1, 0, on_end, h);
-	timer_in(h->next, 0);
-	timer_in(h->end, length_ms);
+	bt_timer_in(h->next, 0);
+	bt_timer_in(h->end, length_ms);
 	return &h->op;
 }
 

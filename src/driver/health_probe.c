@@ -65,12 +65,11 @@ static void on_settled(evutil_socket_t fd, short what, void *arg)
 /* What is known inside the verb is told from the loop. */
 static void settle(struct bt_health_probe *p, bool healthy)
 {
-	struct timeval now = {0, 0};
 	p->healthy = healthy;
 	if (p->event)
 		event_free(p->event);
 	p->event = event_new(p->env->base, -1, 0, on_settled, p);
-	event_add(p->event, &now);
+	bt_timer_in(p->event, 0);
 }
 
 static uint16_t port_of(const struct bt_health_target *t)

@@ -44,7 +44,7 @@ static void kick(struct bt_l4_site *s)
 {
 	if (!s->kick)
 		s->kick = event_new(bt_l4_driver()->env.base, -1, 0, on_kick, s);
-	bt_l4_timer(s->kick, 0);
+	bt_timer_in(s->kick, 0);
 }
 
 static void change_cancel(struct bt_op *op)

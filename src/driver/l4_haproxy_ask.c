@@ -149,9 +149,8 @@ static void on_connect(evutil_socket_t fd, short what, void *arg)
 	} else if (connect(a->fd, (struct sockaddr *)&at, sizeof at) == 0) {
 		expect(a, EV_WRITE);
 	} else if (errno == EAGAIN && bt_clock_boot_ms() < a->deadline_ms) {
-		struct timeval soon = {0, ASK_AGAIN_MS * 1000};
 		drop_socket(a);
-		event_add(a->timer, &soon);
+		bt_timer_in(a->timer, ASK_AGAIN_MS);
 	} else {
 		ask_failed(a, errno, "open");
 	}
@@ -161,7 +160,6 @@ struct bt_op *bt_haproxy_ask(
 	const char *socket, const char *command, bt_haproxy_answer_fn done, void *arg)
 {
 	struct ask *a = bt_calloc(1, sizeof *a);
-	struct timeval now = {0, 0};
 	a->op.cancel = ask_cancel;
 	a->fd = -1;
 	a->socket = bt_strdup(socket);
@@ -170,6 +168,6 @@ struct bt_op *bt_haproxy_ask(
 	a->done = done;
 	a->arg = arg;
 	a->timer = event_new(bt_haproxy_env()->base, -1, 0, on_connect, a);
-	event_add(a->timer, &now);
+	bt_timer_in(a->timer, 0);
 	return &a->op;
 }

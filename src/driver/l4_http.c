@@ -230,7 +230,6 @@ static struct bt_op *read_state(const struct bt_l4_target *t, bt_l4_seen_fn done
 	struct reading *r = bt_calloc(1, sizeof *r);
 	const struct bt_pool_member *members = t->members;
 	size_t n = t->n_members;
-	struct timeval now = {0, 0};
 	r->op.cancel = reading_cancel;
 	r->arena = bt_arena_new();
 	r->done = done;
@@ -239,7 +238,7 @@ static struct bt_op *read_state(const struct bt_l4_target *t, bt_l4_seen_fn done
 		members = of_config(t->service, r->arena, &n);
 	if (n == 0) {
 		r->fire = evtimer_new(env->base, on_nobody, r);
-		event_add(r->fire, &now);
+		bt_timer_in(r->fire, 0);
 		return &r->op;
 	}
 	/* Whoever looks is looked at in turn: no repeats that would hold up all of a host's
@@ -343,10 +342,9 @@ static void look_later(struct change *c)
 	int64_t ms = FIRST_POLL_MS;
 	for (int64_t i = 1; i < c->polls && ms < MAX_POLL_MS; i++)
 		ms *= 2;
-	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
 	if (!c->timer)
 		c->timer = evtimer_new(env->base, on_poll_timer, c);
-	event_add(c->timer, &tv);
+	bt_timer_in(c->timer, ms);
 }
 
 static void on_look(void *arg, int result, const char *body, size_t n, const struct bt_err *err)
@@ -464,7 +462,6 @@ static struct bt_op *write_state(const struct bt_l4_target *t, bt_progress_fn pr
 	void *progress_arg, bt_done_fn done, void *arg)
 {
 	struct writing *w = bt_calloc(1, sizeof *w);
-	struct timeval now = {0, 0};
 	w->op.cancel = writing_cancel;
 	w->service = t->service;
 	w->again = t->again;
@@ -475,7 +472,7 @@ static struct bt_op *write_state(const struct bt_l4_target *t, bt_progress_fn pr
 	w->arg = arg;
 	if (t->n_members == 0) {
 		w->fire = evtimer_new(env->base, on_nothing, w);
-		event_add(w->fire, &now);
+		bt_timer_in(w->fire, 0);
 		return &w->op;
 	}
 	w->survey = survey_new(t->service, t->members, t->n_members, true, on_differences, w);

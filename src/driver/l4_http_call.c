@@ -105,7 +105,6 @@ static bool in_time(const struct bt_api_try *t, const struct bt_http_response *r
 static void repeat_later(struct bt_api_try *t, const struct bt_http_response *r, struct bt_err *why)
 {
 	int64_t ms = pause_ms(t, r);
-	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
 	if (t->rq.progress) {
 		BT_FREE char *line =
 			bt_asprintf("%s %s/%s: %s; again in %lld ms", words[t->rq.verb],
@@ -115,7 +114,7 @@ static void repeat_later(struct bt_api_try *t, const struct bt_http_response *r,
 		bt_api_hide(t->env, t->rq.service, &safe);
 		t->rq.progress(t->rq.progress_arg, safe.text);
 	}
-	event_add(t->timer, &tv);
+	bt_timer_in(t->timer, ms);
 }
 
 /* ---- the answer ---- */
@@ -221,7 +220,6 @@ struct bt_api_try *bt_api_start(
 	const struct bt_driver_env *env, const struct bt_api_request *rq, bt_api_fn done, void *arg)
 {
 	struct bt_api_try *t = bt_calloc(1, sizeof *t);
-	struct timeval now = {0, 0};
 	t->env = env;
 	t->rq = *rq;
 	t->done = done;
@@ -229,6 +227,6 @@ struct bt_api_try *bt_api_start(
 	t->tls.ca_file = appliance(t)->ca;
 	t->timer = evtimer_new(env->base, on_timer, t);
 	write_request(t, &t->err);
-	event_add(t->timer, &now);
+	bt_timer_in(t->timer, 0);
 	return t;
 }

@@ -369,9 +369,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	int64_t ms = err.code || w->again ? 0 : wait_ms(w->place, bt_clock_boot_ms());
 	if (ms > 0) {
-		struct timeval tv = {ms / 1000, ms % 1000 * 1000};
 		report(w);
-		event_add(w->timer, &tv);
+		bt_timer_in(w->timer, ms);
 		return;
 	}
 	bt_done_fn done = w->done;
@@ -383,9 +382,8 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 /* Somebody asked: the wait may be over sooner, or later, than was thought. */
 static void check_waitings(void)
 {
-	struct timeval now = {0, 0};
 	for (struct waiting *w = waitings; w; w = w->next)
-		event_add(w->timer, &now);
+		bt_timer_in(w->timer, 0);
 }
 
 /* ---- the family --------------------------------------------------------------------------- */
@@ -402,7 +400,6 @@ static struct bt_op *write_state(const struct bt_l4_target *t, bt_progress_fn pr
 	void *progress_arg, bt_done_fn done, void *arg)
 {
 	struct waiting *w = bt_calloc(1, sizeof *w);
-	struct timeval now = {0, 0};
 	w->op.cancel = waiting_cancel;
 	w->place = take_place(t->service->name);
 	w->again = t->again;
@@ -418,7 +415,7 @@ static struct bt_op *write_state(const struct bt_l4_target *t, bt_progress_fn pr
 	waitings = w;
 	if (settle(w->place, t, false, &w->err) == 0)
 		w->place->applied = true;
-	event_add(w->timer, &now);
+	bt_timer_in(w->timer, 0);
 	return &w->op;
 }
 
@@ -467,7 +464,6 @@ static struct bt_op *read_state(const struct bt_l4_target *t, bt_l4_seen_fn done
 {
 	struct reading *r = bt_calloc(1, sizeof *r);
 	const struct bt_l4_target nothing = {.service = t->service};
-	struct timeval now = {0, 0};
 	r->op.cancel = reading_cancel;
 	r->place = take_place(t->service->name);
 	r->done = done;
@@ -475,7 +471,7 @@ static struct bt_op *read_state(const struct bt_l4_target *t, bt_l4_seen_fn done
 	r->fire = evtimer_new(env->base, on_read, r);
 	if (!r->place->applied)
 		settle(r->place, &nothing, false, &r->err);
-	event_add(r->fire, &now);
+	bt_timer_in(r->fire, 0);
 	return &r->op;
 }
 

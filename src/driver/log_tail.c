@@ -6,6 +6,7 @@
  * but looked at again a moment later. */
 #include "driver/log_tail.h"
 
+#include "base/loop.h"
 #include "base/mem.h"
 
 #include <errno.h>
@@ -119,8 +120,7 @@ static ino_t inode_of(const char *path)
 
 static void soon(struct bt_log_follow *f, int ms)
 {
-	struct timeval t = {0, ms * 1000};
-	event_add(f->again, &t);
+	bt_timer_in(f->again, ms);
 }
 
 /* Delivers up to one piece of fd from *at: how many bytes. */

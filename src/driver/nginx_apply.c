@@ -314,7 +314,7 @@ static void kick(struct bt_nginx_unit *u)
 {
 	if (!u->kick)
 		u->kick = event_new(bt_nginx_driver()->env->base, -1, 0, on_kick, u);
-	bt_nginx_timer(u->kick, 0);
+	bt_timer_in(u->kick, 0);
 }
 
 void bt_nginx_submit(struct bt_nginx_apply *op)

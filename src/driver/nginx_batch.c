@@ -49,7 +49,7 @@ void bt_nginx_batch_after(
 	struct bt_nginx_batch *b, int64_t ms, void (*fn)(struct bt_nginx_batch *b))
 {
 	b->on_timer = fn;
-	bt_nginx_timer(b->timer, ms);
+	bt_timer_in(b->timer, ms);
 }
 
 static void run_work(void *arg)

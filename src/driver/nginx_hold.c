@@ -95,7 +95,7 @@ static struct bt_op *tell(const struct bt_err *err, bt_done_fn done, void *arg)
 	t->arg = arg;
 	if (err)
 		t->err = *err;
-	bt_nginx_timer(t->now, 0);
+	bt_timer_in(t->now, 0);
 	return &t->op;
 }
 

@@ -217,7 +217,7 @@ static void on_gone(evutil_socket_t fd, short what, void *arg)
 {
 	struct bt_adopted *i = arg;
 	if (i->job) /* its record is just being written: look again when that is over */
-		event_add(i->look, &(struct timeval){0, LOOK_MS * 1000});
+		bt_timer_in(i->look, LOOK_MS);
 	else if (i->stop_wanted)
 		look(fd, what, i);
 	else
@@ -462,7 +462,7 @@ static void look(evutil_socket_t fd, short what, void *arg)
 		i->orphans_told = true;
 		send_signal(i, signal_now(i));
 	}
-	event_add(i->look, &(struct timeval){0, LOOK_MS * 1000});
+	bt_timer_in(i->look, LOOK_MS);
 }
 
 struct bt_op *bt_adopted_stop(struct bt_adopted *i, const struct bt_service *service,
@@ -488,7 +488,7 @@ struct bt_op *bt_adopted_stop(struct bt_adopted *i, const struct bt_service *ser
 	for (size_t k = 0; service && k < service->run.n_stop && k < BT_SHIM_STEPS_MAX; k++)
 		i->steps.items[i->steps.n++] = (struct bt_shim_step){
 			service->run.stop[k].signal, service->run.stop[k].wait_ms};
-	event_add(i->look, &(struct timeval){0, 0});
+	bt_timer_in(i->look, 0);
 	return &op->op;
 }
 

@@ -121,8 +121,7 @@ void bt_process_forget(void)
 
 static void set_timer(struct bt_instance *i, int64_t ms)
 {
-	struct timeval t = {ms / 1000, ms % 1000 * 1000};
-	event_add(i->timer, &t);
+	bt_timer_in(i->timer, ms);
 }
 
 /* ---- what the shim says ------------------------------------------------------------------- */

@@ -60,5 +60,5 @@ void bt_process_op_later(struct bt_process_op *op, int result, const struct bt_e
 	if (err)
 		op->err = *err;
 	op->later = event_new(bt_process.env.base, -1, 0, on_later, op);
-	event_add(op->later, &(struct timeval){0, 0});
+	bt_timer_in(op->later, 0);
 }

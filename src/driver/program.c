@@ -222,7 +222,6 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 static void look(struct program *p)
 {
 	struct bt_shim_status s;
-	struct timeval soon = {0, RETRY_MS * 1000};
 	p->fd = bt_process_connect(p->dir);
 	if (p->fd >= 0) {
 		p->readable = event_new(p->env->base, p->fd, EV_READ | EV_PERSIST, on_readable, p);
@@ -236,7 +235,7 @@ static void look(struct program *p)
 		launch(p);
 	else if (!p->waited) { /* a shim may be between its socket's end and its last word */
 		p->waited = true;
-		event_add(p->timer, &soon);
+		bt_timer_in(p->timer, RETRY_MS);
 	} else if (known) {
 		struct bt_program_end lost = {.began = true, .code = -1, .text = p->why};
 		finish(p, &lost);
@@ -295,7 +294,6 @@ struct bt_op *bt_program_run(const struct bt_driver_env *env, const char *name,
 {
 	char log[4096];
 	struct bt_err err = {0};
-	struct timeval now = {0, 0};
 	struct program *p = bt_calloc(1, sizeof *p);
 	bt_program_log(env, name, log, sizeof log);
 	*p = (struct program){.op = {program_free},
@@ -318,6 +316,6 @@ struct bt_op *bt_program_run(const struct bt_driver_env *env, const char *name,
 	if (r < 0)
 		snprintf(p->why, sizeof p->why, "%s", err.text);
 	if (begun || r < 0) /* never from inside the verb */
-		event_add(p->timer, &now);
+		bt_timer_in(p->timer, 0);
 	return &p->op;
 }

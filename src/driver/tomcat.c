@@ -308,7 +308,7 @@ static struct bt_op *tomcat_start(const struct bt_start_request *rq, bt_done_fn 
 	bt_tomcat_ports(rq->service, s->arena, &s->rq.ref);
 	if (check(s, &s->err) < 0) {
 		s->later = event_new(env.base, -1, 0, on_later, s);
-		event_add(s->later, &(struct timeval){0, 0});
+		bt_timer_in(s->later, 0);
 		return &s->op;
 	}
 	struct job *j = s->job = bt_calloc(1, sizeof *j);

@@ -189,7 +189,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 static void wait_then(struct asking *s, int64_t ms, void (*after)(struct asking *s))
 {
 	s->after = after;
-	event_add(s->timer, &(struct timeval){ms / 1000, ms % 1000 * 1000});
+	bt_timer_in(s->timer, ms);
 }
 
 /* ---- step by step

@@ -495,8 +495,7 @@ static int on_timer(CURLM *multi, long timeout_ms, void *arg)
 	if (timeout_ms < 0) {
 		evtimer_del(c->timer);
 	} else {
-		struct timeval tv = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
-		evtimer_add(c->timer, &tv);
+		bt_timer_in(c->timer, timeout_ms);
 	}
 	return 0;
 }

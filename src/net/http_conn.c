@@ -54,8 +54,7 @@ void bt_http_conn_known(struct bt_http_conn *c)
 
 static void set_deadline(struct bt_http_conn *c, int64_t ms)
 {
-	struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-	evtimer_add(c->deadline, &tv);
+	bt_timer_in(c->deadline, ms);
 }
 
 /* Bytes of a file being sent are not in memory, so they do not count. */

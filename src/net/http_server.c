@@ -168,9 +168,8 @@ static void on_accept(
 static void on_accept_error(struct evconnlistener *l, void *arg)
 {
 	struct bt_http_server *s = arg;
-	struct timeval tv = {0, 100000};
 	evconnlistener_disable(l);
-	evtimer_add(s->accept_again, &tv);
+	bt_timer_in(s->accept_again, 100);
 }
 
 static void on_accept_again(evutil_socket_t fd, short what, void *arg)

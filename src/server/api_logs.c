@@ -44,9 +44,8 @@ static void end_reading(struct bt_reading *rd)
 static void on_close(void *arg)
 {
 	struct bt_reading *rd = arg;
-	struct timeval now = {0, 0};
 	rd->x = NULL;
-	event_add(rd->finish, &now);
+	bt_timer_in(rd->finish, 0);
 }
 
 static void on_finish(evutil_socket_t fd, short what, void *arg)
@@ -70,9 +69,8 @@ static void send_text(struct bt_reading *rd, const struct bt_str *text)
 	if (!rd->x || !text->len)
 		return;
 	size_t behind = bt_http_stream_send(rd->x, text->data, text->len);
-	struct timeval now = {0, 0};
 	if (behind > BT_STREAM_BEHIND)
-		event_add(rd->finish, &now);
+		bt_timer_in(rd->finish, 0);
 }
 
 static void on_lines(void *arg, const json_t *answer, bool end, const struct bt_err *err)
@@ -90,9 +88,8 @@ static void on_lines(void *arg, const json_t *answer, bool end, const struct bt_
 	if (end)
 		p->ask = NULL;
 	send_text(rd, &text);
-	struct timeval now = {0, 0};
 	if (end && --rd->waiting == 0)
-		event_add(rd->finish, &now);
+		bt_timer_in(rd->finish, 0);
 }
 
 static void ask_slot(struct bt_reading *rd, struct bt_host *h, const char *service,

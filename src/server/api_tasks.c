@@ -65,7 +65,6 @@ static void on_close(void *arg)
 
 void bt_tasks_answer(struct bt_server *s, struct bt_http_exchange *x, uint64_t id, int64_t wait_ms)
 {
-	struct timeval tv = {wait_ms / 1000, wait_ms % 1000 * 1000};
 	BT_JSON json_t *row = row_of(s, id);
 	if (!wait_ms || (row && json_is_string(json_object_get(row, "end")))) {
 		answer(s, x, id);
@@ -75,7 +74,7 @@ void bt_tasks_answer(struct bt_server *s, struct bt_http_exchange *x, uint64_t i
 	*w = (struct bt_task_waiter){s->task_waiters, s, x, NULL, id};
 	s->task_waiters = w;
 	w->late = evtimer_new(s->base, on_late, w);
-	event_add(w->late, &tv);
+	bt_timer_in(w->late, wait_ms);
 	bt_http_on_close(x, on_close, w);
 }
 

@@ -75,8 +75,7 @@ struct bt_ask *bt_ask_start(
 	json_object_set_new(question, "ask", json_string(a->id));
 	if (timeout_ms > 0 || !bt_host_connected(h)) {
 		int64_t ms = bt_host_connected(h) ? timeout_ms : 0;
-		struct timeval tv = {ms / 1000, ms % 1000 * 1000};
-		event_add(a->timer, &tv);
+		bt_timer_in(a->timer, ms);
 	}
 	a->question = question;
 	json_array_append(h->asks, question);
@@ -137,8 +136,7 @@ void bt_asks_tick(struct bt_server *s)
 	for (struct bt_ask *a = s->asks, *next; a; a = next) {
 		next = a->next;
 		if (a->timeout_ms == 0 && !bt_host_connected(a->host)) {
-			struct timeval now = {0, 0};
-			event_add(a->timer, &now); /* ends it from the loop, one at a time */
+			bt_timer_in(a->timer, 0); /* ends it from the loop, one at a time */
 		}
 	}
 }

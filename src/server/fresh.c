@@ -90,8 +90,7 @@ void bt_fresh_then(struct bt_server *s, struct bt_http_exchange *x, const char *
 	f->late = evtimer_new(s->base, on_late, f);
 	f->next = s->fresh_waits;
 	s->fresh_waits = f;
-	struct timeval tv = {PATIENCE_MS / 1000, PATIENCE_MS % 1000 * 1000};
-	event_add(f->late, &tv);
+	bt_timer_in(f->late, PATIENCE_MS);
 	bt_http_on_close(x, on_close, f);
 }
 

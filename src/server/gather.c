@@ -135,10 +135,9 @@ static void on_finish(evutil_socket_t fd, short what, void *arg)
 
 static void part_done(struct part *p)
 {
-	struct timeval now = {0, 0};
 	p->ask = NULL;
 	if (--p->gather->waiting == 0)
-		event_add(p->gather->finish, &now);
+		bt_timer_in(p->gather->finish, 0);
 }
 
 static void on_answer(void *arg, const json_t *answer, bool end, const struct bt_err *err)
@@ -206,9 +205,8 @@ struct bt_gather *bt_gather_start(struct bt_server *s, const struct bt_service *
 				foreign ? BT_GATHER_FOREIGN_MS : BT_GATHER_MS, on_answer, p);
 	}
 	free(hosts);
-	struct timeval now = {0, 0};
 	if (--g->waiting == 0)
-		event_add(g->finish, &now);
+		bt_timer_in(g->finish, 0);
 	return g;
 }
 

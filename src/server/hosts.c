@@ -221,8 +221,7 @@ void bt_host_poll(struct bt_host *h, struct bt_http_exchange *x, uint64_t after,
 		return;
 	if (!h->poll_timer)
 		h->poll_timer = evtimer_new(h->server->base, on_timeout, h);
-	struct timeval tv = {wait_ms / 1000, wait_ms % 1000 * 1000};
-	event_add(h->poll_timer, &tv);
+	bt_timer_in(h->poll_timer, wait_ms);
 }
 
 void bt_host_disconnect(struct bt_host *h)

@@ -83,8 +83,7 @@ static void on_finish(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (r->in_flight || r->head) { /* late results are answered first */
-		struct timeval soon = {0, 50000};
-		event_add(t->finish, &soon);
+		bt_timer_in(t->finish, 50);
 		return;
 	}
 	if (json_object_size(t->lines) == 0) {
@@ -131,9 +130,8 @@ static void on_lines(void *arg, const json_t *answer, bool end, const struct bt_
 		return;
 	drop_former(list);
 	p->ask = NULL;
-	struct timeval now = {0, 0};
 	if (--t->waiting == 0)
-		event_add(t->finish, &now);
+		bt_timer_in(t->finish, 0);
 }
 
 static void ask_tail(struct bt_tails *t, const char *instance)
@@ -158,7 +156,6 @@ void bt_run_say_end(struct bt_running *r)
 {
 	const char *instance;
 	json_t *value;
-	struct timeval now = {0, 0};
 	if (r->tails)
 		return;
 	struct bt_tails *t = r->tails = bt_calloc(1, sizeof *t);
@@ -169,5 +166,5 @@ void bt_run_say_end(struct bt_running *r)
 		json_object_foreach (r->failing, instance, value)
 			ask_tail(t, instance);
 	if (t->waiting == 0)
-		event_add(t->finish, &now);
+		bt_timer_in(t->finish, 0);
 }

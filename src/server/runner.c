@@ -135,10 +135,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 
 static void set_timer(struct bt_running *r, int64_t in_ms)
 {
-	struct timeval tv = {in_ms / 1000, in_ms % 1000 * 1000};
-	if (in_ms <= 0)
-		tv = (struct timeval){0, 1000};
-	event_add(r->timer, &tv);
+	bt_timer_in(r->timer, in_ms > 0 ? in_ms : 1);
 }
 
 /* ---- the journal ------------------------------------------------------------------------- */

@@ -73,7 +73,6 @@ static void on_limit(evutil_socket_t fd, short what, void *arg)
 static void on_answer(void *arg, const json_t *answer, bool end, const struct bt_err *err)
 {
 	struct bt_upgrade_run *u = arg;
-	struct timeval tv = {HELLO_MS / 1000, 0};
 	(void)answer;
 	if (!end)
 		return;
@@ -81,7 +80,7 @@ static void on_answer(void *arg, const json_t *answer, bool end, const struct bt
 	if (err)
 		run_end(u, err->code, err->text);
 	else
-		evtimer_add(u->limit, &tv);
+		bt_timer_in(u->limit, HELLO_MS);
 }
 
 void bt_upgrades_hello(struct bt_server *s, struct bt_host *h, const json_t *hello)
@@ -183,7 +182,6 @@ void bt_api_host_upgrade(struct bt_http_exchange *x, void *arg)
 	struct bt_txn *t = bt_txn_new();
 	bt_api_audit_add(t, x, NULL, "upgrade agent", h->name);
 	bt_store_commit(s->store, t, NULL, NULL);
-	struct timeval fetch = {FETCH_MS / 1000, 0};
 	struct bt_upgrade_run *u = bt_calloc(1, sizeof *u);
 	*u = (struct bt_upgrade_run){.next = s->upgrades,
 		.server = s,
@@ -193,7 +191,7 @@ void bt_api_host_upgrade(struct bt_http_exchange *x, void *arg)
 	u->limit = evtimer_new(s->base, on_limit, u);
 	s->upgrades = u;
 	bt_http_on_close(x, on_close, u);
-	evtimer_add(u->limit, &fetch);
+	bt_timer_in(u->limit, FETCH_MS);
 	u->ask = bt_ask_start(h, question, 0, on_answer, u);
 }
 
