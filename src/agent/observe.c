@@ -3,6 +3,7 @@
 #include "agent/policy.h"
 #include "base/fs.h"
 #include "base/json.h"
+#include "driver/members.h"
 #include "driver/nginx_proc.h"
 #include "driver/ports.h"
 #include "model/world.h"
@@ -60,9 +61,8 @@ static void fire(evutil_socket_t fd, short what, void *arg)
 
 static void one_less(struct bt_observing *o)
 {
-	struct timeval now = {0, 0};
 	if (--o->pending == 0)
-		evtimer_add(o->fire, &now);
+		bt_timer_in(o->fire, 0);
 }
 
 static void on_identity(void *arg, int result, const char *body, const struct bt_err *err)
@@ -180,15 +180,7 @@ static void on_balancer(
 		b->identity = bt_arena_strdup(o->arena, seen->identity);
 		b->trouble = bt_arena_strdup(o->arena, seen->trouble);
 		b->refuses = bt_arena_strdup(o->arena, seen->refuses);
-		struct bt_seen_member *m =
-			BT_ARENA_ARRAY(o->arena, struct bt_seen_member, seen->n_members + 1);
-		for (size_t i = 0; i < seen->n_members; i++) {
-			m[i] = seen->members[i];
-			m[i].address = bt_arena_strdup(o->arena, m[i].address);
-			m[i].host = bt_arena_strdup(o->arena, m[i].host);
-			m[i].slot = bt_arena_strdup(o->arena, m[i].slot);
-		}
-		b->members = m;
+		b->members = bt_members_seen_copy(o->arena, seen->members, seen->n_members);
 	}
 	o->seen.balancers = b;
 	o->seen.n_balancers = 1;

@@ -21,12 +21,6 @@ void bt_l4_step(const char *step)
 		bt_l4_step_hook(step);
 }
 
-void bt_l4_timer(struct event *e, int64_t ms)
-{
-	struct timeval t = {ms / 1000, ms % 1000 * 1000};
-	event_add(e, &t);
-}
-
 struct bt_l4_site *bt_l4_site_get(const char *service)
 {
 	struct bt_l4_site **p = &the_driver.sites;

@@ -10,13 +10,13 @@
 #include "driver/members.h"
 #include "driver/ports.h"
 
-#include <string.h>
+#include <stdio.h>
 
 #define DRAIN_POLL_MS 100
 #define DRAIN_SURE_MS 30 /* between the two looks that see none: what is on its way arrives */
 
 struct drain {
-	struct bt_op op;
+	struct bt_thread_op op;
 	struct event *timer;
 	struct bt_op *read;
 	struct bt_arena *arena;
@@ -25,14 +25,12 @@ struct drain {
 	struct bt_l4_target target;
 	const struct bt_pool_member *wanted;
 	size_t n_wanted;
-	bool at_host, working, cancelled;
+	bool at_host;
 	int zeros; /* looks in a row that saw nothing */
 	int64_t deadline_ms, began_ms;
-	bt_progress_fn progress;
-	void *progress_arg;
+	struct bt_progress progress;
 	bt_done_fn done;
 	void *arg;
-	char last_line[BT_ERR_MAX];
 	/* of the job on the host */
 	const char *vip; /* NULL: to any address of it */
 	uint16_t *ports;
@@ -41,20 +39,13 @@ struct drain {
 	bool not_told; /* the kernel did not say */
 };
 
-static void drain_free(struct drain *d)
+static void drain_free(void *op)
 {
+	struct drain *d = op;
 	bt_op_cancel(d->read);
 	event_free(d->timer);
 	bt_arena_free(d->arena);
 	free(d);
-}
-
-static void drain_cancel(struct bt_op *op)
-{
-	struct drain *d = (struct drain *)op;
-	d->cancelled = true;
-	if (!d->working)
-		drain_free(d);
 }
 
 static void drain_end(struct drain *d, int result, const struct bt_err *err)
@@ -63,21 +54,12 @@ static void drain_end(struct drain *d, int result, const struct bt_err *err)
 	drain_free(d);
 }
 
-static void tell(struct drain *d, const char *line)
-{
-	if (!strcmp(line, d->last_line))
-		return;
-	snprintf(d->last_line, sizeof d->last_line, "%s", line);
-	if (d->progress)
-		d->progress(d->progress_arg, line);
-}
-
 /* Where a look takes long, looking is not all that is done. */
 static void again(struct drain *d, int64_t left)
 {
 	int64_t took_ms = bt_clock_boot_ms() - d->began_ms;
 	int64_t wait_ms = took_ms * 4 > DRAIN_POLL_MS ? took_ms * 4 : DRAIN_POLL_MS;
-	bt_l4_timer(d->timer, left < wait_ms ? left : wait_ms);
+	bt_timer_in(d->timer, left < wait_ms ? left : wait_ms);
 }
 
 static void counted(struct drain *d, int64_t connections)
@@ -86,7 +68,7 @@ static void counted(struct drain *d, int64_t connections)
 	char line[64];
 	snprintf(line, sizeof line, "%lld connection%s", (long long)connections,
 		connections == 1 ? "" : "s");
-	tell(d, line);
+	bt_progress_say(&d->progress, line);
 	d->zeros = connections == 0 ? d->zeros + 1 : 0;
 	if (d->zeros == 2) {
 		drain_end(d, 0, &err);
@@ -94,7 +76,7 @@ static void counted(struct drain *d, int64_t connections)
 	}
 	int64_t left = d->deadline_ms - bt_clock_boot_ms();
 	if (connections == 0) /* the second look is due, however late it is */
-		bt_l4_timer(d->timer, DRAIN_SURE_MS);
+		bt_timer_in(d->timer, DRAIN_SURE_MS);
 	else if (left > 0)
 		again(d, left);
 	else {
@@ -108,7 +90,7 @@ static void not_counted(struct drain *d, const struct bt_err *err)
 {
 	int64_t left = d->deadline_ms - bt_clock_boot_ms();
 	struct bt_err copy = *err;
-	tell(d, err->text);
+	bt_progress_say(&d->progress, err->text);
 	d->zeros = 0;
 	if (left > 0) {
 		again(d, left);
@@ -165,11 +147,6 @@ static void on_counted(void *arg)
 {
 	struct drain *d = arg;
 	int64_t sum = 0;
-	d->working = false;
-	if (d->cancelled) {
-		drain_free(d);
-		return;
-	}
 	if (d->not_told) {
 		struct bt_err err = {0};
 		bt_err_set(&err, BT_E_FAILED, "the kernel does not tell of its connections");
@@ -220,8 +197,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	} else if (!d->at_host) {
 		d->read = d->family->read(&d->target, on_read, d);
 	} else if (d->ports || find_ports(d, &err)) {
-		d->working = true;
-		bt_work_submit(bt_l4_driver()->env.work, run_count, on_counted, d);
+		bt_thread_op_run(&d->op, bt_l4_driver()->env.work, run_count, on_counted);
 	} else {
 		drain_end(d, err.code, &err);
 	}
@@ -234,7 +210,7 @@ struct bt_op *bt_l4_drain_begin(const struct bt_drain_request *rq, bt_progress_f
 	struct bt_balancer_facts facts;
 	const struct bt_l4_state *s = bt_l4_site_get(rq->service->name)->state;
 	bt_service_balancer(rq->service, &facts);
-	d->op.cancel = drain_cancel;
+	bt_thread_op_init(&d->op, drain_free);
 	d->arena = bt_arena_new();
 	d->family = bt_l4_family_of(rq->service);
 	d->name = facts.family;
@@ -252,11 +228,10 @@ struct bt_op *bt_l4_drain_begin(const struct bt_drain_request *rq, bt_progress_f
 	}
 	d->target.counting = true;
 	d->deadline_ms = bt_clock_boot_ms() + rq->wait_ms;
-	d->progress = progress;
-	d->progress_arg = progress_arg;
+	d->progress = (struct bt_progress){.fn = progress, .arg = progress_arg};
 	d->done = done;
 	d->arg = arg;
 	d->timer = event_new(bt_l4_driver()->env.base, -1, 0, on_timer, d);
-	bt_l4_timer(d->timer, 0);
-	return &d->op;
+	bt_timer_in(d->timer, 0);
+	return &d->op.op;
 }

@@ -9,12 +9,11 @@
 #include <string.h>
 
 struct keep {
-	struct bt_op op;
+	struct bt_thread_op op;
 	struct keep *next;
 	struct bt_op *ask;
 	struct event *start;
 	char *socket, *path, *text;
-	bool working, cancelled;
 	int result;
 	struct bt_err err;
 	bt_done_fn done;
@@ -33,14 +32,14 @@ static struct keep *first_of(const char *path)
 
 static void kick(const char *path)
 {
-	struct timeval now = {0, 0};
 	struct keep *k = first_of(path);
 	if (k)
-		event_add(k->start, &now);
+		bt_timer_in(k->start, 0);
 }
 
-static void keep_free(struct keep *k)
+static void keep_free(void *op)
 {
+	struct keep *k = op;
 	struct keep **p = &queue;
 	while (*p != k)
 		p = &(*p)->next;
@@ -54,14 +53,6 @@ static void keep_free(struct keep *k)
 	free(k);
 }
 
-static void keep_cancel(struct bt_op *op)
-{
-	struct keep *k = (struct keep *)op;
-	k->cancelled = true;
-	if (!k->working)
-		keep_free(k);
-}
-
 static void run_write(void *arg)
 {
 	struct keep *k = arg;
@@ -71,9 +62,7 @@ static void run_write(void *arg)
 static void on_written(void *arg)
 {
 	struct keep *k = arg;
-	k->working = false;
-	if (!k->cancelled)
-		k->done(k->arg, k->result, &k->err);
+	k->done(k->arg, k->result, &k->err);
 	keep_free(k);
 }
 
@@ -93,8 +82,7 @@ static void on_state(void *arg, int result, const char *text, const struct bt_er
 		return;
 	}
 	k->text = bt_strdup(text);
-	k->working = true;
-	bt_work_submit(bt_haproxy_env()->work, run_write, on_written, k);
+	bt_thread_op_run(&k->op, bt_haproxy_env()->work, run_write, on_written);
 }
 
 static void on_start(evutil_socket_t fd, short what, void *arg)
@@ -102,14 +90,14 @@ static void on_start(evutil_socket_t fd, short what, void *arg)
 	struct keep *k = arg;
 	(void)fd;
 	(void)what;
-	if (first_of(k->path) == k && !k->ask && !k->working)
+	if (first_of(k->path) == k && !k->ask && !k->op.working)
 		k->ask = bt_haproxy_ask(k->socket, "show servers state", on_state, k);
 }
 
 struct bt_op *bt_haproxy_keep(const struct bt_haproxy *h, bt_done_fn done, void *arg)
 {
 	struct keep *k = bt_calloc(1, sizeof *k), **p = &queue;
-	k->op.cancel = keep_cancel;
+	bt_thread_op_init(&k->op, keep_free);
 	k->socket = bt_strdup(h->socket);
 	k->path = bt_strdup(h->state_file);
 	k->start = event_new(bt_haproxy_env()->base, -1, 0, on_start, k);
@@ -119,5 +107,5 @@ struct bt_op *bt_haproxy_keep(const struct bt_haproxy *h, bt_done_fn done, void 
 		p = &(*p)->next;
 	*p = k;
 	kick(k->path);
-	return &k->op;
+	return &k->op.op;
 }

@@ -14,12 +14,11 @@ static uint64_t epoch_of(const struct bt_haproxy_view *v)
 }
 
 struct reading {
-	struct bt_op op;
+	struct bt_thread_op op;
 	struct bt_op *look;
 	const struct bt_l4_target *t;
 	bt_l4_seen_fn done;
 	void *arg;
-	bool working, cancelled;
 	struct bt_arena *arena;
 	struct bt_l4_seen seen;
 	struct bt_seen_member *members;
@@ -29,19 +28,12 @@ struct reading {
 	struct bt_haproxy_peer *peers;
 };
 
-static void reading_free(struct reading *r)
+static void reading_free(void *op)
 {
+	struct reading *r = op;
 	bt_op_cancel(r->look);
 	bt_arena_free(r->arena);
 	free(r);
-}
-
-static void reading_cancel(struct bt_op *op)
-{
-	struct reading *r = (struct reading *)op;
-	r->cancelled = true;
-	if (!r->working)
-		reading_free(r);
 }
 
 static void reading_end(struct reading *r, int result, const struct bt_err *err)
@@ -60,11 +52,6 @@ static void on_old(void *arg)
 {
 	struct reading *r = arg;
 	struct bt_err none = {0};
-	r->working = false;
-	if (r->cancelled) {
-		reading_free(r);
-		return;
-	}
 	for (size_t i = 0; i < r->seen.n_members; i++)
 		r->members[i].connections += r->peers[i].count;
 	reading_end(r, 0, &none);
@@ -78,8 +65,7 @@ static void count_old(struct reading *r, const struct bt_haproxy_view *v)
 		r->peers[i].address = r->members[i].address;
 		r->peers[i].port = r->members[i].port;
 	}
-	r->working = true;
-	bt_work_submit(bt_haproxy_env()->work, run_old, on_old, r);
+	bt_thread_op_run(&r->op, bt_haproxy_env()->work, run_old, on_old);
 }
 
 struct owner { /* of a server; host NULL: nobody of the service */
@@ -177,13 +163,13 @@ static void on_view(
 struct bt_op *bt_haproxy_read(const struct bt_l4_target *t, bt_l4_seen_fn done, void *arg)
 {
 	struct reading *r = bt_calloc(1, sizeof *r);
-	r->op.cancel = reading_cancel;
+	bt_thread_op_init(&r->op, reading_free);
 	r->t = t;
 	r->done = done;
 	r->arg = arg;
 	r->arena = bt_arena_new();
 	r->look = bt_haproxy_look(&t->service->l4->haproxy, on_view, r);
-	return &r->op;
+	return &r->op.op;
 }
 
 /* ---- answers ------------------------------------------------------------------------------ */

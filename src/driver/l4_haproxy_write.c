@@ -32,11 +32,9 @@ struct writing {
 	int64_t deadline_ms;
 	struct bt_err err;     /* why it goes back */
 	struct bt_err missing; /* `again`: who is not there any more */
-	bt_progress_fn progress;
-	void *progress_arg;
+	struct bt_progress progress;
 	bt_done_fn done;
 	void *arg;
-	char last_line[400];
 };
 
 static void look(struct writing *w);
@@ -55,15 +53,6 @@ static void writing_end(struct writing *w)
 {
 	w->done(w->arg, w->err.code, &w->err);
 	writing_cancel(&w->op);
-}
-
-static void tell(struct writing *w, const char *line)
-{
-	if (!strcmp(line, w->last_line))
-		return;
-	snprintf(w->last_line, sizeof w->last_line, "%s", line);
-	if (w->progress)
-		w->progress(w->progress_arg, line);
 }
 
 /* ---- saying ------------------------------------------------------------------------------- */
@@ -253,9 +242,8 @@ static void wait_on(struct writing *w, const struct bt_haproxy_server *h)
 		failed(w, BT_E_TIMEOUT, late);
 		return;
 	}
-	tell(w, line);
-	struct timeval soon = {0, POLL_MS * 1000};
-	event_add(w->timer, &soon);
+	bt_progress_say(&w->progress, line);
+	bt_timer_in(w->timer, POLL_MS);
 }
 
 static void on_view(
@@ -310,8 +298,7 @@ struct bt_op *bt_haproxy_write(const struct bt_l4_target *t, bt_progress_fn prog
 	w->h = &t->service->l4->haproxy;
 	w->first = true;
 	w->deadline_ms = bt_clock_boot_ms() + t->service->health.within_ms;
-	w->progress = progress;
-	w->progress_arg = progress_arg;
+	w->progress = (struct bt_progress){.fn = progress, .arg = progress_arg};
 	w->done = done;
 	w->arg = arg;
 	w->timer = event_new(bt_haproxy_env()->base, -1, 0, on_timer, w);

@@ -61,20 +61,6 @@ static void on_identity(void *arg, int result, const char *body, const struct bt
 	observe_end(o);
 }
 
-static void copy_members(struct observe *o, const struct bt_l4_seen *seen)
-{
-	struct bt_seen_member *m =
-		BT_ARENA_ARRAY(o->arena, struct bt_seen_member, seen->n_members + 1);
-	for (size_t i = 0; i < seen->n_members; i++) {
-		m[i] = seen->members[i];
-		m[i].address = bt_arena_strdup(o->arena, m[i].address);
-		m[i].host = bt_arena_strdup(o->arena, m[i].host);
-		m[i].slot = bt_arena_strdup(o->arena, m[i].slot);
-	}
-	o->seen.members = m;
-	o->seen.n_members = seen->n_members;
-}
-
 static void assume_members(struct observe *o)
 {
 	size_t n = o->target.n_members;
@@ -129,7 +115,8 @@ static void on_read(void *arg, int result, const struct bt_l4_seen *seen, const 
 	} else {
 		o->seen.running = true;
 		o->seen.refuses = bt_arena_strdup(o->arena, seen->refuses);
-		copy_members(o, seen);
+		o->seen.members = bt_members_seen_copy(o->arena, seen->members, seen->n_members);
+		o->seen.n_members = seen->n_members;
 		if (seen->trouble)
 			trouble(o, seen->trouble);
 		tell_difference(o, seen);
@@ -162,7 +149,7 @@ static void on_timer(evutil_socket_t fd, short what, void *arg)
 	(void)what;
 	bool late = bt_clock_boot_ms() - o->begun_ms > RECOVERY_MS;
 	if (o->site->recovering && !late) {
-		bt_l4_timer(o->timer, RECOVERY_POLL_MS);
+		bt_timer_in(o->timer, RECOVERY_POLL_MS);
 	} else if (o->only_generation) {
 		const struct bt_l4_state *s = o->site->state;
 		o->seen.generation = s && s->has_confirmed ? s->confirmed.generation : 0;
@@ -197,7 +184,7 @@ struct bt_op *bt_l4_observe_begin(const char *name, const struct bt_service *ser
 	o->done = done;
 	o->arg = arg;
 	o->timer = event_new(bt_l4_driver()->env.base, -1, 0, on_timer, o);
-	bt_l4_timer(o->timer, 0);
+	bt_timer_in(o->timer, 0);
 	return &o->op;
 }
 

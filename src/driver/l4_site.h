@@ -62,5 +62,3 @@ struct bt_op *bt_l4_generation_begin(const char *name, const struct bt_service *
  * "restored", "cleared". Called from any thread. NULL: nothing. */
 extern void (*bt_l4_step_hook)(const char *step);
 void bt_l4_step(const char *step);
-/* libevent's one-shot timer from milliseconds. */
-void bt_l4_timer(struct event *e, int64_t ms);

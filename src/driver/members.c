@@ -3,6 +3,8 @@
 #include "base/json.h"
 #include "base/str.h"
 
+#define TEXT_MAX 4096
+
 static bool equal(const struct bt_pool_member *a, const struct bt_pool_member *b)
 {
 	return a->port == b->port && a->in == b->in && a->one == b->one &&
@@ -34,6 +36,19 @@ struct bt_pool_member *bt_members_copy(
 	return copy;
 }
 
+struct bt_seen_member *bt_members_seen_copy(
+	struct bt_arena *a, const struct bt_seen_member *members, size_t n)
+{
+	struct bt_seen_member *copy = BT_ARENA_ARRAY(a, struct bt_seen_member, n + 1);
+	for (size_t i = 0; i < n; i++) {
+		copy[i] = members[i];
+		copy[i].address = bt_arena_strdup(a, members[i].address);
+		copy[i].slot = bt_arena_strdup(a, members[i].slot);
+		copy[i].host = bt_arena_strdup(a, members[i].host);
+	}
+	return copy;
+}
+
 json_t *bt_members_to_json(const struct bt_pool_member *members, size_t n)
 {
 	json_t *list = json_array();
@@ -50,25 +65,15 @@ json_t *bt_members_to_json(const struct bt_pool_member *members, size_t n)
 	return list;
 }
 
-static int get_str(
-	const json_t *j, const char *key, struct bt_arena *a, const char **ret, struct bt_err *err)
-{
-	const char *text = NULL;
-	int r = bt_json_str(j, key, &text, err);
-	if (r == 0)
-		*ret = bt_arena_strdup(a, text);
-	return r;
-}
-
 static int from_json(
 	const json_t *j, struct bt_arena *a, struct bt_pool_member *ret, struct bt_err *err)
 {
 	int64_t port = 0;
-	int r = get_str(j, "address", a, &ret->address, err);
+	int r = bt_json_text(j, "address", TEXT_MAX, a, &ret->address, err);
 	if (r == 0)
-		r = get_str(j, "slot", a, &ret->slot, err);
+		r = bt_json_text(j, "slot", TEXT_MAX, a, &ret->slot, err);
 	if (r == 0)
-		r = get_str(j, "host", a, &ret->host, err);
+		r = bt_json_text(j, "host", TEXT_MAX, a, &ret->host, err);
 	if (r == 0)
 		r = bt_json_bool(j, "in", &ret->in, err);
 	if (r == 0)
@@ -85,13 +90,10 @@ int bt_members_from_json(const json_t *object, const char *key, struct bt_arena 
 	const struct bt_pool_member **ret, size_t *ret_n, struct bt_err *err)
 {
 	json_t *list = NULL;
-	int r = bt_json_array(object, key, &list, err);
+	size_t n = 0;
+	int r = bt_json_list(object, key, BT_MEMBERS_MAX, &list, &n, err);
 	if (r < 0)
 		return r;
-	size_t n = json_array_size(list);
-	if (n > BT_MEMBERS_MAX)
-		return bt_err_set(
-			err, BT_E_PROTOCOL, "%s: more than %d members", key, BT_MEMBERS_MAX);
 	struct bt_pool_member *members = BT_ARENA_ARRAY(a, struct bt_pool_member, n + 1);
 	for (size_t i = 0; r == 0 && i < n; i++)
 		r = from_json(json_array_get(list, i), a, &members[i], err);

@@ -11,6 +11,8 @@ bool bt_members_equal(
 /* With their strings, into the arena. */
 struct bt_pool_member *bt_members_copy(
 	struct bt_arena *a, const struct bt_pool_member *members, size_t n);
+struct bt_seen_member *bt_members_seen_copy(
+	struct bt_arena *a, const struct bt_seen_member *members, size_t n);
 json_t *bt_members_to_json(const struct bt_pool_member *members, size_t n);
 /* The list below `key` of an object. BT_E_PROTOCOL, also where there are more than
  * BT_MEMBERS_MAX. */

@@ -5,23 +5,21 @@
 #include "base/clock.h"
 #include "driver/nginx_unit.h"
 
-#include <string.h>
+#include <stdio.h>
 
 #define DRAIN_POLL_MS 60
 
 struct drain {
-	struct bt_op op;
+	struct bt_thread_op op;
 	struct bt_nginx_site *site;
 	struct bt_nginx_unit *unit;
 	struct event *timer;
 	struct bt_nginx_test *test;
-	bool working, cancelled, looked;
+	bool looked;
 	int64_t deadline_ms;
-	bt_progress_fn progress;
-	void *progress_arg;
+	struct bt_progress progress;
 	bt_done_fn done;
 	void *arg;
-	char last_line[160];
 	struct bt_arena *arena;
 	struct bt_nginx_peer *peers;
 	size_t n_peers;
@@ -35,22 +33,15 @@ struct drain {
 	struct bt_err err;
 };
 
-static void drain_free(struct drain *d)
+static void drain_free(void *op)
 {
+	struct drain *d = op;
 	bt_nginx_test_cancel(d->test);
 	event_free(d->timer);
 	bt_arena_free(d->arena);
 	free(d->old);
 	free(d->strangers);
 	free(d);
-}
-
-static void drain_cancel(struct bt_op *op)
-{
-	struct drain *d = (struct drain *)op;
-	d->cancelled = true;
-	if (!d->working)
-		drain_free(d);
 }
 
 static void drain_end(struct drain *d, int result)
@@ -109,25 +100,9 @@ static void run_count(void *arg)
 
 /* ---- on the loop -------------------------------------------------------------------------- */
 
-static void count(struct drain *d);
-
-static void tell(struct drain *d, const char *line)
-{
-	if (!strcmp(line, d->last_line))
-		return;
-	snprintf(d->last_line, sizeof d->last_line, "%s", line);
-	if (d->progress)
-		d->progress(d->progress_arg, line);
-}
-
 static void on_counted(void *arg)
 {
 	struct drain *d = arg;
-	d->working = false;
-	if (d->cancelled) {
-		drain_free(d);
-		return;
-	}
 	if (d->result < 0) {
 		bt_err_wrap(&d->err, "nginx: count connections");
 		drain_end(d, d->err.code);
@@ -137,7 +112,7 @@ static void on_counted(void *arg)
 	snprintf(line, sizeof line, "%lld connection%s, %zu old worker%s",
 		(long long)d->connections, d->connections == 1 ? "" : "s", d->n_old,
 		d->n_old == 1 ? "" : "s");
-	tell(d, line);
+	bt_progress_say(&d->progress, line);
 	if (d->connections == 0 && d->n_old == 0) {
 		drain_end(d, 0);
 		return;
@@ -153,7 +128,7 @@ static void on_counted(void *arg)
 	}
 	/* Where the table is so long that a look takes long, looking is not all this host does. */
 	int64_t wait_ms = d->took_ms * 4 > DRAIN_POLL_MS ? d->took_ms * 4 : DRAIN_POLL_MS;
-	bt_nginx_timer(d->timer, left < wait_ms ? left : wait_ms);
+	bt_timer_in(d->timer, left < wait_ms ? left : wait_ms);
 }
 
 static void count(struct drain *d)
@@ -162,8 +137,7 @@ static void count(struct drain *d)
 		d->pid_file = bt_arena_strdup(d->arena, d->unit->facts.pid_file);
 	if (!d->looked && !d->strangers)
 		d->n_strangers = bt_nginx_strangers(d->site, d->peers, d->n_peers, &d->strangers);
-	d->working = true;
-	bt_work_submit(bt_nginx_driver()->env->work, run_count, on_counted, d);
+	bt_thread_op_run(&d->op, bt_nginx_driver()->env->work, run_count, on_counted);
 }
 
 static void on_drain_tested(void *arg, int result, const char *dump, const struct bt_err *err)
@@ -195,7 +169,7 @@ struct bt_op *bt_nginx_drain_begin(const struct bt_drain_request *rq, bt_progres
 	void *progress_arg, bt_done_fn done, void *arg)
 {
 	struct drain *d = bt_calloc(1, sizeof *d);
-	d->op.cancel = drain_cancel;
+	bt_thread_op_init(&d->op, drain_free);
 	d->site = bt_nginx_site_of(rq->service);
 	d->unit = d->site->unit;
 	d->arena = bt_arena_new();
@@ -206,11 +180,10 @@ struct bt_op *bt_nginx_drain_begin(const struct bt_drain_request *rq, bt_progres
 		d->peers[i].port = rq->members[i].port;
 	}
 	d->deadline_ms = bt_clock_boot_ms() + rq->wait_ms;
-	d->progress = progress;
-	d->progress_arg = progress_arg;
+	d->progress = (struct bt_progress){.fn = progress, .arg = progress_arg};
 	d->done = done;
 	d->arg = arg;
 	d->timer = event_new(bt_nginx_driver()->env->base, -1, 0, on_drain_timer, d);
-	bt_nginx_timer(d->timer, 0);
-	return &d->op;
+	bt_timer_in(d->timer, 0);
+	return &d->op.op;
 }

@@ -12,12 +12,11 @@
 #define FILE_MAX (1u << 20)
 
 struct observe {
-	struct bt_op op;
+	struct bt_thread_op op;
 	struct bt_nginx_site *site;
 	struct event *timer;
 	struct bt_nginx_test *test;
 	struct bt_op *ask;
-	bool working, cancelled, tested;
 	bool steady;  /* no change of this nginx was under way when the look began */
 	bool differs; /* the file is not what was confirmed */
 	void (*done)(void *, int, const struct bt_seen_balancer *, const struct bt_err *);
@@ -31,21 +30,14 @@ struct observe {
 	struct bt_seen_balancer seen;
 };
 
-static void observe_free(struct observe *o)
+static void observe_free(void *op)
 {
+	struct observe *o = op;
 	bt_nginx_test_cancel(o->test);
 	bt_op_cancel(o->ask);
 	event_free(o->timer);
 	bt_arena_free(o->arena);
 	free(o);
-}
-
-static void observe_cancel(struct bt_op *op)
-{
-	struct observe *o = (struct observe *)op;
-	o->cancelled = true;
-	if (!o->working)
-		observe_free(o);
 }
 
 static void observe_end(struct observe *o)
@@ -190,11 +182,6 @@ static void tell_difference(struct observe *o)
 static void on_looked(void *arg)
 {
 	struct observe *o = arg;
-	o->working = false;
-	if (o->cancelled) {
-		observe_free(o);
-		return;
-	}
 	const struct bt_nginx_state *s = o->site->state;
 	tell_difference(o);
 	add_known_members(o);
@@ -228,8 +215,7 @@ static void look(struct observe *o)
 		o->confirmed_text = bt_arena_strdup(o->arena, s->confirmed.text);
 	}
 	o->steady = !u->running;
-	o->working = true;
-	bt_work_submit(bt_nginx_driver()->env->work, run_look, on_looked, o);
+	bt_thread_op_run(&o->op, bt_nginx_driver()->env->work, run_look, on_looked);
 }
 
 static void on_observe_tested(void *arg, int result, const char *dump, const struct bt_err *err)
@@ -250,7 +236,7 @@ static void on_observe_timer(evutil_socket_t fd, short what, void *arg)
 	(void)fd;
 	(void)what;
 	if (bt_nginx_recovering(u))
-		bt_nginx_timer(o->timer, RECOVERY_POLL_MS);
+		bt_timer_in(o->timer, RECOVERY_POLL_MS);
 	else if (!u->managed &&
 		 (!u->facts_known || bt_nginx_master(u->facts.pid_file, &master) != 0))
 		o->test = bt_nginx_test_start(u, on_observe_tested, o);
@@ -310,7 +296,7 @@ struct bt_op *bt_nginx_observe_begin(const char *name, const struct bt_service *
 	struct observe *o = bt_calloc(1, sizeof *o);
 	struct bt_arena *a = bt_arena_new();
 	const struct bt_nginx *n = service->nginx;
-	o->op.cancel = observe_cancel;
+	bt_thread_op_init(&o->op, observe_free);
 	o->arena = a;
 	o->site = bt_nginx_site_of(service);
 	o->done = done;
@@ -328,6 +314,6 @@ struct bt_op *bt_nginx_observe_begin(const char *name, const struct bt_service *
 	set_identity_url(o, service);
 	set_sites(o, service);
 	o->timer = event_new(bt_nginx_driver()->env->base, -1, 0, on_observe_timer, o);
-	bt_nginx_timer(o->timer, 0);
-	return &o->op;
+	bt_timer_in(o->timer, 0);
+	return &o->op.op;
 }

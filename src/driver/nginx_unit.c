@@ -14,12 +14,6 @@ struct bt_nginx_driver *bt_nginx_driver(void)
 	return &the_driver;
 }
 
-void bt_nginx_timer(struct event *e, int64_t ms)
-{
-	struct timeval t = {ms / 1000, ms % 1000 * 1000};
-	event_add(e, &t);
-}
-
 struct bt_nginx_unit *bt_nginx_unit_get(
 	const char *binary, const char *config, const char *prefix, bool managed)
 {
@@ -149,7 +143,7 @@ static void run_nginx(struct bt_nginx_test *t, const char *extra, size_t max_out
 		.timeout_ms = TEST_TIMEOUT_MS,
 		.max_output = max_output};
 	if (bt_child_start(the_driver.env->base, &spec, done, t, &t->child, &t->err) < 0)
-		bt_nginx_timer(t->later, 0);
+		bt_timer_in(t->later, 0);
 }
 
 static void on_tested(void *arg, const struct bt_child_result *r)

@@ -101,6 +101,3 @@ struct bt_op *bt_nginx_observe_begin(const char *name, const struct bt_service *
 /* Tests stop the process after each durable step: "state", "file", "tested", "reloaded",
  * "workers", "answered", "restored", "committed". Called from any thread. NULL: nothing. */
 extern void (*bt_nginx_step_hook)(const char *step);
-
-/* libevent's one-shot timer from milliseconds. */
-void bt_nginx_timer(struct event *e, int64_t ms);

@@ -80,7 +80,7 @@ static void fake_write_now(struct fake_op *f)
 {
 	struct bt_err err = {0};
 	if (fake->hold_writes) {
-		bt_l4_timer(f->timer, 5);
+		bt_timer_in(f->timer, 5);
 		return;
 	}
 	if (!fake->running)
@@ -161,7 +161,7 @@ static struct fake_op *fake_op(const struct bt_l4_target *t, void *arg)
 	f->t = t;
 	f->arg = arg;
 	f->timer = event_new(env.base, -1, 0, on_fake, f);
-	bt_l4_timer(f->timer, 1);
+	bt_timer_in(f->timer, 1);
 	return f;
 }
 
@@ -1112,7 +1112,7 @@ static void test_watch(void **state)
 	fake->failed = 0;
 	run_until(&a.done);
 	assert_int_equal(a.result, BT_E_FAILED);
-	contains(a.err.text, "19 of 20 answers");
+	contains(a.err.text, "19 of 20 requests");
 
 	begin_watch(s.service, 1, &a);
 	run_until(&a.done);
