@@ -1,5 +1,7 @@
 /* Placing releases, from a server with faults (artifact_parts.py) and with every kind of archive
  * that is refused. */
+#include "expect.h"
+
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/loop.h"
@@ -171,12 +173,6 @@ static int place(uint32_t id, const char *mode, const char *file, bool unpack)
 	return answer.result;
 }
 
-static void has(const char *text, const char *part)
-{
-	if (!strstr(text, part))
-		fail_msg("'%s' has no '%s'", text, part);
-}
-
 /* What lies in the service's directory, sorted: "1 2 current". */
 static const char *listing(void)
 {
@@ -226,7 +222,7 @@ static void test_single_file(void **state)
 	assert_int_equal(bt_release_find(&w.env, "shop", 1, a, &r, &answer.err), BT_E_NOTFOUND);
 	assert_int_equal(place(1, "ok", "shop.jar", false), 0);
 	is_whole(1);
-	has(answer.progress, "fetched 3.0 of 3.0 MiB");
+	contains(answer.progress, "fetched 3.0 of 3.0 MiB");
 	assert_string_equal(listing(), "1");
 	/* Once there it is not asked for again. */
 	assert_int_equal(place(1, "missing", "shop.jar", false), 0);
@@ -253,7 +249,7 @@ static void test_single_file(void **state)
 	assert_int_equal(place(1, "ok", "shop.jar", false), 0);
 	/* The same number with another artifact is a contradiction. */
 	assert_int_equal(place(1, "ok", "good.zip", true), BT_E_EXISTS);
-	has(answer.err.text, "another artifact");
+	contains(answer.err.text, "another artifact");
 	is_whole(1);
 	assert_string_equal(listing(), "1");
 }
@@ -271,8 +267,8 @@ static void test_interruptions(void **state)
 	is_whole(3);
 	forget_releases();
 	assert_int_equal(place(4, "missing", "shop.jar", false), BT_E_NOTFOUND);
-	has(answer.err.text, "release 4 of shop: fetch http://127.0.0.1:");
-	has(answer.err.text, "answers 404");
+	contains(answer.err.text, "release 4 of shop: fetch http://127.0.0.1:");
+	contains(answer.err.text, "answers 404");
 	char text[64];
 	snprintf(text, sizeof text, "%s", w.url);
 	snprintf(w.url, sizeof w.url, "http://127.0.0.1:1");
@@ -315,7 +311,7 @@ static void test_wrong_bytes(void **state)
 {
 	(void)state;
 	assert_int_equal(place(1, "wrong", "shop.jar", false), BT_E_CORRUPT);
-	has(answer.err.text, "release 1 of shop: what came is not what was sent");
+	contains(answer.err.text, "release 1 of shop: what came is not what was sent");
 	assert_int_equal(place(1, "longer", "shop.jar", false), BT_E_CORRUPT);
 	assert_string_equal(listing(), "");
 	struct bt_fetch_request rq = {.release = 1,
@@ -420,8 +416,8 @@ static void test_bad_archives(void **state)
 	};
 	for (size_t i = 0; i < BT_ARRAY_LEN(bad); i++) {
 		assert_int_equal(place(9, "ok", bad[i].file, true), BT_E_FAILED);
-		has(answer.err.text, bad[i].words);
-		has(answer.err.text, "unpack bad-");
+		contains(answer.err.text, bad[i].words);
+		contains(answer.err.text, "unpack bad-");
 		assert_string_equal(listing(), "");
 	}
 }
@@ -433,13 +429,13 @@ static void test_disk_full(void **state)
 	begin(&want);
 	wait_called();
 	assert_int_equal(answer.result, -ENOSPC);
-	has(answer.err.text, "are to be kept");
+	contains(answer.err.text, "are to be kept");
 	assert_string_equal(listing(), "");
 
 	if (geteuid() != 0 || mount("none", w.state, "tmpfs", 0, "size=2m") < 0)
 		skip();
 	assert_int_equal(place(1, "ok", "shop.jar", false), -ENOSPC);
-	has(answer.err.text, "release 1 of shop: it needs 3");
+	contains(answer.err.text, "release 1 of shop: it needs 3");
 	assert_string_equal(listing(), "");
 	/* It fits when it is looked at, and not any more when it comes. */
 	char fill[128];
@@ -458,14 +454,14 @@ static void test_disk_full(void **state)
 	wait_called();
 	if (answer.result < 0) { /* the whole may have come with the first progress */
 		assert_int_equal(answer.result, -ENOSPC);
-		has(answer.err.text, "No space left");
+		contains(answer.err.text, "No space left");
 		assert_string_equal(listing(), "");
 	}
 	/* An archive that outgrows the disk. */
 	umount(w.state);
 	assert_int_equal(mount("none", w.state, "tmpfs", 0, "size=1m"), 0);
 	assert_int_equal(place(2, "ok", "bad-zip-bomb.zip", true), BT_E_FAILED);
-	has(answer.err.text, "there is room for");
+	contains(answer.err.text, "there is room for");
 	assert_string_equal(listing(), "");
 	assert_int_equal(umount(w.state), 0);
 }

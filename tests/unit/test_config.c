@@ -6,6 +6,9 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include "config_text.h"
+#include "expect.h"
+
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/str.h"
@@ -28,83 +31,11 @@ static const char *env(void *arg, const char *name)
 	return bt_streq(name, "PORT") ? "9100" : NULL;
 }
 
-static struct bt_config *parse(const char *text)
-{
-	struct bt_config *c = NULL;
-	struct bt_config_problems problems = {0};
-	struct bt_err err = {0};
-	if (bt_config_parse(text, strlen(text), "baton.yaml", env, NULL, &c, &problems, &err) < 0) {
-		for (size_t i = 0; i < problems.n; i++)
-			print_message("%s\n", problems.items[i].line);
-		fail_msg("%s\nin:\n%s", err.text, text);
-	}
-	assert_int_equal(problems.n, 0);
-	return c;
-}
-
-/* The text is refused with exactly these lines. */
-static void refused(const char *text, const char *const *lines, size_t n)
-{
-	struct bt_config *c = NULL;
-	struct bt_config_problems problems = {0};
-	struct bt_err err = {0};
-	int r = bt_config_parse(text, strlen(text), "f", env, NULL, &c, &problems, &err);
-	bool same = problems.n == n;
-	for (size_t i = 0; same && i < n; i++)
-		same = bt_streq(problems.items[i].line, lines[i]);
-	if (!same) {
-		for (size_t i = 0; i < problems.n; i++)
-			print_message("%s\n", problems.items[i].line);
-		fail_msg("other problems than expected in:\n%s", text);
-	}
-	assert_int_equal(r, BT_E_CONFIG);
-	assert_null(c);
-	assert_string_equal(err.text, lines[0]);
-	bt_config_problems_done(&problems);
-}
 #define REFUSED(text, ...)                                                                         \
-	refused(text, (const char *const[]){__VA_ARGS__},                                          \
+	config_refused(text, env, (const char *const[]){__VA_ARGS__},                              \
 		sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 
 #define MINIMAL "service: a\nrun:\n  command: ./a\n  slots: {x: 1001, y: 1002}\n"
-
-/* Printed as YAML and as JSON, it reads back to the same. */
-static void same_again(const struct bt_config *c)
-{
-	BT_STR struct bt_str text = {0}, again_text = {0};
-	bt_config_print(c, &text);
-	struct bt_config *again = parse(bt_str_get(&text));
-	assert_int_equal(again->n_services, c->n_services);
-	for (size_t i = 0; i < c->n_services; i++) {
-		BT_JSON json_t *x = bt_config_service_to_json(&c->services[i]);
-		BT_JSON json_t *y = bt_config_service_to_json(&again->services[i]);
-		if (!json_equal(x, y))
-			fail_msg("reads back differently:\n%s", bt_str_get(&text));
-		struct bt_config *from = NULL;
-		struct bt_err err = {0};
-		if (bt_config_service_from_json(x, &from, &err) < 0)
-			fail_msg("%s", err.text);
-		BT_JSON json_t *z = bt_config_service_to_json(&from->services[0]);
-		assert_true(json_equal(x, z));
-		bt_config_free(from);
-	}
-	bt_config_print(again, &again_text);
-	assert_string_equal(bt_str_get(&text), bt_str_get(&again_text));
-	bt_config_free(again);
-}
-
-static void check_golden(const char *name, const char *text)
-{
-	struct bt_err err = {0};
-	BT_FREE char *path = bt_asprintf("%s/config/%s", GOLDEN_DIR, name);
-	if (getenv("BATON_GOLDEN_UPDATE"))
-		assert_int_equal(bt_fs_write_atomic(path, text, strlen(text), 0644, &err), 0);
-	BT_FREE char *want = NULL;
-	if (bt_fs_read(path, 1 << 20, &want, NULL, &err) < 0)
-		fail_msg("%s", err.text);
-	if (!bt_streq(want, text))
-		fail_msg("%s differs:\n%s", path, text);
-}
 
 static void examples(void **state)
 {
@@ -118,12 +49,12 @@ static void examples(void **state)
 		BT_FREE char *text = NULL;
 		if (bt_fs_read(path, 1 << 20, &text, NULL, &err) < 0)
 			fail_msg("%s", err.text);
-		struct bt_config *c = parse(text);
-		same_again(c);
+		struct bt_config *c = config_of(text, env);
+		config_same_again(c);
 		BT_STR struct bt_str print = {0};
 		bt_config_print(c, &print);
 		BT_FREE char *file = bt_asprintf("%s.yaml", names[i]);
-		check_golden(file, bt_str_get(&print));
+		is_golden(bt_str_get(&print), "config/%s", file);
 		bt_config_free(c);
 	}
 }
@@ -143,8 +74,8 @@ static void documented(void **state)
 		const char *end = strstr(at, "```");
 		assert_non_null(end);
 		BT_FREE char *text = bt_strndup(at, (size_t)(end - at));
-		struct bt_config *c = parse(text);
-		same_again(c);
+		struct bt_config *c = config_of(text, env);
+		config_same_again(c);
 		bt_config_free(c);
 		at = end + 3;
 	}
@@ -154,16 +85,17 @@ static void documented(void **state)
 static void values(void **state)
 {
 	(void)state;
-	struct bt_config *c =
-		parse("env: [PORT]\n"
-		      "service: shop\n"
-		      "run:\n"
-		      "  command: >-\n    java -Da=\"b c\" 'd e'f \\ g '{\"port\": {port}}' \"\"\n"
-		      "  slots: {blue: '${PORT}', green: 9101}\n"
-		      "  env: {A: 'x$${B}', C: \"{port}\"}\n"
-		      "  stop: {signal: SIGINT, grace: 5s}\n"
-		      "deploy: {on_failure: {continue: 3}, bake_max_5xx: 2.5%, batch: 1}\n"
-		      "identity: /profile\n");
+	struct bt_config *c = config_of(
+		"env: [PORT]\n"
+		"service: shop\n"
+		"run:\n"
+		"  command: >-\n    java -Da=\"b c\" 'd e'f \\ g '{\"port\": {port}}' \"\"\n"
+		"  slots: {blue: '${PORT}', green: 9101}\n"
+		"  env: {A: 'x$${B}', C: \"{port}\"}\n"
+		"  stop: {signal: SIGINT, grace: 5s}\n"
+		"deploy: {on_failure: {continue: 3}, bake_max_5xx: 2.5%, batch: 1}\n"
+		"identity: /profile\n",
+		env);
 	const struct bt_service *s = bt_config_find(c, NULL);
 	static const char *const argv[] = {
 		"java", "-Da=b c", "d ef", " g", "{\"port\": {port}}", ""};
@@ -188,29 +120,33 @@ static void values(void **state)
 	assert_int_equal(s->deploy.min_in_rotation, -1);
 	assert_int_equal(s->line, 1);
 	assert_string_equal(s->file, "baton.yaml");
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 }
 
 static void several(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse(MINIMAL "---\n" /* and a second document */
-					    "service: b\nrun: {command: b, slots: {x: 1, y: 2}}\n");
+	struct bt_config *c =
+		config_of(MINIMAL "---\n" /* and a second document */
+				  "service: b\nrun: {command: b, slots: {x: 1, y: 2}}\n",
+			env);
 	assert_int_equal(c->n_services, 2);
 	assert_null(bt_config_find(c, NULL));
 	assert_int_equal(bt_config_find(c, "b")->line, 6);
 	assert_null(bt_config_find(c, "c"));
-	same_again(c);
-	struct bt_config *d = parse("services:\n"
-				    "  - {service: d, run: {command: d, slots: {x: 3, y: 4}}}\n"
-				    "  - {service: e, run: {command: e, slots: {x: 5, y: 6}}}\n");
+	config_same_again(c);
+	struct bt_config *d =
+		config_of("services:\n"
+			  "  - {service: d, run: {command: d, slots: {x: 3, y: 4}}}\n"
+			  "  - {service: e, run: {command: e, slots: {x: 5, y: 6}}}\n",
+			env);
 	struct bt_err err = {0};
 	assert_int_equal(bt_config_merge(c, d, NULL, &err), 0);
 	assert_int_equal(c->n_services, 4);
-	same_again(c);
+	config_same_again(c);
 	struct bt_config_problems problems = {0};
-	d = parse("service: b\nrun: {command: b, slots: {x: 7, y: 1}}\n");
+	d = config_of("service: b\nrun: {command: b, slots: {x: 7, y: 1}}\n", env);
 	assert_int_equal(bt_config_merge(c, d, &problems, &err), BT_E_CONFIG);
 	assert_int_equal(problems.n, 2);
 	assert_string_equal(problems.items[0].line,
@@ -221,10 +157,11 @@ static void several(void **state)
 	bt_config_problems_done(&problems);
 	bt_config_free(c);
 	/* anchors share what services have in common */
-	c = parse("services:\n  a: {run: &r {command: x, slots: {x: 1, y: 2}}, hosts: [h1]}\n"
-		  "  b: {run: *r, hosts: [h2]}\n");
+	c = config_of("services:\n  a: {run: &r {command: x, slots: {x: 1, y: 2}}, hosts: [h1]}\n"
+		      "  b: {run: *r, hosts: [h2]}\n",
+		env);
 	assert_int_equal(bt_config_find(c, "b")->run.slots[1].port, 2);
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 }
 
@@ -233,9 +170,10 @@ static void bundles(void **state)
 {
 	(void)state;
 	struct bt_config *c =
-		parse("service: b\nhosts: [h1, h2, h3]\nrun: {as: bundle, appspec: a.yml, "
-		      "slots: {main: 81}}\ndeploy: {codedeploy: {config: "
-		      "CodeDeployDefault.HalfAtATime}}\n");
+		config_of("service: b\nhosts: [h1, h2, h3]\nrun: {as: bundle, appspec: a.yml, "
+			  "slots: {main: 81}}\ndeploy: {codedeploy: {config: "
+			  "CodeDeployDefault.HalfAtATime}}\n",
+			env);
 	const struct bt_service *s = &c->services[0];
 	assert_int_equal(s->run.as, BT_RUNTIME_BUNDLE);
 	assert_string_equal(s->run.appspec, "a.yml");
@@ -243,17 +181,18 @@ static void bundles(void **state)
 	assert_int_equal(s->deploy.codedeploy.min_healthy, -1);
 	assert_int_equal(s->deploy.strategy, BT_STRATEGY_ROLLING);
 	assert_true(bt_config_unpacks(s, "revision.tar"));
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
-	c = parse("service: b\nrun: {as: bundle, slots: {x: 81, y: 82}}\ntraffic: {nginx: {}}\n"
-		  "deploy: {codedeploy: {minimum_healthy_hosts: 75%, style: blue-green, "
-		  "ignore_application_stop_failures: true}}\n");
+	c = config_of("service: b\nrun: {as: bundle, slots: {x: 81, y: 82}}\ntraffic: {nginx: {}}\n"
+		      "deploy: {codedeploy: {minimum_healthy_hosts: 75%, style: blue-green, "
+		      "ignore_application_stop_failures: true}}\n",
+		env);
 	s = &c->services[0];
 	assert_int_equal(s->deploy.codedeploy.min_healthy, 75);
 	assert_true(s->deploy.codedeploy.min_healthy_percent);
 	assert_true(s->deploy.codedeploy.ignore_stop_failures);
 	assert_int_equal(s->deploy.strategy, BT_STRATEGY_BLUE_GREEN);
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 	REFUSED("service: b\nrun:\n  as: bundle\n  command: x\n  stop: {signal: TERM}\n"
 		"  slots: {main: 81}\ndeploy:\n  batch: 2\n  on_failure: continue 1\n"
@@ -530,17 +469,18 @@ static void placeholders(void **state)
 static void ports(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse(
+	struct bt_config *c = config_of(
 		"service: shop\n"
 		"run:\n"
 		"  command: java -jar {artifact} --server.port={port} "
 		"--management.server.port={port.management}\n"
 		"  slots: {blue: {port: 8081, management: 9081}, green: {management: 9082, port: "
 		"8082}}\n"
-		"health: {http: /actuator/health, port: management}\n");
+		"health: {http: /actuator/health, port: management}\n",
+		env);
 	const struct bt_service *s = &c->services[0];
 	const struct bt_slot *green = bt_service_slot(s, "green");
-	same_again(c);
+	config_same_again(c);
 	assert_int_equal(green->port, 8082);
 	assert_int_equal(bt_slot_port(green, "management"), 9082);
 	assert_int_equal(bt_slot_port(green, "port"), 0);
@@ -648,26 +588,28 @@ static void check_template(
 static void tomcat(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse(TOMCAT RECREATE);
+	struct bt_config *c = config_of(TOMCAT RECREATE, env);
 	const struct bt_tomcat *t = &c->services[0].tomcat;
 	assert_string_equal(t->home, "/usr/share/tomcat10");
 	assert_string_equal(t->context, "/");
 	assert_null(t->base);
 	assert_false(bt_config_unpacks(&c->services[0], "shop.war"));
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
-	c = parse("service: a\nartifact: a.war\nrun:\n  as: tomcat\n"
-		  "  slots: {x: {port: 1001, shutdown: 1002}, y: {port: 1003, shutdown: 1004}}\n"
-		  "  tomcat: {home: /opt/t, base: '/srv/{service}/{slot}-{port}', context: "
-		  "'/a/b##2', exploded: true, xmx: 1g, java_opts: '-Da={slot}', connector: "
-		  "{maxThreads: 4}, access_log: true, shutdown_wait: 1s, stop_wait: 2s}\n");
+	c = config_of(
+		"service: a\nartifact: a.war\nrun:\n  as: tomcat\n"
+		"  slots: {x: {port: 1001, shutdown: 1002}, y: {port: 1003, shutdown: 1004}}\n"
+		"  tomcat: {home: /opt/t, base: '/srv/{service}/{slot}-{port}', context: "
+		"'/a/b##2', exploded: true, xmx: 1g, java_opts: '-Da={slot}', connector: "
+		"{maxThreads: 4}, access_log: true, shutdown_wait: 1s, stop_wait: 2s}\n",
+		env);
 	const struct bt_service *s = &c->services[0];
 	BT_STR struct bt_str base = {0};
 	assert_true(bt_config_unpacks(s, "a.war"));
 	assert_int_equal(bt_config_tomcat_base(s, "y", 1003, &base, NULL), 0);
 	assert_string_equal(bt_str_get(&base), "/srv/a/y-1003");
 	assert_int_equal(bt_tomcat_shutdown_port(&s->tomcat, s->run.slots[1].more, 1), 1004);
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 	REFUSED(MINIMAL "  tomcat: {xmx: 1g}\n", "f:5:11: run.tomcat: only with run.as: tomcat");
 	REFUSED(TOMCAT "  command: java\n" RECREATE,
@@ -729,16 +671,17 @@ static void tomcat_texts(void **state)
 static void files(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse(
+	struct bt_config *c = config_of(
 		"env: [TITLE, UNSET]\n"
 		"service: shop\n"
 		"files:\n"
 		"  - conf/a.properties\n"
 		"  - {from: b.tmpl, to: 'x/{slot}.conf', mode: 0640, template: true}\n"
 		"  - {from: b.tmpl, to: b.conf, template: true}\n"
-		"run: {command: x, slots: {blue: {port: 1, m: 2}, green: {port: 3, m: 4}}}\n");
+		"run: {command: x, slots: {blue: {port: 1, m: 2}, green: {port: 3, m: 4}}}\n",
+		env);
 	const struct bt_service *s = &c->services[0];
-	same_again(c);
+	config_same_again(c);
 	assert_int_equal(s->n_files, 3);
 	assert_string_equal(s->files[0].to, "a.properties");
 	assert_int_equal(s->files[0].mode, 0600);
@@ -783,21 +726,21 @@ static void files(void **state)
 static void loopback(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse(MINIMAL NGINX "192.0.2.10}}\n");
+	struct bt_config *c = config_of(MINIMAL NGINX "192.0.2.10}}\n", env);
 	const struct bt_loopback *l = &c->services[0].loopback;
 	assert_int_equal(l->n_vips, 1);
 	assert_string_equal(l->vips[0], "192.0.2.10");
 	assert_string_equal(l->interface, "lo");
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
-	c = parse(MINIMAL NGINX "[192.0.2.10, '2001:db8::10'], interface: dummy0}}\n");
+	c = config_of(MINIMAL NGINX "[192.0.2.10, '2001:db8::10'], interface: dummy0}}\n", env);
 	l = &c->services[0].loopback;
 	assert_int_equal(l->n_vips, 2);
 	assert_string_equal(l->interface, "dummy0");
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 	/* Nothing of it is printed where there is none. */
-	c = parse(MINIMAL);
+	c = config_of(MINIMAL, env);
 	BT_JSON json_t *j = bt_config_service_to_json(&c->services[0]);
 	assert_null(json_object_get(j, "traffic"));
 	bt_config_free(c);
@@ -869,9 +812,10 @@ static void addresses(void **state)
 static void notify(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse(
+	struct bt_config *c = config_of(
 		"env: [HOOK]\n" HOOK "notify:\n  ops: {url: 'https://h.example.com/x?k=${HOOK}'}\n"
-		"  chat: {url: '${HOOK}', format: slack}\n");
+		"  chat: {url: '${HOOK}', format: slack}\n",
+		env);
 	const struct bt_service *s = &c->services[0];
 	assert_int_equal(s->n_notify, 2);
 	assert_string_equal(s->notify[0].name, "ops");
@@ -879,7 +823,7 @@ static void notify(void **state)
 	assert_string_equal(s->notify[0].url, "https://h.example.com/x?k=${HOOK}");
 	assert_int_equal(s->notify[0].format, BT_NOTIFY_JSON);
 	assert_int_equal(s->notify[1].format, BT_NOTIFY_SLACK);
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 	REFUSED(HOOK "notify: [ops]\n",
 		"f:6:9: notify: expected a map of at most 20 names to {url: 'https://…', format: "
@@ -946,8 +890,8 @@ static void environments(void **state)
 		"  release: {hosts: [was1, was2], run: {slots: {blue: 9081}}, deploy: {bake: "
 		"60s}}\n"
 		"  plain:\n";
-	struct bt_config *c = parse(text);
-	same_again(c);
+	struct bt_config *c = config_of(text, env);
+	config_same_again(c);
 	assert_int_equal(c->n_services, 3);
 	const struct bt_service *dev = bt_config_find(c, "shop@dev");
 	const struct bt_service *release = bt_config_find(c, "shop@release");
@@ -966,8 +910,9 @@ static void environments(void **state)
 	assert_string_equal(plain->hosts[0], "local");
 	assert_string_equal(plain->run.env[0].value, "one");
 	bt_config_free(c);
-	c = parse("services: {a: {run: {command: x, slots: {x: 1, y: 2}}},"
-		  " b: {run: {command: x, slots: {x: 3, y: 4}}, environments: {dev: }}}\n");
+	c = config_of("services: {a: {run: {command: x, slots: {x: 1, y: 2}}},"
+		      " b: {run: {command: x, slots: {x: 3, y: 4}}, environments: {dev: }}}\n",
+		env);
 	assert_int_equal(c->n_services, 2);
 	assert_non_null(bt_config_find(c, "b@dev"));
 	bt_config_free(c);
@@ -1000,12 +945,13 @@ static void environments(void **state)
 static void appliance(void **state)
 {
 	(void)state;
-	struct bt_config *c =
-		parse("service: a\nrun: {command: x, slots: {x: 1001, y: 1002}, secrets: [TOKEN]}\n"
-		      "hosts: [was1, was2]\n" APPLIANCE ", headers: {A: 'Bearer ${TOKEN}', B: "
-		      "'$${TOKEN}'}, verify: false}}\n");
+	struct bt_config *c = config_of(
+		"service: a\nrun: {command: x, slots: {x: 1001, y: 1002}, secrets: [TOKEN]}\n"
+		"hosts: [was1, was2]\n" APPLIANCE ", headers: {A: 'Bearer ${TOKEN}', B: "
+		"'$${TOKEN}'}, verify: false}}\n",
+		env);
 	const struct bt_service *s = &c->services[0];
-	same_again(c);
+	config_same_again(c);
 	assert_int_equal(s->l4->kind, BT_BALANCER_HTTP);
 	assert_string_equal(s->l4->on[0], "was1");
 	assert_string_equal(s->l4->http.headers[0].value, "Bearer ${TOKEN}");
@@ -1034,12 +980,14 @@ static void appliance(void **state)
 static void rotation(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse("service: a\nhosts: [was1, was2]\n"
-				    "run: {command: x, slots: {x: 1001, y: 1002}}\n"
-				    "traffic: {rotation: {listen: 9100, hosts: {was2: "
-				    "10.0.0.2:9200}, path: '/up/{host}', in: yes, tcp: true}}\n");
+	struct bt_config *c =
+		config_of("service: a\nhosts: [was1, was2]\n"
+			  "run: {command: x, slots: {x: 1001, y: 1002}}\n"
+			  "traffic: {rotation: {listen: 9100, hosts: {was2: "
+			  "10.0.0.2:9200}, path: '/up/{host}', in: yes, tcp: true}}\n",
+			env);
 	const struct bt_service *s = &c->services[0];
-	same_again(c);
+	config_same_again(c);
 	assert_string_equal(bt_rotation_listen(&s->l4->rotation, "was1"), "9100");
 	assert_string_equal(bt_rotation_listen(&s->l4->rotation, "was2"), "10.0.0.2:9200");
 	assert_int_equal(s->l4->rotation.rise, 2);
@@ -1059,7 +1007,7 @@ static void rotation(void **state)
 #define TWO(a, b)                                                                                  \
 	"services: {a: {run: {command: x, slots: {x: 1, y: 2}}, traffic: {rotation: " a "}},\n"    \
 	" b: {run: {command: x, slots: {x: 3, y: 4}}, traffic: {rotation: " b "}}}\n"
-	c = parse(TWO("{listen: 9100}", "{listen: 9100}"));
+	c = config_of(TWO("{listen: 9100}", "{listen: 9100}"), env);
 	bt_config_free(c);
 	REFUSED(TWO("{listen: 9100, path: /x}", "{listen: 9100, path: /x}"),
 		"f:2:2: traffic.rotation: a and b answer on host local at the same place, port "
@@ -1207,7 +1155,7 @@ static void random_services(void **state)
 			assert_true(bt_str_starts(err.text, "service config: "));
 			continue;
 		}
-		same_again(c);
+		config_same_again(c);
 		bt_config_free(c);
 		good++;
 	}

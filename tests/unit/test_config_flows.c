@@ -6,6 +6,8 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include "config_text.h"
+
 #include "base/json.h"
 #include "base/str.h"
 #include "config/config.h"
@@ -17,43 +19,11 @@
 	"deploy: {strategy: rolling}\nnotify: {ops: {url: 'http://127.0.0.1:9/x'}}\n"              \
 	"traffic: {nginx: {on: web1}}\nflows:\n"
 
-static const char *env(void *arg, const char *name)
-{
-	(void)arg;
-	(void)name;
-	return NULL;
-}
-
-static struct bt_config *parse(const char *text)
-{
-	struct bt_config *c = NULL;
-	struct bt_config_problems problems = {0};
-	struct bt_err err = {0};
-	if (bt_config_parse(text, strlen(text), "f", env, NULL, &c, &problems, &err) < 0)
-		fail_msg("%s\nin:\n%s", err.text, text);
-	assert_int_equal(problems.n, 0);
-	return c;
-}
-
 /* Of the flow that stands in the line after the head, the problems without their place's file. */
 static void told(const char *flow, const char *const *lines, size_t n)
 {
-	struct bt_config *c = NULL;
-	struct bt_config_problems problems = {0};
-	struct bt_err err = {0};
 	BT_FREE char *text = bt_asprintf(HEAD "%s\n", flow);
-	assert_int_equal(bt_config_parse(text, strlen(text), "f", env, NULL, &c, &problems, &err),
-		BT_E_CONFIG);
-	assert_null(c);
-	bool same = problems.n == n;
-	for (size_t i = 0; same && i < n; i++)
-		same = bt_streq(problems.items[i].line, lines[i]);
-	if (!same) {
-		for (size_t i = 0; i < problems.n; i++)
-			print_message("%s\n", problems.items[i].line);
-		fail_msg("other problems than expected in:\n%s", flow);
-	}
-	bt_config_problems_done(&problems);
+	config_refused(text, NULL, lines, n);
 }
 #define TOLD(flow, ...)                                                                            \
 	told(flow, (const char *const[]){__VA_ARGS__},                                             \
@@ -69,31 +39,10 @@ static const struct bt_flow *flow_of(const struct bt_config *c, const char *name
 	return NULL;
 }
 
-static void same_again(const struct bt_config *c)
-{
-	BT_STR struct bt_str text = {0}, again_text = {0};
-	bt_config_print(c, &text);
-	struct bt_config *again = parse(bt_str_get(&text));
-	BT_JSON json_t *x = bt_config_service_to_json(&c->services[0]);
-	BT_JSON json_t *y = bt_config_service_to_json(&again->services[0]);
-	if (!json_equal(x, y))
-		fail_msg("reads back differently:\n%s", bt_str_get(&text));
-	bt_config_print(again, &again_text);
-	assert_string_equal(bt_str_get(&text), bt_str_get(&again_text));
-	struct bt_config *from = NULL;
-	struct bt_err err = {0};
-	if (bt_config_service_from_json(x, &from, &err) < 0)
-		fail_msg("%s", err.text);
-	BT_JSON json_t *z = bt_config_service_to_json(&from->services[0]);
-	assert_true(json_equal(x, z));
-	bt_config_free(from);
-	bt_config_free(again);
-}
-
 static void stages(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse(HEAD
+	struct bt_config *c = config_of(HEAD
 		"  alone: [L4TurnOffTask, {TomcatStopTask: }, InstanceStart, HealthCheck, "
 		"{Switch: {to: in}}]\n"
 		"  night:\n"
@@ -101,7 +50,8 @@ static void stages(void **state)
 		"    - {name: half, per: instance, batch: 50%, min_in_rotation: 0, on_failure: "
 		"{continue: 3}, tasks: [L4TurnOff]}\n"
 		"    - {per: host, batch: 2, on_failure: halt, tasks: [LoopbackStop]}\n"
-		"    - {per: once, tasks: [{Wait: {for: 10s}}]}\n");
+		"    - {per: once, tasks: [{Wait: {for: 10s}}]}\n",
+		NULL);
 	const struct bt_flow *f = flow_of(c, "alone");
 	static const enum bt_task_kind kinds[] = {BT_TASK_L4_TURN_OFF, BT_TASK_TOMCAT_STOP,
 		BT_TASK_INSTANCE_START, BT_TASK_HEALTH_CHECK, BT_TASK_SWITCH};
@@ -125,7 +75,7 @@ static void stages(void **state)
 	assert_false(f->stages[2].batch_percent);
 	assert_int_equal(f->stages[2].on_failure, BT_ON_FAILURE_HALT);
 	assert_int_equal(f->stages[3].per, BT_PER_ONCE);
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 }
 
@@ -133,14 +83,15 @@ static void stages(void **state)
 static void parameters(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse(HEAD
+	struct bt_config *c = config_of(HEAD
 		"  f:\n"
 		"    - {per: instance, tasks: [{L4TurnOff: {drain: 0s}}, {Drain: {drain: 90s}}, "
 		"{Switch: {to: out}}, {Exec: {run: './x \"a b\" {port}', timeout: 100ms, env: {A: "
 		"'{slot}', B: ''}, repeat: safe}}]}\n"
 		"    - {once: [{Exec: {run: [./y], on: web1}}, {run: [./y], on: balancer}, {Exec: "
 		"{run: [./y], on: was2, repeat: never}}, {Notify: {to: ops, message: 'it is: "
-		"{host}'}}, {Wait: {for: 1500ms}}, {Approve: {within: 2h}}]}\n");
+		"{host}'}}, {Wait: {for: 1500ms}}, {Approve: {within: 2h}}]}\n",
+		NULL);
 	const struct bt_flow *f = flow_of(c, "f");
 	const struct bt_hook *t = f->stages[0].tasks;
 	assert_int_equal(t[0].within_ms, 0);
@@ -163,13 +114,13 @@ static void parameters(void **state)
 	assert_string_equal(t[3].message, "it is: {host}");
 	assert_int_equal(t[4].within_ms, 1500);
 	assert_int_equal(t[5].within_ms, 7200000);
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 	/* A drain of no time at all is not the same as none said. */
-	c = parse(HEAD "  f: [L4TurnOff, {L4TurnOff: {}}]\n");
+	c = config_of(HEAD "  f: [L4TurnOff, {L4TurnOff: {}}]\n", NULL);
 	assert_int_equal(flow_of(c, "f")->stages[0].tasks[0].within_ms, -1);
 	assert_int_equal(flow_of(c, "f")->stages[0].tasks[1].within_ms, -1);
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 }
 

@@ -1,5 +1,7 @@
 /* traffic.ipvs, traffic.nftables and what every balancer with an address of its own has: what is
  * taken, what follows, and what is refused with its line. */
+#include "config_text.h"
+
 #include "base/str.h"
 #include "config/config.h"
 
@@ -12,16 +14,6 @@
 #define SERVICE(slots, traffic)                                                                    \
 	"service: a\nhosts: [w1, w2]\nrun: {command: ./a, slots: {" slots "}}\n"                   \
 	"deploy: {strategy: rolling}\ntraffic: {" traffic "}\n"
-
-static struct bt_config *parse(const char *text)
-{
-	struct bt_config *c = NULL;
-	struct bt_config_problems problems = {0};
-	struct bt_err err = {0};
-	if (bt_config_parse(text, strlen(text), "f", NULL, NULL, &c, &problems, &err) < 0)
-		fail_msg("%s\nin:\n%s", err.text, text);
-	return c;
-}
 
 /* Refused, with one problem at that place whose text has these words. */
 static void refused(const char *text, const char *at, const char *words)
@@ -38,21 +30,10 @@ static void refused(const char *text, const char *at, const char *words)
 	bt_config_problems_done(&problems);
 }
 
-/* Printed and read again it is the same. */
-static void same_again(const struct bt_config *c)
-{
-	BT_STR struct bt_str text = {0}, more = {0};
-	bt_config_print(c, &text);
-	struct bt_config *again = parse(bt_str_get(&text));
-	bt_config_print(again, &more);
-	assert_string_equal(bt_str_get(&text), bt_str_get(&more));
-	bt_config_free(again);
-}
-
 static void defaults(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse(SERVICE("main: 8080", "ipvs: {vip: 192.0.2.10}"));
+	struct bt_config *c = config_of(SERVICE("main: 8080", "ipvs: {vip: 192.0.2.10}"), NULL);
 	const struct bt_l4 *l = c->services[0].l4;
 	assert_int_equal(l->kind, BT_BALANCER_IPVS);
 	assert_int_equal(l->n_on, 1);
@@ -62,7 +43,7 @@ static void defaults(void **state)
 	assert_string_equal(l->ipvs.scheduler, "wrr");
 	assert_int_equal(l->ipvs.weight, 0);
 	assert_false(bt_service_has_loopback(&c->services[0]));
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 }
 
@@ -75,14 +56,14 @@ static void direct_return(void **state)
 			SERVICE("main: 80", "ipvs: {on: [l4, l5], vip: '2001:db8::10', port: 80, "
 					    "mode: %s, scheduler: mh, weight: 7}"),
 			modes[i]);
-		struct bt_config *c = parse(text);
+		struct bt_config *c = config_of(text, NULL);
 		const struct bt_service *s = &c->services[0];
 		assert_int_equal(s->l4->mode, BT_L4_DSR);
 		assert_int_equal(s->l4->n_on, 2);
 		assert_int_equal(s->l4->ipvs.weight, 7);
 		assert_int_equal(s->loopback.n_vips, 1);
 		assert_string_equal(s->loopback.vips[0], "2001:db8::10");
-		same_again(c);
+		config_same_again(c);
 		bt_config_free(c);
 	}
 }
@@ -90,7 +71,7 @@ static void direct_return(void **state)
 static void nftables(void **state)
 {
 	(void)state;
-	struct bt_config *c = parse(SERVICE("main: 8080", "nftables: {vip: 192.0.2.10}"));
+	struct bt_config *c = config_of(SERVICE("main: 8080", "nftables: {vip: 192.0.2.10}"), NULL);
 	const struct bt_l4 *l = c->services[0].l4;
 	assert_int_equal(l->kind, BT_BALANCER_NFTABLES);
 	assert_string_equal(l->on[0], "w1");
@@ -98,23 +79,27 @@ static void nftables(void **state)
 	assert_int_equal(l->mode, BT_L4_NAT);
 	assert_true(l->nftables.masquerade);
 	assert_null(l->nftables.interface);
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
-	c = parse(SERVICE("a: 8081, b: 8082",
-		"nftables: {on: l4, vip: '2001:db8::10', port: 80, masquerade: false}"));
+	c = config_of(
+		SERVICE("a: 8081, b: 8082",
+			"nftables: {on: l4, vip: '2001:db8::10', port: 80, masquerade: false}"),
+		NULL);
 	l = c->services[0].l4;
 	assert_int_equal(l->port, 80);
 	assert_false(l->nftables.masquerade);
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
-	c = parse(SERVICE("main: 80",
-		"nftables: {on: [l4, l5], vip: 192.0.2.10, mode: dsr, interface: br0.7}"));
+	c = config_of(
+		SERVICE("main: 80",
+			"nftables: {on: [l4, l5], vip: 192.0.2.10, mode: dsr, interface: br0.7}"),
+		NULL);
 	const struct bt_service *s = &c->services[0];
 	assert_int_equal(s->l4->mode, BT_L4_DSR);
 	assert_string_equal(s->l4->nftables.interface, "br0.7");
 	assert_int_equal(s->loopback.n_vips, 1);
 	assert_string_equal(s->loopback.vips[0], "192.0.2.10");
-	same_again(c);
+	config_same_again(c);
 	bt_config_free(c);
 }
 

@@ -2,6 +2,8 @@
  * that journals of the past still replay to the same states (tests/golden/journal-v1-*.jsonl with
  * the states after each record beside them in .states; UPDATE_GOLDEN=1 writes those anew, which is
  * right only when a new journal was added: what an old one replays to must never change). */
+#include "plan_text.h"
+
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/str.h"
@@ -42,16 +44,7 @@ static struct bt_plan *make_plan(enum bt_failure_policy policy)
 		"{'id':5,'task':'InstanceStop','host':0,'instance':0,'timeout_ms':1000}]}]}],"
 		"'on_failure':'rollback','continue_n':0,'on_drain_timeout':'continue',"
 		"'min_in_rotation':1,'notes':[]}";
-	BT_FREE char *json = bt_strdup(text);
-	BT_JSON json_t *j = NULL;
-	struct bt_plan *p = NULL;
-	struct bt_err err = {0};
-	for (char *c = json; *c; c++)
-		if (*c == '\'')
-			*c = '"';
-	if (bt_json_parse(json, strlen(json), 65536, &j, &err) < 0 ||
-		bt_plan_from_json(j, &p, &err) < 0)
-		fail_msg("%s", err.text);
+	struct bt_plan *p = plan_of_text(text);
 	p->on_failure = policy;
 	return p;
 }

@@ -6,6 +6,8 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include "plan_text.h"
+
 #include "base/json.h"
 #include "base/str.h"
 #include "engine/engine.h"
@@ -16,7 +18,7 @@
  * lane for was1 in a stage of its own, `more` ends the list of stages. */
 static struct bt_plan *plan_of(const char *tasks, const char *head, const char *more)
 {
-	BT_FREE char *json = bt_asprintf(
+	BT_FREE char *text = bt_asprintf(
 		"{'version':1,'purpose':'flow','service':'shop','strategy':'rolling','flow':'f',"
 		"'release':1,'old_release':1,'releases':[{'id':1,'version':'v1'}],"
 		"'hosts':['was1','was2','web1'],'instances':["
@@ -30,15 +32,7 @@ static struct bt_plan *plan_of(const char *tasks, const char *head, const char *
 		"'on_failure':'halt','continue_n':0,'on_drain_timeout':'continue',"
 		"'min_in_rotation':1,'notes':[]}",
 		head, tasks, more);
-	BT_JSON json_t *j = NULL;
-	struct bt_plan *p = NULL;
-	struct bt_err err = {0};
-	for (char *c = json; *c; c++)
-		if (*c == '\'')
-			*c = '"';
-	if (bt_json_parse(json, strlen(json), 65536, &j, &err) < 0 ||
-		bt_plan_from_json(j, &p, &err) < 0)
-		fail_msg("%s", err.text);
+	struct bt_plan *p = plan_of_text(text);
 	BT_JSON json_t *back = bt_plan_to_json(p);
 	assert_non_null(json_object_get(back, "flow"));
 	return p;

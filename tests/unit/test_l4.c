@@ -1,6 +1,8 @@
 /* What all L4 balancers have in common, with a family of this test's own, whose balancer is a page
  * of memory in a file: it outlives the process that is told to crash (`test_l4 crash STEP DIR
  * SERVICE GENERATION IN`). */
+#include "expect.h"
+
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/loop.h"
@@ -413,12 +415,6 @@ static int hold(struct shop *s, const char *const *slots, size_t n, struct answe
 	ops->hold(s->service, slots, n, on_done, a);
 	run_until(&a->done);
 	return a->result;
-}
-
-static void contains(const char *text, const char *part)
-{
-	if (!strstr(text, part))
-		fail_msg("'%s' is not in '%s'", part, text);
 }
 
 struct view {

@@ -1,4 +1,6 @@
 /* The haproxy family against haproxy itself, and its parsers against what haproxy says. */
+#include "expect.h"
+
 #include "nginx_fixture.h"
 
 #include "base/clock.h"
@@ -256,12 +258,6 @@ static void apply_good(struct shop *s, uint64_t generation, int in)
 	struct answer a;
 	if (apply(s, generation, in, &a) != 0)
 		fail_msg("generation %d: %s", (int)generation, a.err.text);
-}
-
-static void contains(const char *text, const char *part)
-{
-	if (!strstr(text, part))
-		fail_msg("'%s' is not in '%s'", part, text);
 }
 
 struct view {

@@ -1,5 +1,7 @@
 /* What baton writes for nftables: byte for byte as in tests/golden/nft, taken by the real nft in a
  * network of its own, and read back as what was meant. */
+#include "expect.h"
+
 #include "base/fs.h"
 #include "driver/l4_nft.h"
 #include "driver/op.h"
@@ -141,17 +143,6 @@ static struct bt_l4_target target(const struct bt_l4 *l4, const struct bt_pool_m
 	return (struct bt_l4_target){.service = &service, .members = m, .n_members = n};
 }
 
-static void golden(const char *name, const char *text)
-{
-	char path[512], *want = NULL;
-	snprintf(path, sizeof path, "%s/nft/%s.json", GOLDEN_DIR, name);
-	if (getenv("BATON_GOLDEN_UPDATE"))
-		assert_int_equal(bt_fs_write_atomic(path, text, strlen(text), 0644, NULL), 0);
-	assert_int_equal(bt_fs_read(path, 1 << 20, &want, NULL, NULL), 0);
-	assert_string_equal(text, want);
-	free(want);
-}
-
 static void test_golden(void **state)
 {
 	(void)state;
@@ -159,7 +150,7 @@ static void test_golden(void **state)
 		struct bt_nft_found none = {0};
 		struct bt_l4_target t = target(cases[i].l4, cases[i].members, cases[i].n);
 		BT_FREE char *text = bt_nft_render(&t, &none);
-		golden(cases[i].name, text);
+		is_golden(text, "nft/%s.json", cases[i].name);
 	}
 }
 
@@ -178,7 +169,7 @@ static void test_golden_change(void **state)
 		.n_sets = BT_ARRAY_LEN(sets)};
 	struct bt_l4_target t = target(&dsr, M(others));
 	BT_FREE char *text = bt_nft_render(&t, &found);
-	golden("dsr_change", text);
+	is_golden(text, "nft/dsr_change.json");
 }
 
 /* ---- reading -----------------------------------------------------------------------------------

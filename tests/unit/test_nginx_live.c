@@ -1,5 +1,7 @@
 /* The nginx driver against nginx itself: switches under load, every way a change can fail, and a
  * crash after each durable step. `test_nginx_live crash STEP DIR …` is the process that crashes. */
+#include "expect.h"
+
 #include "nginx_fixture.h"
 
 #include "base/clock.h"
@@ -135,12 +137,6 @@ static void apply_good(struct shop *s, uint64_t generation, int in)
 	struct answer a;
 	if (apply(s, generation, in, &a) != 0)
 		fail_msg("generation %d: %s", (int)generation, a.err.text);
-}
-
-static void contains(const char *text, const char *part)
-{
-	if (!strstr(text, part))
-		fail_msg("'%s' is not in '%s'", part, text);
 }
 
 static void answers(struct shop *s, const char *who)

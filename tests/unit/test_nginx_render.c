@@ -1,4 +1,6 @@
 /* What baton writes for nginx: byte for byte as in tests/golden/nginx, and accepted by nginx. */
+#include "expect.h"
+
 #include "base/fs.h"
 #include "driver/members.h"
 #include "driver/nginx_conf.h"
@@ -190,17 +192,6 @@ static int render(const struct bt_nginx *n, const struct bt_pool_member *m, size
 	return bt_nginx_render(&pool, &layout, out, err);
 }
 
-static void golden(const char *name, const char *text)
-{
-	char path[512], *want = NULL;
-	snprintf(path, sizeof path, "%s/nginx/%s.conf", GOLDEN_DIR, name);
-	if (getenv("BATON_GOLDEN_UPDATE"))
-		assert_int_equal(bt_fs_write_atomic(path, text, strlen(text), 0644, NULL), 0);
-	assert_int_equal(bt_fs_read(path, 1 << 20, &want, NULL, NULL), 0);
-	assert_string_equal(text, want);
-	free(want);
-}
-
 static void test_golden(void **state)
 {
 	(void)state;
@@ -211,7 +202,7 @@ static void test_golden(void **state)
 			"/var/lib/baton/balancers/shop/nginx", &out, &err);
 		assert_string_equal(err.text, "");
 		assert_int_equal(r, 0);
-		golden(cases[i].name, out.data);
+		is_golden(out.data, "nginx/%s.conf", cases[i].name);
 	}
 }
 

@@ -6,6 +6,8 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include "expect.h"
+
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/str.h"
@@ -340,19 +342,6 @@ static void check_plan(const struct bt_plan *p, const struct world_case *c)
 
 typedef int planner(const struct bt_plan_request *, struct bt_plan **, struct bt_err *);
 
-static void same_as_file(const char *name, const char *kind, const char *text)
-{
-	struct bt_err err = {0};
-	BT_FREE char *path = bt_asprintf("%s/plans/%s.%s", GOLDEN_DIR, name, kind);
-	if (getenv("BATON_GOLDEN_UPDATE"))
-		assert_int_equal(bt_fs_write_atomic(path, text, strlen(text), 0644, &err), 0);
-	BT_FREE char *want = NULL;
-	if (bt_fs_read(path, 1 << 20, &want, NULL, &err) < 0)
-		fail_msg("%s", err.text);
-	if (!bt_streq(want, text))
-		fail_msg("%s differs:\n%s", path, text);
-}
-
 static struct bt_plan *planned(struct world_case *c, planner *plan, const char *name)
 {
 	struct bt_plan *p = NULL;
@@ -368,7 +357,7 @@ static void golden(struct world_case *c, planner *plan, const char *name)
 	struct bt_plan *p = planned(c, plan, name);
 	BT_STR struct bt_str text = {0};
 	bt_plan_print(p, &text);
-	same_as_file(name, "txt", bt_str_get(&text));
+	is_golden(bt_str_get(&text), "plans/%s.txt", name);
 	bt_plan_free(p);
 }
 
@@ -378,7 +367,7 @@ static void golden_json(struct world_case *c, planner *plan, const char *name)
 	struct bt_plan *p = planned(c, plan, name);
 	BT_JSON json_t *j = bt_plan_to_json(p);
 	BT_FREE char *text = json_dumps(j, JSON_INDENT(1) | JSON_SORT_KEYS);
-	same_as_file(name, "json", text);
+	is_golden(text, "plans/%s.json", name);
 	bt_plan_free(p);
 }
 

@@ -8,6 +8,8 @@
 #include <setjmp.h>
 #include <cmocka.h>
 
+#include "expect.h"
+
 #include "base/fs.h"
 #include "base/json.h"
 #include "base/str.h"
@@ -275,19 +277,6 @@ static int plan(struct lab *l, const char *flow, struct bt_plan **ret, struct bt
 	return bt_plan_flow(&l->rq, ret, err);
 }
 
-static void same_as_file(const char *name, const char *kind, const char *text)
-{
-	struct bt_err err = {0};
-	BT_FREE char *path = bt_asprintf("%s/plans/%s.%s", GOLDEN_DIR, name, kind);
-	if (getenv("BATON_GOLDEN_UPDATE"))
-		assert_int_equal(bt_fs_write_atomic(path, text, strlen(text), 0644, &err), 0);
-	BT_FREE char *want = NULL;
-	if (bt_fs_read(path, 1 << 20, &want, NULL, &err) < 0)
-		fail_msg("%s", err.text);
-	if (!bt_streq(want, text))
-		fail_msg("%s differs:\n%s", path, text);
-}
-
 static void golden(struct lab *l, const char *flow, const char *name, bool json)
 {
 	struct bt_plan *p;
@@ -297,11 +286,11 @@ static void golden(struct lab *l, const char *flow, const char *name, bool json)
 	check(p, l);
 	BT_STR struct bt_str text = {0};
 	bt_plan_print(p, &text);
-	same_as_file(name, "txt", bt_str_get(&text));
+	is_golden(bt_str_get(&text), "plans/%s.txt", name);
 	if (json) {
 		BT_JSON json_t *j = bt_plan_to_json(p);
 		BT_FREE char *dump = json_dumps(j, JSON_INDENT(1) | JSON_SORT_KEYS);
-		same_as_file(name, "json", dump);
+		is_golden(dump, "plans/%s.json", name);
 	}
 	bt_plan_free(p);
 }
@@ -352,7 +341,7 @@ static void templates_of(const char *config, const char *places, const char *nam
 		bt_plan_free(p);
 		done(&l);
 	}
-	same_as_file(name, "txt", bt_str_get(&all));
+	is_golden(bt_str_get(&all), "plans/%s.txt", name);
 }
 
 static void templates(void **state)

@@ -1,5 +1,7 @@
 /* The runtime `process` with real shims and real processes. An agent's restart is
  * bt_process_forget followed by init: the driver keeps nothing but what is on disk. */
+#include "expect.h"
+
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/str.h"
@@ -236,12 +238,6 @@ static pid_t logged_pid(const char *name)
 	return atoi(at + strlen(name));
 }
 
-static void has(const char *text, const char *part)
-{
-	if (!strstr(text, part))
-		fail_msg("'%s' has no '%s'", text, part);
-}
-
 static bool in_cmdline(pid_t pid, const char *words)
 {
 	char path[64], *text;
@@ -306,11 +302,11 @@ static void test_life(void **state)
 	assert_int_equal(start_release(7), 0); /* the same again is done */
 	assert_int_equal(seen().pid, s.pid);
 	assert_int_equal(start_release(8), BT_E_EXISTS);
-	has(answer.err.text, "release 7");
+	contains(answer.err.text, "release 7");
 
 	stop();
 	assert_int_equal(answer.result, 0);
-	has(answer.progress, "TERM sent to pid");
+	contains(answer.progress, "TERM sent to pid");
 	assert_true(gone(s.pid));
 	assert_false(listens());
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
@@ -326,24 +322,24 @@ static void test_exits_at_once(void **state)
 	(void)state;
 	command("/bin/sh", "-c", "echo first; echo 'Error: Unable to access jarfile'; exit 3");
 	assert_int_equal(start_release(7), BT_E_FAILED);
-	has(answer.err.text, "exited at once: exit code 3: Error: Unable to access jarfile");
+	contains(answer.err.text, "exited at once: exit code 3: Error: Unable to access jarfile");
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 	command("/bin/sh", "-c", "kill -SEGV $$");
 	assert_int_equal(start_release(7), BT_E_FAILED);
-	has(answer.err.text, "signal 11");
-	has(answer.err.text, "its log is empty");
+	contains(answer.err.text, "signal 11");
+	contains(answer.err.text, "its log is empty");
 	command("/nowhere/java", "-jar", "x.jar");
 	assert_int_equal(start_release(7), BT_E_FAILED);
-	has(answer.err.text, "run /nowhere/java: No such file or directory");
+	contains(answer.err.text, "run /nowhere/java: No such file or directory");
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 	command("/bin/sleep", "1000", NULL);
 	w.service.run.dir = "/nowhere";
 	assert_int_equal(start_release(7), BT_E_FAILED);
-	has(answer.err.text, "working directory /nowhere");
+	contains(answer.err.text, "working directory /nowhere");
 	w.service.run.dir = NULL;
 	w.service.run.user = "nobody-of-that-name";
 	assert_int_equal(start_release(7), BT_E_CONFIG);
-	has(answer.err.text, "nobody-of-that-name");
+	contains(answer.err.text, "nobody-of-that-name");
 }
 
 static void test_port_held(void **state)
@@ -359,9 +355,9 @@ static void test_port_held(void **state)
 	snprintf(pid, sizeof pid, "test_process (pid %d)", (int)getpid());
 	command("/bin/sleep", "1000", NULL);
 	assert_int_equal(start_release(7), BT_E_FAILED);
-	has(answer.err.text, "port ");
-	has(answer.err.text, " is held by");
-	has(answer.err.text, pid);
+	contains(answer.err.text, "port ");
+	contains(answer.err.text, " is held by");
+	contains(answer.err.text, pid);
 	assert_string_equal(seen().holder, pid);
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 	close(fd);
@@ -376,8 +372,8 @@ static void test_port_held(void **state)
 	assert_string_equal(seen().holder, pid);
 	stop();
 	assert_int_equal(answer.result, BT_E_FAILED);
-	has(answer.err.text, "still held by");
-	has(answer.err.text, pid);
+	contains(answer.err.text, "still held by");
+	contains(answer.err.text, pid);
 	assert_true(gone(app));
 	close(fd);
 }
@@ -675,9 +671,9 @@ static void test_kill_after_term(void **state)
 	assert_int_equal(answer.result, 0);
 	assert_true(gone(pid));
 	assert_true(log_has("got USR1\ngot TERM\n"));
-	has(answer.progress, "USR1 sent");
-	has(answer.progress, "TERM sent");
-	has(answer.progress, "KILL sent");
+	contains(answer.progress, "USR1 sent");
+	contains(answer.progress, "TERM sent");
+	contains(answer.progress, "KILL sent");
 	assert_true(log_has("signal 9"));
 }
 
@@ -778,7 +774,7 @@ static void test_shim_dies_unheard(void **state)
 			"flock \"$1/lock\" true\n" /* it has ended */
 			"echo not a word; exit 3\n");
 	assert_true(start_release(7) < 0);
-	has(answer.err.text, "start shop/blue: not a word");
+	contains(answer.err.text, "start shop/blue: not a word");
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 	assert_false(is_marked_there());
 	bt_process.env.shim_path = w.shim;
@@ -830,7 +826,7 @@ static void test_shim_comes_late(void **state)
 	assert_int_equal(bt_fs_write_atomic(path, "", 0, 0600, NULL), 0);
 	assert_true(until(answer_called));
 	assert_true(answer.result < 0);
-	has(answer.err.text, "start shop/blue: ");
+	contains(answer.err.text, "start shop/blue: ");
 	assert_true(until(is_over));
 	assert_int_equal(seen().state, BT_RUN_ABSENT);
 	assert_false(is_marked_there());
@@ -933,7 +929,7 @@ static void test_quiet_step(void **state)
 	bt_process_next("shop", "blue");
 	assert_true(until(answer_called));
 	assert_int_equal(answer.result, 0);
-	has(answer.progress, "TERM sent");
+	contains(answer.progress, "TERM sent");
 	assert_true(gone(app));
 
 	command("/bin/sh", "-c",
@@ -948,7 +944,7 @@ static void test_quiet_step(void **state)
 	assert_int_equal(kill(seen().pid, SIGUSR1), 0);
 	assert_true(until(answer_called));
 	assert_int_equal(answer.result, 0);
-	has(answer.progress, "TERM sent");
+	contains(answer.progress, "TERM sent");
 	assert_true(gone(logged_pid("left=")));
 }
 
@@ -1001,8 +997,8 @@ static void test_user_and_limits(void **state)
 	release_dir = closed;
 	assert_int_equal(start_release(7), BT_E_REFUSED);
 	release_dir = NULL;
-	has(answer.err.text, "'nobody' cannot enter /tmp/baton-process-");
-	has(answer.err.text, "/closed (mode 0700)");
+	contains(answer.err.text, "'nobody' cannot enter /tmp/baton-process-");
+	contains(answer.err.text, "/closed (mode 0700)");
 }
 
 /* ---- logs ----------------------------------------------------------------------------------- */

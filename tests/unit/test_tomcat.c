@@ -1,5 +1,7 @@
 /* What is Tomcat's of the runtime `tomcat`: names, texts, reading a server.xml, a base and what is
  * placed in it. tests/integration/test_tomcat.py has the real one. */
+#include "expect.h"
+
 #include "base/fs.h"
 #include "base/str.h"
 #include "driver/tomcat.h"
@@ -30,12 +32,6 @@ static int tear_down(void **state)
 {
 	(void)state;
 	return bt_fs_remove_tree(dir, NULL);
-}
-
-static void has(const char *text, const char *part)
-{
-	if (!strstr(text, part))
-		fail_msg("'%s' has no '%s'", text, part);
 }
 
 static const char *in_dir(const char *name)
@@ -83,17 +79,6 @@ static void test_names(void **state)
 	}
 }
 
-static void golden(const char *name, const char *text)
-{
-	char path[512];
-	BT_FREE char *want = NULL;
-	snprintf(path, sizeof path, "%s/tomcat/%s", GOLDEN_DIR, name);
-	if (getenv("BATON_GOLDEN_UPDATE"))
-		assert_int_equal(bt_fs_write_atomic(path, text, strlen(text), 0644, NULL), 0);
-	assert_int_equal(bt_fs_read(path, 1 << 20, &want, NULL, NULL), 0);
-	assert_string_equal(text, want);
-}
-
 static const struct bt_kv connector[] = {
 	{"maxThreads", "400"}, {"relaxedQueryChars", "<>\"&\n"}, {"compression", "on"}};
 
@@ -118,7 +103,7 @@ static void test_render(void **state)
 		struct bt_err err = {0};
 		BT_STR struct bt_str out = {0};
 		bt_tomcat_render(s, &out);
-		golden(cases[i].name, bt_str_get(&out));
+		is_golden(bt_str_get(&out), "tomcat/%s", cases[i].name);
 		/* What baton reads of other people's, it reads of its own. */
 		assert_int_equal(bt_tomcat_facts_read(out.data, out.len, NULL, 0, &f, &err), 0);
 		assert_int_equal(f.n_ports, 1);
@@ -216,7 +201,7 @@ static void test_facts_of_nothing(void **state)
 		assert_int_equal(
 			bt_tomcat_facts_read(rows[i][0], strlen(rows[i][0]), NULL, 0, &f, &err),
 			BT_E_CONFIG);
-		has(err.text, rows[i][1]);
+		contains(err.text, rows[i][1]);
 	}
 }
 
@@ -313,7 +298,7 @@ static void refused(int code, const char *words)
 {
 	struct bt_err err = {0};
 	assert_int_equal(bt_tomcat_prepare(&plan, &err), code);
-	has(err.text, words);
+	contains(err.text, words);
 }
 
 static struct bt_tomcat_state state_of_base(struct bt_arena *a)
@@ -364,7 +349,7 @@ static void test_a_made_base(void **state)
 	holds("base/conf/web.xml", "<mine/>");
 	BT_FREE char *xml = NULL;
 	assert_int_equal(bt_fs_read(in_dir("base/conf/server.xml"), 1 << 20, &xml, NULL, NULL), 0);
-	has(xml, "port=\"8081\"");
+	contains(xml, "port=\"8081\"");
 	assert_int_equal(state_of_base(a).shutdown_port, -1);
 	plan.slot = "b";
 	refused(BT_E_REFUSED, "base of shop/a");
