@@ -197,52 +197,11 @@ static int take_dir(struct bt_agent *a, const char *dir, struct bt_err *err)
 	return r < 0 ? bt_err_set(err, r, "%s", own.text) : 0;
 }
 
-int bt_agent_run(struct event_base *base, const struct bt_agent_spec *spec, struct bt_agent **ret,
-	struct bt_err *err)
-{
-	struct bt_agent *a = bt_calloc(1, sizeof *a);
-	a->base = base;
-	a->is_process = spec->is_process;
-	a->lock_fd = -1;
-	a->redact = bt_redact_new();
-	int r = take_dir(a, spec->state_dir, err);
-	if (r == 0)
-		r = bt_identity_load(a->state_dir, &a->files, err);
-	if (r == 0)
-		r = settle_names(a, spec, err);
-	if (r == 0)
-		r = load_policy(a, spec, err);
-	if (r == 0)
-		r = open_memory(a, err);
-	if (r == 0) {
-		a->work = bt_work_new(base, 1);
-		a->http = bt_http_client_new(base);
-		r = start_drivers(a, err);
-	}
-	if (r < 0) {
-		bt_agent_free(a);
-		return r;
-	}
-	start_executor(a);
-	/* Before anybody is asked whether this host may get requests. */
-	a->addresses = bt_addresses_start(&a->exec_env, &a->log);
-	bt_boot_start(a->boot, &a->exec_env, &a->log);
-	size_t open = bt_exec_recover(a->exec);
-	const struct bt_upgrade_start *up = bt_upgrade_started();
-	if (up->failed)
-		bt_log(&a->log, BT_LOG_ERROR, "not upgraded, this is the agent of before: %s",
-			up->failed);
-	bt_log(&a->log, BT_LOG_INFO, "%sagent %s on %s, policy %s%s",
-		up->trial_fd >= 0 ? "on trial: " : "", bt_version, a->state_dir, a->policy->file,
-		open ? "; going on with what was begun" : "");
-	*ret = a;
-	return 0;
-}
-
-struct bt_agent *bt_agent_free(struct bt_agent *a)
+/* Leaves instances and balancers as they are. */
+static void agent_free(struct bt_agent *a)
 {
 	if (!a)
-		return NULL;
+		return;
 	bt_renewal_free(a->renewal);
 	bt_exec_free(a->exec);
 	bt_boot_free(a->boot);
@@ -265,7 +224,49 @@ struct bt_agent *bt_agent_free(struct bt_agent *a)
 	free(a->self_path);
 	free(a->artifact_url);
 	free(a);
-	return NULL;
+}
+
+/* Starts on the loop and returns. */
+static int start(struct event_base *base, const struct bt_agent_spec *spec, struct bt_agent **ret,
+	struct bt_err *err)
+{
+	struct bt_agent *a = bt_calloc(1, sizeof *a);
+	a->base = base;
+	a->is_process = spec->is_process;
+	a->lock_fd = -1;
+	a->redact = bt_redact_new();
+	int r = take_dir(a, spec->state_dir, err);
+	if (r == 0)
+		r = bt_identity_load(a->state_dir, &a->files, err);
+	if (r == 0)
+		r = settle_names(a, spec, err);
+	if (r == 0)
+		r = load_policy(a, spec, err);
+	if (r == 0)
+		r = open_memory(a, err);
+	if (r == 0) {
+		a->work = bt_work_new(base, 1);
+		a->http = bt_http_client_new(base);
+		r = start_drivers(a, err);
+	}
+	if (r < 0) {
+		agent_free(a);
+		return r;
+	}
+	start_executor(a);
+	/* Before anybody is asked whether this host may get requests. */
+	a->addresses = bt_addresses_start(&a->exec_env, &a->log);
+	bt_boot_start(a->boot, &a->exec_env, &a->log);
+	size_t open = bt_exec_recover(a->exec);
+	const struct bt_upgrade_start *up = bt_upgrade_started();
+	if (up->failed)
+		bt_log(&a->log, BT_LOG_ERROR, "not upgraded, this is the agent of before: %s",
+			up->failed);
+	bt_log(&a->log, BT_LOG_INFO, "%sagent %s on %s, policy %s%s",
+		up->trial_fd >= 0 ? "on trial: " : "", bt_version, a->state_dir, a->policy->file,
+		open ? "; going on with what was begun" : "");
+	*ret = a;
+	return 0;
 }
 
 static void on_signal(evutil_socket_t fd, short what, void *arg)
@@ -290,13 +291,13 @@ int bt_agent_main(const struct bt_agent_spec *spec, struct bt_err *err)
 	struct bt_agent *a = NULL;
 	struct bt_agent_spec own = *spec;
 	own.is_process = getenv("BATON_UP") == NULL;
-	int r = bt_agent_run(base, &own, &a, err);
+	int r = start(base, &own, &a, err);
 	if (r == 0)
 		event_base_dispatch(base);
 	struct bt_upgrade *upgrade = a ? BT_STEAL(a->upgrade) : NULL;
 	if (upgrade)
 		bt_upgrade_leave_loop(upgrade);
-	bt_agent_free(a);
+	agent_free(a);
 	event_free(term);
 	event_free(intr);
 	event_base_free(base);

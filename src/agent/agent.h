@@ -28,13 +28,6 @@ struct bt_agent_spec {
 	bool own_machine; /* `baton up`: the caller's own user, paths and exec checks are allowed */
 };
 
-/* Starts on the loop and returns; the strings of spec are copied. BT_E_REFUSED: another agent holds
- * the state directory, or the policy file may be written by others. */
-struct bt_agent;
-int bt_agent_run(struct event_base *base, const struct bt_agent_spec *spec, struct bt_agent **ret,
-	struct bt_err *err);
-/* Leaves instances and balancers as they are. NULL is fine; returns NULL. */
-struct bt_agent *bt_agent_free(struct bt_agent *a);
 /* What `baton agent` does: own loop, until SIGTERM or SIGINT (then 0). */
 int bt_agent_main(const struct bt_agent_spec *spec, struct bt_err *err);
 

@@ -639,7 +639,6 @@ static void recover_one(struct bt_exec *x, const struct bt_ledger_open *o)
 	int r = bt_json_parse(text, strlen(text), COMMAND_MAX, &command, &err);
 	struct bt_job *j = job_new(x, command);
 	j->key = o->accepted.key;
-	j->recovered = true;
 	j->begun = o->begun;
 	j->prior = o->prior;
 	j->kind = o->accepted.task;

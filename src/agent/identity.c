@@ -302,7 +302,8 @@ static int64_t wall_of(const ASN1_TIME *t)
 	return ASN1_TIME_to_tm(t, &tm) ? (int64_t)timegm(&tm) * 1000 : 0;
 }
 
-int bt_identity_due(const char *cert, int64_t now_ms, bool *ret_due, struct bt_err *err)
+/* *ret_due: the certificate's last third of life has begun; now in wall ms. */
+static int is_due(const char *cert, int64_t now_ms, bool *ret_due, struct bt_err *err)
 {
 	FILE *f = fopen(cert, "re");
 	if (!f)
@@ -350,7 +351,7 @@ static void on_check(evutil_socket_t fd, short what, void *arg)
 	bool due = false;
 	(void)fd;
 	(void)what;
-	int e = bt_identity_due(r->cert, bt_clock_wall_ms(), &due, &err);
+	int e = is_due(r->cert, bt_clock_wall_ms(), &due, &err);
 	if (e == 0 && due && r->l->up)
 		e = bt_agent_csr(r->dir, r->l->env.host, &csr, &err);
 	if (e < 0)

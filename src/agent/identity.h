@@ -9,8 +9,6 @@ struct bt_identity_files {
 /* What is there; BT_E_NOTFOUND without a certificate, with what to do. */
 int bt_identity_load(const char *dir, struct bt_identity_files *ret, struct bt_err *err);
 void bt_identity_done(struct bt_identity_files *f);
-/* The certificate's first third of life left or less? now and life in wall ms. */
-int bt_identity_due(const char *cert, int64_t now_ms, bool *ret_due, struct bt_err *err);
 /* Renews over the link when it is due: checked at the start and every hour. */
 struct bt_renewal;
 struct bt_renewal *bt_renewal_new(struct bt_link *l, const char *state_dir, const char *cert);

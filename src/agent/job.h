@@ -44,8 +44,8 @@ struct bt_job {
 	const char *service_name;
 	uint64_t seq, token;
 	int64_t timeout_ms, wait_ms;
-	bool begun, recovered; /* recovered: began before a restart, its prior is known */
-	bool given_up;	       /* a later command of the same task waits, and this one may end */
+	bool begun;    /* BEGUN is on disk, with the prior state */
+	bool given_up; /* a later command of the same task waits, and this one may end */
 	enum bt_job_phase phase;
 
 	struct bt_prior prior; /* DO: found before the effect; UNDO: to restore */

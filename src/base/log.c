@@ -9,19 +9,10 @@
 #include <string.h>
 #include <unistd.h>
 
-static enum bt_log_level min_level = BT_LOG_INFO;
-
-void bt_log_level(enum bt_log_level min)
-{
-	min_level = min;
-}
-
 void bt_log(const struct bt_log *log, enum bt_log_level level, const char *fmt, ...)
 {
-	static const char *const names[] = {"debug", "info ", "warn ", "error"};
-	static const char *const priorities[] = {"<7>", "<6>", "<4>", "<3>"};
-	if (level < min_level)
-		return;
+	static const char *const names[] = {"info ", "warn ", "error"};
+	static const char *const priorities[] = {"<6>", "<4>", "<3>"};
 	char line[2048], time[32] = "";
 	int n = getenv("JOURNAL_STREAM")
 			? snprintf(line, sizeof line, "%s", priorities[level])

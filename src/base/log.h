@@ -5,13 +5,12 @@
 #pragma once
 #include <stdarg.h>
 
-enum bt_log_level { BT_LOG_DEBUG, BT_LOG_INFO, BT_LOG_WARN, BT_LOG_ERROR };
+enum bt_log_level { BT_LOG_INFO, BT_LOG_WARN, BT_LOG_ERROR };
 
 struct bt_log {
 	char context[160]; /* "deployment=17 host=was1 "; empty is fine */
 };
 
-void bt_log_level(enum bt_log_level min); /* default info */
 /* log may be NULL: no context. */
 void bt_log(const struct bt_log *log, enum bt_log_level level, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));

@@ -71,19 +71,14 @@ const char *bt_cli_get(const struct bt_cli *cli, const char *option);
 bool bt_cli_has(const struct bt_cli *cli, const char *option);
 const char *bt_cli_arg(const struct bt_cli *cli, size_t i); /* NULL where absent */
 
-void bt_cli_overview(struct bt_str *out);
 void bt_cli_command_help(const struct bt_cli_command *c, struct bt_str *out);
-void bt_cli_markdown(struct bt_str *out); /* docs/cli.md */
 const struct bt_cli_command *bt_cli_find(const char *name);
 /* The option of a long name of len bytes, or of a letter (name NULL); connection options too. */
 const struct bt_cli_option *bt_cli_option_find(
 	const struct bt_cli_command *c, const char *name, size_t len, char letter);
 /* man.c: "baton.1", "baton.yaml.5"; BT_E_CONFIG for another. */
 int bt_cli_man(const char *page, struct bt_str *out, struct bt_err *err);
-/* complete.c: the words after "baton", the last one being typed; a line a candidate, and "<files>"
- * where the shell's own file names fit, "<nosort>" where the order matters. */
-void bt_cli_complete(const char *const *words, size_t n, struct bt_str *out);
-void bt_cli_bash_completion(struct bt_str *out); /* the script that bash reads */
+void bt_cli_bash_completion(struct bt_str *out); /* complete.c: the script that bash reads */
 
 /* What an error means for whoever started us. */
 int bt_exit_code(int err_code);

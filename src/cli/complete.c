@@ -257,7 +257,9 @@ static const struct bt_cli_option *read_typed(
 	return open;
 }
 
-void bt_cli_complete(const char *const *words, size_t n, struct bt_str *out)
+/* The words after "baton", the last one being typed; a line a candidate, and "<files>" where the
+ * shell's own file names fit, "<nosort>" where the order matters. */
+static void complete(const char *const *words, size_t n, struct bt_str *out)
 {
 	struct complete c = {.begin = n ? words[n - 1] : "", .before = "", .out = out};
 	if (n <= 1) {
@@ -303,7 +305,7 @@ int bt_cmd_complete(struct bt_cli *cli, struct bt_err *err)
 	/* What goes wrong with a lookup is nothing that belongs on a command line. */
 	if (!freopen("/dev/null", "w", stderr))
 		return BT_EXIT_FAILED;
-	bt_cli_complete(words, n, &out);
+	complete(words, n, &out);
 	fputs(bt_str_get(&out), stdout);
 	return 0;
 }

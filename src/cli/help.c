@@ -38,7 +38,7 @@ static const char *exit_meaning(int code)
 	return "";
 }
 
-void bt_cli_overview(struct bt_str *out)
+static void overview(struct bt_str *out)
 {
 	bt_str_add(out, "baton hands live traffic from one version of a service to the next.\n\n"
 			"usage: baton COMMAND [ARGS] [OPTIONS]\n\n");
@@ -143,7 +143,7 @@ static void markdown_command(const struct bt_cli_command *c, struct bt_str *out)
 		bt_str_add(out, "```\n");
 }
 
-void bt_cli_markdown(struct bt_str *out)
+static void markdown(struct bt_str *out)
 {
 	bt_str_add(out, "# The command line\n\n"
 			"<!-- written by `baton help --markdown` from the table in "
@@ -168,7 +168,7 @@ int bt_cmd_help(struct bt_cli *cli, struct bt_err *err)
 	BT_STR struct bt_str out = {0};
 	const char *shell = bt_cli_get(cli, "completion"), *page = bt_cli_get(cli, "man");
 	if (bt_cli_has(cli, "markdown")) {
-		bt_cli_markdown(&out);
+		markdown(&out);
 	} else if (shell) {
 		if (!bt_streq(shell, "bash"))
 			return bt_err_set(
@@ -179,7 +179,7 @@ int bt_cmd_help(struct bt_cli *cli, struct bt_err *err)
 		if (r < 0)
 			return r;
 	} else if (!cli->n_args) {
-		bt_cli_overview(&out);
+		overview(&out);
 	} else {
 		struct bt_cli asked;
 		char *words[] = {

@@ -68,14 +68,6 @@ int bt_call_expand(const char *text, const struct bt_call_values *v, enum bt_cal
 	return 0;
 }
 
-bool bt_call_uses(const char *text, const char *name)
-{
-	for (size_t n; text && (n = bt_placeholder_next(&text, NULL)); text += n)
-		if (bt_placeholder_index(&name, 1, text, n) == 0)
-			return true;
-	return false;
-}
-
 const char *bt_secret_ref(const char *t, const char **ret_name, size_t *ret_n)
 {
 	for (; (t = strstr(t, "${")); t += 2) {

@@ -23,8 +23,6 @@ bool bt_check_method(const char *t);   /* a token of upper-case letters */
 /* BT_E_CONFIG names an unknown placeholder, BT_E_NOTFOUND one that is not known. */
 int bt_call_expand(const char *text, const struct bt_call_values *v, enum bt_call_form form,
 	struct bt_str *out, struct bt_err *err);
-/* Whether the text has a placeholder of that name ("address"). */
-bool bt_call_uses(const char *text, const char *name);
 
 /* The next ${NAME} at or after t: where it begins, its name and length; NULL: there is none. */
 const char *bt_secret_ref(const char *t, const char **ret_name, size_t *ret_n);

@@ -87,12 +87,6 @@ size_t bt_address_parse(const char *t, uint8_t ret[static 16])
 	return strlen(t) < 46 && ipv6(t, ret) ? 16 : 0;
 }
 
-bool bt_check_address(const char *t)
-{
-	uint8_t a[16];
-	return bt_address_parse(t, a) > 0;
-}
-
 bool bt_check_vip(const char *t)
 {
 	static const uint8_t zero[16];

@@ -112,7 +112,6 @@ bool bt_check_json_path(const char *t);	    /* names, dots between */
 bool bt_check_rotation_path(const char *t); /* /…, with {service} and {host} */
 /* The bytes of an IPv4 or IPv6 address: 4 or 16; 0: it is none. */
 size_t bt_address_parse(const char *t, uint8_t ret[static 16]);
-bool bt_check_address(const char *t);	/* IPv4 or IPv6, numeric */
 bool bt_check_vip(const char *t);	/* … that clients can ask: not loopback, multicast, … */
 bool bt_check_interface(const char *t); /* of the network, as Linux names them */
 bool bt_check_listen(const char *t);	/* PORT or ADDRESS:PORT */

@@ -115,8 +115,3 @@ bool bt_outbox_settle(struct bt_outbox *o, const struct bt_command_key *key)
 		o->head = o->tail = 0;
 	return found;
 }
-
-size_t bt_outbox_size(const struct bt_outbox *o)
-{
-	return o->open;
-}

@@ -20,4 +20,3 @@ size_t bt_outbox_after(
 /* A result came (or the run ended): the item need not be offered again. A refusal that names a
  * token older than the run's settles nothing: the copy with the newer token still has to go. */
 bool bt_outbox_settle(struct bt_outbox *o, const struct bt_command_key *key);
-size_t bt_outbox_size(const struct bt_outbox *o);

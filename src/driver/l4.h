@@ -82,6 +82,3 @@ extern const struct bt_l4_family *const bt_l4_families[];
 extern const struct bt_l4_family bt_l4_haproxy, bt_l4_nftables, bt_l4_ipvs, bt_l4_http,
 	bt_l4_rotation;
 extern const struct bt_balancer_ops bt_balancer_l4;
-
-/* Whether what was read is this member. */
-bool bt_l4_is_member(const struct bt_seen_member *seen, const struct bt_pool_member *m);

@@ -21,9 +21,6 @@ int bt_api_read_state(const struct bt_appliance *a, const char *body, size_t n,
 
 /* ---- secrets ---- */
 
-/* The value of one of the service's secrets: the service's own, else what the agent keeps; NULL. */
-const char *bt_api_secret(
-	const struct bt_driver_env *env, const struct bt_service *s, const char *name);
 /* The value of a header with its ${NAME}s replaced. BT_E_NOTFOUND: one is not known. */
 int bt_api_header(const struct bt_driver_env *env, const struct bt_service *s, const char *value,
 	struct bt_str *out, struct bt_err *err);

@@ -129,7 +129,8 @@ int bt_api_read_state(const struct bt_appliance *a, const char *body, size_t n,
 
 /* ---- secrets ---- */
 
-const char *bt_api_secret(
+/* The service's own, else what the agent keeps; NULL: there is none of that name. */
+static const char *secret_of(
 	const struct bt_driver_env *env, const struct bt_service *s, const char *name)
 {
 	for (size_t i = 0; i < s->n_secret_values; i++)
@@ -145,7 +146,7 @@ int bt_api_header(const struct bt_driver_env *env, const struct bt_service *s, c
 	size_t n = 0;
 	for (const char *at; (at = bt_secret_ref(value, &name, &n)); value = name + n + 1) {
 		BT_FREE char *word = bt_strndup(name, n);
-		const char *secret = bt_api_secret(env, s, word);
+		const char *secret = secret_of(env, s, word);
 		bt_str_addn(out, value, (size_t)(at - value));
 		if (!secret)
 			return bt_err_set(err, BT_E_NOTFOUND,
@@ -180,7 +181,7 @@ static void hide_one(struct bt_err *err, const char *secret)
 void bt_api_hide(const struct bt_driver_env *env, const struct bt_service *s, struct bt_err *err)
 {
 	for (size_t i = 0; i < s->run.n_secrets; i++) {
-		const char *secret = bt_api_secret(env, s, s->run.secrets[i]);
+		const char *secret = secret_of(env, s, s->run.secrets[i]);
 		if (secret)
 			hide_one(err, secret);
 	}

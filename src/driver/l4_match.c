@@ -1,7 +1,7 @@
 /* Who is who: a family tells members by host and slot where it knows them so, else by address. */
 #include "driver/l4_site.h"
 
-bool bt_l4_is_member(const struct bt_seen_member *seen, const struct bt_pool_member *m)
+static bool is_member(const struct bt_seen_member *seen, const struct bt_pool_member *m)
 {
 	if (seen->host && seen->slot)
 		return bt_streq(seen->host, m->host) && bt_streq(seen->slot, m->slot);
@@ -12,7 +12,7 @@ const struct bt_seen_member *bt_l4_find(
 	const struct bt_l4_seen *seen, const struct bt_pool_member *m)
 {
 	for (size_t i = 0; i < seen->n_members; i++)
-		if (bt_l4_is_member(&seen->members[i], m))
+		if (is_member(&seen->members[i], m))
 			return &seen->members[i];
 	return NULL;
 }

@@ -270,17 +270,6 @@ int bt_nginx_conf_members(const char *text, size_t n, const struct bt_nginx *ngi
 	return 0;
 }
 
-uint64_t bt_nginx_conf_generation(const char *text)
-{
-	static const char mark[] = ", generation ";
-	if (!bt_str_starts(text, "# Written by baton for service "))
-		return 0;
-	const char *line_end = strchr(text, '\n'), *p = strstr(text, mark);
-	if (!p || !line_end || p > line_end)
-		return 0;
-	return strtoull(p + sizeof mark - 1, NULL, 10);
-}
-
 /* ---- what nginx says ---------------------------------------------------------------------- */
 
 static const char section_mark[] = "# configuration file ";

@@ -22,8 +22,6 @@ int bt_nginx_conf_read(
 int bt_nginx_conf_members(const char *text, size_t n, const struct bt_nginx *nginx,
 	const char *service_name, struct bt_arena *a, struct bt_seen_member **ret, size_t *ret_n,
 	struct bt_err *err);
-/* The generation in the head of a file that baton wrote, or 0. */
-uint64_t bt_nginx_conf_generation(const char *text);
 
 /* From the output of `nginx -V` and a successful `nginx -T`. */
 struct bt_nginx_facts {

@@ -81,7 +81,6 @@ extern struct bt_process_state bt_process;
 
 struct bt_instance *bt_instance_find(const char *service, const char *slot);
 struct bt_instance *bt_instance_add(const struct bt_shim_spec *spec, const char *dir);
-struct bt_instance *bt_instance_free(struct bt_instance *i); /* out of the table; returns NULL */
 /* Writes the directory and launches; takes the arena that spec lives in. */
 void bt_instance_prepare(
 	struct bt_instance *i, struct bt_arena *a, const struct bt_shim_spec *spec);

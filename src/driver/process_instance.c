@@ -84,7 +84,8 @@ static void unlink_shim(struct bt_instance *i)
 	i->fd = -1;
 }
 
-struct bt_instance *bt_instance_free(struct bt_instance *i)
+/* Out of the table. */
+static void instance_free(struct bt_instance *i)
 {
 	struct bt_instance **at = &bt_process.instances;
 	while (*at && *at != i)
@@ -103,7 +104,6 @@ struct bt_instance *bt_instance_free(struct bt_instance *i)
 	free(i->version);
 	free(i->marker);
 	free(i);
-	return NULL;
 }
 
 void bt_process_forget(void)
@@ -115,7 +115,7 @@ void bt_process_forget(void)
 			bt_op_cancel(&i->starting->op);
 		if (i->stopping)
 			bt_op_cancel(&i->stopping->op);
-		bt_instance_free(i);
+		instance_free(i);
 	}
 }
 
@@ -446,7 +446,7 @@ static void removed(struct bt_instance *i)
 		starting->instance = NULL;
 	if (stopping)
 		stopping->instance = NULL;
-	bt_instance_free(i);
+	instance_free(i);
 	if (starting)
 		bt_process_op_finish(starting, failure.code ? failure.code : BT_E_FAILED, &failure);
 	if (stopping)

@@ -78,8 +78,6 @@ struct bt_tomcat_state {
 /* Makes or checks the base and places the release; durable once it returns. */
 int bt_tomcat_prepare(const struct bt_tomcat_plan *p, struct bt_err *err);
 
-/* BASE, opened; an exclusive lock is held until it is closed. -1 with err. */
-int bt_tomcat_open(const struct bt_tomcat_plan *p, struct bt_err *err);
 /* BT_E_NOTFOUND where there is none. Strings into the arena. */
 int bt_tomcat_state_read(
 	int base, struct bt_arena *a, struct bt_tomcat_state *ret, struct bt_err *err);

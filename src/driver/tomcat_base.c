@@ -47,7 +47,8 @@ static int check_home(const struct bt_tomcat_plan *p, struct bt_err *err)
 	return 0;
 }
 
-int bt_tomcat_open(const struct bt_tomcat_plan *p, struct bt_err *err)
+/* BASE, opened; an exclusive lock is held until it is closed. -1 with err. */
+static int open_base(const struct bt_tomcat_plan *p, struct bt_err *err)
 {
 	int r = bt_fs_mkdirs(p->base, 0755, err);
 	if (r < 0)
@@ -251,7 +252,7 @@ int bt_tomcat_prepare(const struct bt_tomcat_plan *p, struct bt_err *err)
 		r = check_home(p, err);
 	if (r < 0)
 		return r;
-	BT_CLOSE int base = bt_tomcat_open(p, err);
+	BT_CLOSE int base = open_base(p, err);
 	if (base < 0)
 		return base;
 	r = read_state(base, p, a, &state, err);

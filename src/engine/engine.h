@@ -118,7 +118,6 @@ enum bt_record_kind {
 
 const char *bt_record_kind_name(enum bt_record_kind k);
 const char *bt_operator_name(enum bt_operator o);
-int bt_operator_parse(const char *text, enum bt_operator *ret, struct bt_err *err);
 
 struct bt_record {
 	enum bt_record_kind kind;

@@ -108,18 +108,6 @@ static int parse(const json_t *j, const char *key, const char *const *names, siz
 }
 #define PARSE(j, key, table, ret, err) parse(j, key, table, BT_ARRAY_LEN(table), ret, err)
 
-int bt_operator_parse(const char *text, enum bt_operator *ret, struct bt_err *err)
-{
-	for (size_t i = 0; i < BT_ARRAY_LEN(operators); i++)
-		if (bt_streq(text, operators[i])) {
-			*ret = (enum bt_operator)i;
-			return 0;
-		}
-	return bt_err_set(err, BT_E_CONFIG,
-		"expected pause, resume, abort, promote, rollback, approve or reject, found '%s'",
-		text ? text : "");
-}
-
 /* ── writing ── */
 
 static void put_int(json_t *j, const char *key, uint64_t v)

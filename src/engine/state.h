@@ -183,9 +183,6 @@ void bt_step_phase(struct bt_step *st, enum bt_phase phase, const char *text);
 void bt_step_end(struct bt_step *st, enum bt_end end, const char *text);
 /* The same, after the plan's closing stages if it has any. */
 void bt_step_close(struct bt_step *st, enum bt_end end, const char *text);
-/* The engine's own word on an Approve task. */
-void bt_step_answer(
-	struct bt_step *st, const struct bt_task_run *t, enum bt_outcome outcome, const char *text);
 void bt_step_skip(struct bt_step *st, struct bt_task_run *t, const char *text);
 void bt_step_lane_failed(struct bt_step *st, size_t lane, bool refused, const char *text);
 const char *bt_step_words(struct bt_step *st, const char *fmt, ...)

@@ -57,7 +57,8 @@ void bt_step_close(struct bt_step *st, enum bt_end end, const char *text)
 	bt_step_end(st, end, text);
 }
 
-void bt_step_answer(
+/* The engine's own word on a task that no agent is told of. */
+static void answer(
 	struct bt_step *st, const struct bt_task_run *t, enum bt_outcome outcome, const char *text)
 {
 	struct bt_record *r = bt_step_record(st, BT_RECORD_RESULT);
@@ -285,8 +286,7 @@ static int on_answer(struct bt_step *st, const struct bt_event *e, struct bt_err
 	const char *words = st->u->records[st->u->n_records - 1].text;
 	for (size_t i = 0; i < s->n_tasks && s->n_asking; i++)
 		if (bt_state_asks(&s->tasks[i]))
-			bt_step_answer(
-				st, &s->tasks[i], yes ? BT_OUTCOME_DONE : BT_OUTCOME_FAILED, words);
+			answer(st, &s->tasks[i], yes ? BT_OUTCOME_DONE : BT_OUTCOME_FAILED, words);
 	return 0;
 }
 
@@ -363,13 +363,13 @@ static void give_up_late(struct bt_step *st)
 		if (!bt_state_outstanding(t) || t->sent_ms + t->limit_ms > st->now_ms)
 			continue;
 		if (t->task->kind == BT_TASK_WAIT) {
-			bt_step_answer(st, t, BT_OUTCOME_DONE, NULL);
+			answer(st, t, BT_OUTCOME_DONE, NULL);
 			continue;
 		}
 		if (bt_state_asks(t)) {
 			char limit[32];
 			if (s->stands_ms < 0)
-				bt_step_answer(st, t,
+				answer(st, t,
 					BT_BUG(SILENCE_IS_YES) ? BT_OUTCOME_DONE
 							       : BT_OUTCOME_FAILED,
 					bt_step_words(st, "nobody approved within %s",

@@ -21,7 +21,7 @@ const char *bt_outcome_name(enum bt_outcome o)
 	return o >= 0 && o < (int)BT_ARRAY_LEN(outcomes) ? outcomes[o] : "?";
 }
 
-int bt_outcome_parse(const char *text, enum bt_outcome *ret, struct bt_err *err)
+static int outcome_parse(const char *text, enum bt_outcome *ret, struct bt_err *err)
 {
 	for (size_t i = 0; i < BT_ARRAY_LEN(outcomes); i++)
 		if (bt_streq(text, outcomes[i])) {
@@ -109,7 +109,7 @@ int bt_result_from_json(
 		(r = bt_key_from_json(key, &res.key, err)) < 0 ||
 		(r = bt_json_int_opt(j, "token", 0, INT64_MAX, &token, err)) < 0 ||
 		(r = bt_json_str(j, "outcome", &outcome, err)) < 0 ||
-		(r = bt_outcome_parse(outcome, &res.outcome, err)) < 0 ||
+		(r = outcome_parse(outcome, &res.outcome, err)) < 0 ||
 		(r = bt_json_bool_opt(j, "drained", &res.drained, err)) < 0 ||
 		(r = bt_json_str_opt(j, "detail", &detail, err)) < 0)
 		return r;

@@ -55,7 +55,6 @@ enum bt_outcome {
 	BT_OUTCOME_REFUSED, /* stale token, host policy, unknown task kind: nothing was done */
 };
 const char *bt_outcome_name(enum bt_outcome o);
-int bt_outcome_parse(const char *text, enum bt_outcome *ret, struct bt_err *err);
 
 struct bt_result {
 	struct bt_command_key key;

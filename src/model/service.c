@@ -116,16 +116,6 @@ int64_t bt_service_balancer_settle_ms(const struct bt_service *s)
 	       r->interval_ms; /* it may be late, and is listened for until it stops */
 }
 
-bool bt_service_balancer_has_secrets(const struct bt_service *s)
-{
-	if (!s->l4 || s->l4->kind != BT_BALANCER_HTTP)
-		return false;
-	for (size_t i = 0; i < s->l4->http.n_headers; i++)
-		if (strstr(s->l4->http.headers[i].value, "${"))
-			return true;
-	return false;
-}
-
 const char *bt_rotation_listen(const struct bt_rotation *r, const char *host)
 {
 	for (size_t i = 0; i < r->n_on_host; i++)

@@ -424,9 +424,6 @@ bool bt_service_balances_on(const struct bt_service *s, const char *host);
 /* How long its balancer may take to believe what it is told, beyond what telling it takes: the
  * answers that an outside checker needs. */
 int64_t bt_service_balancer_settle_ms(const struct bt_service *s);
-/* Whether a header of its balancer's API refers to one of run.secrets: whoever asks the API needs
- * the values. */
-bool bt_service_balancer_has_secrets(const struct bt_service *s);
 /* Requests reach the hosts at an address that each of them holds on its loopback. */
 bool bt_service_has_loopback(const struct bt_service *s);
 

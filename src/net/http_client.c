@@ -393,15 +393,13 @@ static void finish(struct bt_http_call *call, CURLcode code)
 {
 	struct bt_err err = {0};
 	long status = 0;
-	curl_off_t total = 0;
 	call->client->depth++;
 	curl_multi_remove_handle(call->client->multi, call->easy);
 	call->client->depth--;
 	call->added = false;
 	call->finishing = true;
 	curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
-	curl_easy_getinfo(call->easy, CURLINFO_TOTAL_TIME_T, &total);
-	struct bt_http_response r = {.header = response_header, .total_us = total, .priv = call};
+	struct bt_http_response r = {.header = response_header, .priv = call};
 	r.body = bt_str_get(&call->answer);
 	r.body_len = call->answer.len;
 	r.sent = call->began;

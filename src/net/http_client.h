@@ -45,7 +45,6 @@ struct bt_http_response {
 	size_t body_len; /* NUL added; borrowed during done */
 	/* header by lower-case name, or NULL */
 	const char *(*header)(const struct bt_http_response *r, const char *name);
-	int64_t total_us;
 	bool sent; /* some of the request's body has left, so the peer may have acted on it; of
 		      requests with a body */
 	void *priv;

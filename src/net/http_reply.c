@@ -69,20 +69,12 @@ static const struct {
 	{-ENOSPC, "no_space", 507},
 };
 
-const char *bt_http_error_name(int code)
+static const char *name_of(int code)
 {
 	for (size_t i = 0; i < BT_ARRAY_LEN(error_rows); i++)
 		if (error_rows[i].code == code)
 			return error_rows[i].name;
 	return "internal";
-}
-
-int bt_http_error_code(const char *name)
-{
-	for (size_t i = 0; i < BT_ARRAY_LEN(error_rows); i++)
-		if (bt_streq(error_rows[i].name, name))
-			return error_rows[i].code;
-	return 0;
 }
 
 static const char *reason_of(int status)
@@ -204,7 +196,7 @@ void bt_http_reply_error(struct bt_http_exchange *x, const struct bt_err *err)
 	for (size_t i = 0; i < BT_ARRAY_LEN(error_rows); i++)
 		if (error_rows[i].code == err->code)
 			status = error_rows[i].status;
-	bt_http_reply_status_error(x, status, bt_http_error_name(err->code), err->text);
+	bt_http_reply_status_error(x, status, name_of(err->code), err->text);
 }
 
 void bt_http_reply_raw(struct bt_http_conn *c, int status, const char *message)

@@ -180,12 +180,6 @@ static void on_accept_again(evutil_socket_t fd, short what, void *arg)
 	evconnlistener_enable(s->listener);
 }
 
-void bt_http_server_stop_accepting(struct bt_http_server *s)
-{
-	evtimer_del(s->accept_again);
-	evconnlistener_disable(s->listener);
-}
-
 /* libevent's parser takes no port 0, which means a free one: it is put in afterwards. */
 static int parse_address(const char *text, struct sockaddr_storage *ss, int *len)
 {

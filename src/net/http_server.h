@@ -63,9 +63,6 @@ uint16_t bt_http_server_port(const struct bt_http_server *s);
 int bt_http_server_reload_tls(
 	struct bt_http_server *s, struct bt_err *err); /* new files, same paths */
 
-/* Stop taking connections (shutting down); those that are there go on. */
-void bt_http_server_stop_accepting(struct bt_http_server *s);
-
 /* In a handler. Strings are borrowed until the exchange is answered. */
 const char *bt_http_param(const struct bt_http_exchange *x, const char *name); /* path segment */
 const char *bt_http_path(const struct bt_http_exchange *x); /* as it came, without the query */
@@ -93,9 +90,6 @@ void bt_http_reply_header(
 void bt_http_reply_json(struct bt_http_exchange *x, int status, json_t *j); /* steals j */
 /* {"error":{"code":"not_found","message":"…"}} with the status that fits err->code. */
 void bt_http_reply_error(struct bt_http_exchange *x, const struct bt_err *err);
-/* The names of error codes on the wire ("not_found"), both ways; 0 for an unknown name. */
-const char *bt_http_error_name(int code);
-int bt_http_error_code(const char *name);
 /* A file segment from offset to the end, by sendfile where plain. */
 void bt_http_reply_file(struct bt_http_exchange *x, const char *path, int64_t offset);
 /* A stream (SSE, logs): start, then pieces, then end. send returns bytes still buffered:

@@ -214,7 +214,8 @@ static int local_zone(int64_t wall_ms)
 	return localtime_r(&t, &tm) ? (int)(tm.tm_gmtoff / 60) : 0;
 }
 
-const struct bt_freeze *bt_gate_freeze(
+/* The freeze that holds now; *ret_until: "Fri 16:00-Mon 08:00" until when, for people. */
+static const struct bt_freeze *freeze_of(
 	const struct bt_server *s, const char *service, char ret_until[static 64])
 {
 	const struct bt_freeze *found = NULL;
@@ -235,7 +236,7 @@ void bt_gate_put(const struct bt_server *s, json_t *service, const char *name)
 {
 	const struct bt_lock *l = bt_gate_lock(s, name);
 	char until[64];
-	const struct bt_freeze *f = bt_gate_freeze(s, name, until);
+	const struct bt_freeze *f = freeze_of(s, name, until);
 	if (l) {
 		json_t *o = json_pack("{s:s, s:s}", "by", l->who, "why", l->why);
 		bt_api_set_time(o, "since", l->since);
@@ -269,7 +270,7 @@ static int check_lock(const struct bt_server *s, const char *service, struct bt_
 static int check_freeze(const struct bt_server *s, const char *service, struct bt_err *err)
 {
 	char until[64];
-	const struct bt_freeze *f = bt_gate_freeze(s, service, until);
+	const struct bt_freeze *f = freeze_of(s, service, until);
 	if (!f)
 		return 0;
 	return bt_err_set(err, BT_E_REFUSED,

@@ -46,9 +46,6 @@ void bt_gate_leave(struct bt_server *s, int64_t ticket);
 void bt_gate_begun(struct bt_server *s, int64_t ticket, const char *service, const char *who);
 
 const struct bt_lock *bt_gate_lock(const struct bt_server *s, const char *service);
-/* The freeze that holds now; *ret_text: "Fri 16:00-Mon 08:00" until when, for people. */
-const struct bt_freeze *bt_gate_freeze(
-	const struct bt_server *s, const char *service, char ret_until[static 64]);
 /* "locked" and "frozen" of a service, where it is. */
 void bt_gate_put(const struct bt_server *s, json_t *service, const char *name);
 struct bt_ticket *bt_gate_ticket(struct bt_server *s, int64_t id);

@@ -61,8 +61,6 @@ struct bt_running *bt_run_new(struct bt_server *s, uint64_t id, const char *serv
 void bt_run_free(struct bt_running *r);
 void bt_run_push(struct bt_running *r, struct bt_pending *p);
 struct bt_pending *bt_pending_new(enum bt_event_kind kind);
-int64_t bt_run_now(const struct bt_running *r);
-void bt_run_drop_step(struct bt_running *r);
 char *bt_run_holder(const char *by_json); /* "alice" of {"name":"alice",…}; the caller frees */
 
 /* run_store.c: the step's transaction, and what follows in memory once it is durable. */

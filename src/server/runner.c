@@ -74,7 +74,7 @@ int bt_run_lease_free(struct bt_server *s, const char *service, struct bt_err *e
 	return 0;
 }
 
-int64_t bt_run_now(const struct bt_running *r)
+static int64_t now_of(const struct bt_running *r)
 {
 	return bt_clock_boot_ms() + r->clock_offset;
 }
@@ -213,7 +213,7 @@ static void make_event(struct bt_running *r, const struct bt_pending *p, struct 
 {
 	*e = (struct bt_event){
 		.kind = p->kind,
-		.now_ms = bt_run_now(r),
+		.now_ms = now_of(r),
 		.plan = p->plan,
 		.token = p->token,
 		.result = p->kind == BT_EVENT_RESULT ? &p->result : NULL,
@@ -281,7 +281,7 @@ static void publish(struct bt_running *r)
 		bt_stream_record(r->server, r->id, r->cursors[i], r->events[i]);
 }
 
-void bt_run_drop_step(struct bt_running *r)
+static void drop_step(struct bt_running *r)
 {
 	for (size_t i = 0; r->out && i < r->update.n_commands; i++) {
 		free(r->out[i].host);
@@ -310,7 +310,7 @@ static void step_failed(struct bt_running *r, int result, const struct bt_err *e
 	struct bt_pending *p = BT_STEAL(r->current);
 	struct bt_err ignored;
 	bt_log(&r->log, BT_LOG_ERROR, "not stored, nothing was sent: %s", err->text);
-	bt_run_drop_step(r);
+	drop_step(r);
 	if (repeats_itself(p)) {
 		p->next = r->head;
 		if (!r->head)
@@ -345,12 +345,12 @@ static void on_commit(void *arg, const struct bt_txn *t, int result, const struc
 	hand_out(r, t);
 	publish(r);
 	r->current = NULL;
-	bt_run_drop_step(r);
+	drop_step(r);
 	r->pumping = true; /* what `done` does may push */
 	finish(p, 0, NULL);
 	r->pumping = false;
 	if (deadline != INT64_MAX)
-		set_timer(r, deadline - bt_run_now(r));
+		set_timer(r, deadline - now_of(r));
 	else
 		event_del(r->timer);
 	if (wants_plan)
@@ -381,8 +381,8 @@ static void step_empty(struct bt_running *r)
 	bool wants_plan = r->update.wants_plan;
 	uint32_t release = r->update.wants_release, first = r->update.first_task_id;
 	if (deadline != INT64_MAX)
-		set_timer(r, deadline - bt_run_now(r));
-	bt_run_drop_step(r);
+		set_timer(r, deadline - now_of(r));
+	drop_step(r);
 	finish(BT_STEAL(r->current), 0, NULL);
 	if (wants_plan)
 		bt_run_plan_back(r, release, first);
@@ -532,7 +532,7 @@ void bt_run_free(struct bt_running *r)
 		finish(BT_STEAL(r->current), BT_E_STORE, &stops);
 	while (r->head)
 		finish(shift(r), BT_E_STORE, &stops);
-	bt_run_drop_step(r);
+	drop_step(r);
 	if (r->gather) {
 		bt_gather_cancel(r->gather);
 		free(r->back);

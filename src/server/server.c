@@ -466,16 +466,6 @@ struct bt_server *bt_server_free(struct bt_server *s)
 	return NULL;
 }
 
-uint16_t bt_server_port(const struct bt_server *s)
-{
-	return bt_http_server_port(s->people);
-}
-
-uint16_t bt_server_agents_port(const struct bt_server *s)
-{
-	return bt_http_server_port(s->agents);
-}
-
 const char *bt_server_url(const struct bt_server *s)
 {
 	return s->url;

@@ -40,8 +40,6 @@ int bt_server_run(struct event_base *base, const struct bt_server_spec *spec,
 	struct bt_server **ret, struct bt_err *err);
 struct bt_server *bt_server_free(struct bt_server *s); /* NULL is fine; returns NULL */
 
-uint16_t bt_server_port(const struct bt_server *s);	   /* people's */
-uint16_t bt_server_agents_port(const struct bt_server *s); /* agents' */
 /* "http://127.0.0.1:7070" and "https://127.0.0.1:7071"; owned by the server. */
 /* An address that logs one browser in as the holder of this token, once, within ten minutes; for
  * the person at this terminal alone. The caller frees it. */

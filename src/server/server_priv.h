@@ -196,7 +196,6 @@ void bt_api_error(struct bt_http_exchange *x, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 int64_t bt_api_query_int(const struct bt_http_exchange *x, const char *name, int64_t min,
 	int64_t max, int64_t otherwise);
-char *bt_api_time(int64_t wall_ms); /* RFC 3339; the caller frees */
 void bt_api_set_time(json_t *o, const char *key, int64_t wall_ms);
 
 /* housekeeping.c */

@@ -39,13 +39,6 @@ int bt_shim_status_write(const struct bt_shim_status *s, struct bt_record_out *o
 	return out->full ? -E2BIG : 0;
 }
 
-const char *bt_shim_state_name(int64_t state)
-{
-	static const char *const names[BT_SHIM_STATES] = {
-		"starting", "running", "waiting", "stopping", "stopped", "failed", "interrupted"};
-	return state >= 0 && state < BT_SHIM_STATES ? names[state] : "unknown";
-}
-
 static int add_step(void *obj, const char *value)
 {
 	struct bt_shim_request *rq = obj;

@@ -47,7 +47,6 @@ struct bt_shim_status {
 };
 int bt_shim_status_parse(char *text, size_t n, struct bt_shim_status *ret, char *why, size_t why_n);
 int bt_shim_status_write(const struct bt_shim_status *s, struct bt_record_out *out);
-const char *bt_shim_state_name(int64_t state); /* "running"; "unknown" out of range */
 
 enum bt_shim_op { BT_SHIM_OP_STATUS, BT_SHIM_OP_SUBSCRIBE, BT_SHIM_OP_STOP, BT_SHIM_OP_NEXT };
 /* STATUS is answered once, SUBSCRIBE at once and on every change, STOP runs the steps (none given:

@@ -50,7 +50,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	members(text, n, BT_NGINX_UPSTREAM);
 	members(text, n, BT_NGINX_SERVICE_PORT);
 	members(text, n, BT_NGINX_SERVICE_URL);
-	bt_nginx_conf_generation(text);
 	bt_nginx_facts_read(text, text, "/prefix", &facts);
 	bt_nginx_facts_done(&facts);
 	seen = 0;

@@ -30,7 +30,7 @@ IMPURE_SYMBOLS = re.compile(
     r"arc4random\w*|getpid|getenv|secure_getenv|pthread_\w+|thrd_\w+|json_load_file|json_dump_file|"
     r"json_dumpf|json_loadf|json_load_callback|yaml_parser_set_input_file|event_\w+|evbuffer_\w+|"
     r"curl_\w+|sqlite3_\w+|RAND_\w+|bt_fs_\w+|bt_clock_\w+|bt_log\w*|bt_child_start|bt_child_cancel|"
-    r"bt_work_\w+|bt_token_new|bt_http_\w+)$")
+    r"bt_work_\w+|bt_timer_\w+|bt_token_new|bt_http_\w+)$")
 
 
 def layers_of(root):

@@ -552,8 +552,6 @@ static void test_templates(void **state)
 	assert_false(bt_check_call_url("https://user@lb/"));
 	assert_false(bt_check_call_url("ftp://lb/"));
 	assert_false(bt_check_call_url("https://lb/{port.x}"));
-	assert_true(bt_call_uses("/{address}", "address"));
-	assert_false(bt_call_uses("/{{address}", "address"));
 }
 
 int main(void)

@@ -433,7 +433,6 @@ static void test_read_back(void **state)
 			if (cases[i].members == three_one)
 				assert_int_equal(seen[k].one, cases[i].members[k].one);
 		}
-		assert_int_equal(bt_nginx_conf_generation(out.data), 7);
 	}
 }
 
@@ -470,7 +469,6 @@ static void test_read_people(void **state)
 	assert_true(!seen[1].in && seen[1].port == 8082);
 	assert_string_equal(seen[1].address, "::1");
 	assert_true(!seen[2].in && seen[2].port == 80);
-	assert_int_equal(bt_nginx_conf_generation(up), 0);
 	struct bt_err err = {0};
 	static const char *const bad[] = {"}", "set $a 'x;", "server a"};
 	for (size_t i = 0; i < BT_ARRAY_LEN(bad); i++)
@@ -625,7 +623,6 @@ static void test_damaged(void **state)
 		bt_nginx_facts_read(text.data, text.data, NULL, &facts);
 		assert_non_null(facts.pid_file);
 		bt_nginx_facts_done(&facts);
-		bt_nginx_conf_generation(text.data);
 		assert_true(bt_nginx_answers_add(&counted, text.data, n) <= n);
 		BT_FREE char *reason = bt_nginx_reason(text.data);
 		assert_non_null(reason);
