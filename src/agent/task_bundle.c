@@ -321,9 +321,10 @@ static void next(struct bt_job *j)
 	int r = make_executable(path);
 	if (r == -ENOENT || r == -ENOTDIR)
 		failed(j, MISSING, "it is not in the bundle", NULL, NULL);
-	else if (r < 0)
-		failed(j, NOT_EXECUTABLE, strerror(-r), NULL, NULL);
-	else
+	else if (r < 0) {
+		BT_FREE char *what = bt_asprintf("it cannot be made executable: %s", strerror(-r));
+		failed(j, NOT_EXECUTABLE, what, NULL, NULL);
+	} else
 		run(j, path);
 }
 

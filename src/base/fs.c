@@ -108,6 +108,19 @@ int bt_fs_write_atomic(
 	return bt_fs_fsync_parent(path, err);
 }
 
+void bt_fs_remove_aside(const char *path)
+{
+	BT_FREE char *dir = parent_of(path);
+	const char *slash = strrchr(path, '/');
+	BT_FREE char *start = bt_asprintf("%s.tmp.", slash ? slash + 1 : path);
+	DIR *d = opendir(dir);
+	for (struct dirent *e; d && (e = readdir(d));)
+		if (bt_str_starts(e->d_name, start))
+			unlinkat(dirfd(d), e->d_name, 0);
+	if (d)
+		closedir(d);
+}
+
 static bool is_already(const char *path, const void *data, size_t n, mode_t mode)
 {
 	struct stat st;

@@ -15,6 +15,9 @@ int bt_fs_write_atomic(
 /* The same, but a regular file of ours that is already so, mode included, is left as it is. */
 int bt_fs_write_if_changed(
 	const char *path, const void *data, size_t n, mode_t mode, struct bt_err *err);
+/* What a crash in the middle of that left beside path; whoever calls sees that nobody writes it
+ * now. */
+void bt_fs_remove_aside(const char *path);
 int bt_fs_fsync_dir(const char *dir, struct bt_err *err);     /* the directory itself */
 int bt_fs_fsync_parent(const char *path, struct bt_err *err); /* the directory that holds path */
 int bt_fs_mkdirs(

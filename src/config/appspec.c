@@ -55,6 +55,13 @@ static bool keys_of(struct reader *r, const struct bt_node *n, const char *what,
 	return true;
 }
 
+/* A key that has nothing behind its colon is as good as not there. */
+static const struct bt_node *given(const struct bt_node *map, const char *key)
+{
+	const struct bt_node *v = bt_node_get(map, key);
+	return v && !bt_node_is_null(v) ? v : NULL;
+}
+
 /* NULL after a problem. */
 static const char *text_of(struct reader *r, const struct bt_node *n, const char *what,
 	const char *expected, size_t max)
@@ -160,8 +167,8 @@ static bool read_file(struct reader *r, const struct bt_node *n, struct bt_appsp
 	static const char *const words[] = {"source", "destination"};
 	if (!keys_of(r, n, "files", words, 2))
 		return false;
-	const struct bt_node *source = bt_node_get(n, "source");
-	const struct bt_node *destination = bt_node_get(n, "destination");
+	const struct bt_node *source = given(n, "source");
+	const struct bt_node *destination = given(n, "destination");
 	if (!source || !destination)
 		bt_problem(&r->sink, n,
 			"files: %s is missing: expected {source: app, destination: "
@@ -249,8 +256,8 @@ static void read_types(struct reader *r, const struct bt_node *n, struct bt_apps
 
 static void not_here(struct reader *r, const struct bt_node *n, const char *key, const char *what)
 {
-	const struct bt_node *v = bt_node_get(n, key);
-	if (v && !bt_node_is_null(v))
+	const struct bt_node *v = given(n, key);
+	if (v)
 		bt_problem(&r->sink, v,
 			"permissions: %s: baton sets no %s: give owner, group and mode, or set "
 			"them "
@@ -274,13 +281,13 @@ static bool read_permission(
 		return false;
 	not_here(r, n, "acls", "access control lists");
 	not_here(r, n, "context", "SELinux context");
-	if ((v = bt_node_get(n, "object")))
+	if ((v = given(n, "object")))
 		p->object = on_host(r, v, "permissions: object");
 	else
 		bt_problem(&r->sink, n,
 			"permissions: object is missing: expected for example "
 			"{object: /srv/shop, owner: shop}");
-	if ((v = bt_node_get(n, "pattern"))) {
+	if ((v = given(n, "pattern"))) {
 		static const char expected[] =
 			"'**', or names directly in the object, such as '*.sh'";
 		const char *t = text_of(r, v, "permissions: pattern", expected, MAX_PATH);
@@ -288,15 +295,15 @@ static bool read_permission(
 			wrong(r, v, "permissions: pattern", expected);
 		p->pattern = t ? t : p->pattern;
 	}
-	if ((v = bt_node_get(n, "except")))
+	if ((v = given(n, "except")))
 		read_except(r, v, p);
-	if ((v = bt_node_get(n, "owner")))
+	if ((v = given(n, "owner")))
 		p->owner = text_of(r, v, "permissions: owner", "a user name", MAX_NAME);
-	if ((v = bt_node_get(n, "group")))
+	if ((v = given(n, "group")))
 		p->group = text_of(r, v, "permissions: group", "a group name", MAX_NAME);
-	if ((v = bt_node_get(n, "mode")))
+	if ((v = given(n, "mode")))
 		read_mode(r, v, p);
-	if ((v = bt_node_get(n, "type")))
+	if ((v = given(n, "type")))
 		read_types(r, v, p);
 	return p->object != NULL;
 }
@@ -324,7 +331,7 @@ static bool read_script(
 		.timeout_ms = BT_APPSPEC_EVENT_MS, .line = n->line, .column = n->column};
 	if (!keys_of(r, n, what, words, BT_ARRAY_LEN(words)))
 		return false;
-	if ((v = bt_node_get(n, "location")))
+	if ((v = given(n, "location")))
 		s->location = inside(r, v, what);
 	else
 		bt_problem(&r->sink, n,
@@ -336,14 +343,14 @@ static bool read_script(
 		s->location = NULL;
 	}
 	int64_t seconds;
-	if ((v = bt_node_get(n, "timeout")) &&
+	if ((v = given(n, "timeout")) &&
 		number_of(r, v, what, "timeout in whole seconds, 1 to 3600", 1, MAX_TIMEOUT_S,
 			&seconds))
 		s->timeout_ms = seconds * 1000;
-	if ((v = bt_node_get(n, "runas")))
+	if ((v = given(n, "runas")))
 		s->runas = text_of(r, v, what, "a user name in runas", MAX_NAME);
 	/* It says how CodeDeploy's agent is to become that user; baton's becomes it either way. */
-	if ((v = bt_node_get(n, "sudo")) &&
+	if ((v = given(n, "sudo")) &&
 		(v->kind != BT_NODE_SCALAR ||
 			(!bt_streq(v->text, "true") && !bt_streq(v->text, "false"))))
 		wrong(r, v, what, "true or false in sudo");
@@ -388,8 +395,6 @@ static void read_event(struct reader *r, const struct bt_node *key, const struct
 
 static void read_hooks(struct reader *r, const struct bt_node *n)
 {
-	if (bt_node_is_null(n))
-		return;
 	if (n->kind != BT_NODE_MAP) {
 		wrong(r, n, "hooks", "a map of lifecycle events to lists of scripts");
 		return;
@@ -421,7 +426,7 @@ static void read_document(struct reader *r, const struct bt_node *n)
 	if (!keys_of(r, n, "appspec", words, BT_ARRAY_LEN(words)))
 		return;
 	for (size_t i = 0; i < BT_ARRAY_LEN(parts); i++) {
-		const struct bt_node *v = bt_node_get(n, parts[i].key);
+		const struct bt_node *v = given(n, parts[i].key);
 		if (v)
 			parts[i].read(r, v);
 		else if (parts[i].required)

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <yaml.h>
 
+#define BOM "\xef\xbb\xbf" /* as editors on Windows begin a file */
+
 enum {
 	MAX_BYTES = 1 << 20,
 	MAX_DEPTH = 32,
@@ -316,6 +318,10 @@ struct bt_node **bt_node_read_yaml(
 		return docs;
 	}
 	struct reader r = {.arena = a, .sink = s};
+	if (n >= sizeof BOM - 1 && memcmp(text, BOM, sizeof BOM - 1) == 0) {
+		text += sizeof BOM - 1;
+		n -= sizeof BOM - 1;
+	}
 	if (!yaml_parser_initialize(&r.parser))
 		abort(); /* out of memory */
 	yaml_parser_set_encoding(&r.parser, YAML_UTF8_ENCODING);

@@ -6,6 +6,7 @@
 #include "base/str.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
@@ -32,6 +33,23 @@ static char *same_file(const char *root, const char *release, const char *digest
 
 /* Shares the blocks where the file system can; never a link: an app that wrote to its own file
  * would change the other release. */
+/* From where both stand to the end; the kernel copies only within one file system. */
+static bool copy_by_hand(int in, int out)
+{
+	char buf[1 << 16];
+	ssize_t n;
+	while ((n = read(in, buf, sizeof buf)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		int r = n < 0 ? -errno : bt_fs_write_all(out, buf, (size_t)n);
+		if (r < 0) {
+			errno = -r;
+			return false;
+		}
+	}
+	return true;
+}
+
 bool bt_release_copy(const char *from, const char *to)
 {
 	struct stat st;
@@ -44,7 +62,7 @@ bool bt_release_copy(const char *from, const char *to)
 	for (off_t left = st.st_size; left > 0;) {
 		ssize_t n = copy_file_range(in, NULL, out, NULL, (size_t)left, 0);
 		if (n <= 0)
-			return false;
+			return copy_by_hand(in, out);
 		left -= n;
 	}
 	return true;

@@ -1,6 +1,6 @@
 /* Installing a bundle's files.
  *
- *   gather   what goes where, from the appspec and the unpacked tree
+ *   gather   what goes where, from the appspec and the unpacked tree (bundle_gather.c)
  *   check    twice the same place, files of others in the way, the host's policy, unknown users:
  *            until here nothing is changed
  *   begin    the clean-up list gets the new names besides the old ones, durably
@@ -11,14 +11,13 @@
  *
  * After a crash anywhere the whole is done again, and the list knows every name that may be there.
  */
-#include "driver/bundle_state.h"
+#include "driver/bundle_files.h"
 
 #include "base/fs.h"
 #include "base/str.h"
 #include "driver/artifact.h"
 #include "driver/op.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -28,14 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAX_DEPTH 100
-
-struct entry {
-	const char *from; /* NULL: a directory on the way to a destination */
-	const char *to;
-	mode_t mode; /* with its type */
-	bool retained, made;
-};
+#define ASIDE ".baton-aside" /* in the directory where a file is being made */
 
 struct owners { /* of a permission, as numbers */
 	uid_t uid;
@@ -49,8 +41,7 @@ struct install {
 	struct bt_arena *arena;
 	struct bt_appspec *spec;
 	struct owners *owners; /* one a permission */
-	struct entry *entries;
-	size_t n, cap;
+	struct bt_bundle_files files;
 	struct bt_cleanup old;
 	const char *allowed_dir; /* the last one that was allowed */
 	struct bt_bundle_done what;
@@ -61,115 +52,24 @@ struct install {
 	struct bt_err err;
 };
 
-/* ---- gather ------------------------------------------------------------------------------ */
-
-static int add(
-	struct install *in, const char *from, const char *to, mode_t mode, struct bt_err *err)
-{
-	if (in->n == BT_UNPACK_MAX_ENTRIES)
-		return bt_err_set(err, BT_E_CONFIG, "more than %d files", BT_UNPACK_MAX_ENTRIES);
-	if (in->n == in->cap) {
-		in->cap = in->cap ? in->cap * 2 : 64;
-		struct entry *more = BT_ARENA_ARRAY(in->arena, struct entry, in->cap);
-		if (in->n)
-			memcpy(more, in->entries, in->n * sizeof *more);
-		in->entries = more;
-	}
-	in->entries[in->n++] = (struct entry){.from = from, .to = to, .mode = mode};
-	return 0;
-}
-
-static const char *join(struct install *in, const char *dir, const char *name)
-{
-	return bt_arena_printf(in->arena, "%s%s%s", dir, bt_str_ends(dir, "/") ? "" : "/", name);
-}
-
-static int gather_tree(
-	struct install *in, const char *from, const char *to, int depth, struct bt_err *err);
-
-static int gather_one(
-	struct install *in, const char *from, const char *to, int depth, struct bt_err *err)
-{
-	struct stat st;
-	if (lstat(from, &st) < 0)
-		return bt_err_errno(err, errno, "read %s", from);
-	if (!S_ISDIR(st.st_mode))
-		return add(in, from, to, st.st_mode, err);
-	int r = add(in, from, to, S_IFDIR | 0755, err);
-	return r < 0 ? r : gather_tree(in, from, to, depth + 1, err);
-}
-
-static int gather_tree(
-	struct install *in, const char *from, const char *to, int depth, struct bt_err *err)
-{
-	DIR *d = depth > MAX_DEPTH ? NULL : opendir(from);
-	int r = 0;
-	if (!d)
-		return bt_err_errno(err, depth > MAX_DEPTH ? ELOOP : errno, "read %s", from);
-	for (struct dirent *e; r == 0 && (e = readdir(d));)
-		if (!bt_streq(e->d_name, ".") && !bt_streq(e->d_name, ".."))
-			r = gather_one(
-				in, join(in, from, e->d_name), join(in, to, e->d_name), depth, err);
-	closedir(d);
-	return r;
-}
-
-/* The destination and what lies above it, as far as the file system does not have it. */
-static int gather_parents(struct install *in, const char *destination, struct bt_err *err)
-{
-	struct stat st;
-	int r = 0;
-	for (const char *p = destination + 1; r == 0 && *p; p++) {
-		size_t n = (size_t)(p + strcspn(p, "/") - destination);
-		const char *part = bt_arena_strndup(in->arena, destination, n);
-		if (lstat(part, &st) < 0 || bt_cleanup_has(&in->old, part, true) ||
-			bt_cleanup_has(&in->old, part, false))
-			r = add(in, NULL, part, S_IFDIR | 0755, err);
-		p = destination + n;
-		if (!*p)
-			break;
-	}
-	return r;
-}
-
-static int gather(struct install *in, struct bt_err *err)
-{
-	for (size_t i = 0; i < in->spec->n_files; i++) {
-		const struct bt_appspec_file *f = &in->spec->files[i];
-		const char *from = join(in, in->rq.revision, f->source);
-		struct stat st;
-		if (lstat(from, &st) < 0)
-			return bt_err_errno(err, errno, "%s:%d:%d: files: source %s",
-				in->spec->name, f->line, f->column, f->source);
-		int r = gather_parents(in, f->destination, err);
-		const char *slash = strrchr(f->source, '/');
-		if (r == 0 && S_ISDIR(st.st_mode))
-			r = gather_tree(in, from, f->destination, 0, err);
-		else if (r == 0)
-			r = add(in, from, join(in, f->destination, slash ? slash + 1 : f->source),
-				st.st_mode, err);
-		if (r < 0)
-			return r;
-	}
-	return 0;
-}
-
 /* ---- check ------------------------------------------------------------------------------- */
 
 static int by_place(const void *a, const void *b)
 {
-	return strcmp((*(const struct entry *const *)a)->to, (*(const struct entry *const *)b)->to);
+	return strcmp((*(const struct bt_bundle_entry *const *)a)->to,
+		(*(const struct bt_bundle_entry *const *)b)->to);
 }
 
 /* A directory may be named by several; a file may not. */
 static int check_twice(struct install *in, struct bt_err *err)
 {
-	const struct entry **list = BT_ARENA_ARRAY(in->arena, const struct entry *, in->n + 1);
-	for (size_t i = 0; i < in->n; i++)
-		list[i] = &in->entries[i];
-	if (in->n)
-		qsort(list, in->n, sizeof *list, by_place);
-	for (size_t i = 1; i < in->n; i++)
+	const struct bt_bundle_entry **list =
+		BT_ARENA_ARRAY(in->arena, const struct bt_bundle_entry *, in->files.n + 1);
+	for (size_t i = 0; i < in->files.n; i++)
+		list[i] = &in->files.items[i];
+	if (in->files.n)
+		qsort(list, in->files.n, sizeof *list, by_place);
+	for (size_t i = 1; i < in->files.n; i++)
 		if (bt_streq(list[i - 1]->to, list[i]->to) &&
 			!(S_ISDIR(list[i - 1]->mode) && S_ISDIR(list[i]->mode)))
 			return bt_err_set(err, BT_E_CONFIG,
@@ -179,27 +79,32 @@ static int check_twice(struct install *in, struct bt_err *err)
 	return 0;
 }
 
-/* The host's policy says it for the directory; asked once for each. */
-static int check_allowed(struct install *in, const char *path, struct bt_err *err)
+/* The host's policy says it for a file's directory; asked once for each. Where a link leads is not
+ * asked: it is made, or removed, and not followed. */
+static int check_allowed(struct install *in, const char *path, bool directory, struct bt_err *err)
 {
 	const char *slash = strrchr(path, '/');
-	size_t n = slash > path ? (size_t)(slash - path) : 1;
+	size_t n = directory ? strlen(path) : slash > path ? (size_t)(slash - path) : 1;
 	if (in->allowed_dir && strlen(in->allowed_dir) == n && !strncmp(in->allowed_dir, path, n))
 		return 0;
 	const char *dir = bt_arena_strndup(in->arena, path, n);
-	int r = in->rq.allowed(in->rq.arg, path, err);
+	int r = in->rq.allowed(in->rq.arg, dir, err);
 	if (r == 0)
 		in->allowed_dir = dir;
 	return r;
 }
 
-static int check_file(struct install *in, struct entry *e, struct bt_err *err)
+static int check_file(struct install *in, struct bt_bundle_entry *e, struct bt_err *err)
 {
 	struct stat st;
-	int r = check_allowed(in, e->to, err);
+	int r = check_allowed(in, e->to, false, err);
 	if (r < 0)
 		return r;
-	if (lstat(e->to, &st) < 0 || bt_cleanup_has(&in->old, e->to, false))
+	if (bt_str_ends(e->to, "/" ASIDE))
+		return bt_err_set(err, BT_E_CONFIG,
+			"%s is a name of baton's own: give the file another one", e->to);
+	if (lstat(e->to, &st) < 0 || bt_cleanup_has(&in->old, e->to, false) ||
+		bt_cleanup_above(&in->old, e->to))
 		return 0;
 	if (S_ISDIR(st.st_mode))
 		return bt_err_set(
@@ -213,10 +118,10 @@ static int check_file(struct install *in, struct entry *e, struct bt_err *err)
 		e->to);
 }
 
-static int check_directory(struct install *in, const struct entry *e, struct bt_err *err)
+static int check_directory(struct install *in, const struct bt_bundle_entry *e, struct bt_err *err)
 {
 	struct stat st;
-	int r = check_allowed(in, e->to, err);
+	int r = check_allowed(in, e->to, true, err);
 	if (r < 0 || stat(e->to, &st) < 0 || S_ISDIR(st.st_mode) ||
 		bt_cleanup_has(&in->old, e->to, false))
 		return r;
@@ -253,9 +158,9 @@ static int check_owner(struct install *in, const struct bt_appspec_permission *p
 static int check(struct install *in, struct bt_err *err)
 {
 	int r = check_twice(in, err);
-	for (size_t i = 0; r == 0 && i < in->n; i++)
-		r = S_ISDIR(in->entries[i].mode) ? check_directory(in, &in->entries[i], err)
-						 : check_file(in, &in->entries[i], err);
+	for (size_t i = 0; r == 0 && i < in->files.n; i++)
+		r = S_ISDIR(in->files.items[i].mode) ? check_directory(in, &in->files.items[i], err)
+						     : check_file(in, &in->files.items[i], err);
 	in->owners = BT_ARENA_ARRAY(in->arena, struct owners, in->spec->n_permissions + 1);
 	for (size_t i = 0; r == 0 && i < in->spec->n_permissions; i++)
 		r = check_owner(in, &in->spec->permissions[i], &in->owners[i], err);
@@ -270,25 +175,41 @@ static char *list_path(const struct install *in)
 	return bt_asprintf("%s/cleanup", dir);
 }
 
+/* One name for all: a name made from the file's own could be too long. */
+static char *aside_of(const char *path)
+{
+	return bt_asprintf("%.*s/" ASIDE, (int)(strrchr(path, '/') - path), path);
+}
+
 /* Directories that others made are theirs, and stay. */
-static bool is_ours(const struct install *in, const struct entry *e)
+static bool is_ours(const struct install *in, const struct bt_bundle_entry *e)
 {
 	struct stat st;
-	return S_ISDIR(e->mode) ? lstat(e->to, &st) < 0 || bt_cleanup_has(&in->old, e->to, true)
-				: !e->retained;
+	if (!S_ISDIR(e->mode))
+		return !e->retained;
+	return lstat(e->to, &st) < 0 || bt_cleanup_has(&in->old, e->to, true) ||
+	       bt_cleanup_above(&in->old, e->to);
 }
 
 static int write_list(struct install *in, bool with_old, struct bt_err *err)
 {
 	struct bt_cleanup list = {.arena = in->arena};
 	BT_FREE char *path = list_path(in);
-	for (size_t i = 0; i < in->n; i++)
-		if (with_old ? is_ours(in, &in->entries[i]) : in->entries[i].made)
-			bt_cleanup_add(&list, in->entries[i].to, S_ISDIR(in->entries[i].mode));
+	for (size_t i = 0; i < in->files.n; i++)
+		if (with_old ? is_ours(in, &in->files.items[i]) : in->files.items[i].made)
+			bt_cleanup_add(
+				&list, in->files.items[i].to, S_ISDIR(in->files.items[i].mode));
 	for (size_t i = 0; with_old && i < in->old.n; i++)
 		bt_cleanup_add(&list, in->old.items[i].path, in->old.items[i].directory);
 	bt_cleanup_sort(&list);
 	return bt_cleanup_write(path, &list, err);
+}
+
+/* What an install that was cut short was just making. */
+static void unlink_aside(const char *path)
+{
+	BT_FREE char *aside = aside_of(path);
+	unlink(aside);
 }
 
 /* In reverse order of names, so that a directory comes after what is in it. Where the way there
@@ -298,12 +219,13 @@ static int clean(struct install *in, struct bt_err *err)
 	in->allowed_dir = NULL;
 	for (size_t i = in->old.n; i-- > 0;) {
 		const struct bt_cleanup_entry *e = &in->old.items[i];
-		if (check_allowed(in, e->path, NULL) < 0)
+		if (check_allowed(in, e->path, e->directory, NULL) < 0)
 			continue;
 		if (e->directory) {
 			(void)rmdir(e->path); /* others may have put something there */
 			continue;
 		}
+		unlink_aside(e->path);
 		if (unlink(e->path) == 0)
 			in->what.removed++;
 		else if (errno != ENOENT && errno != ENOTDIR && errno != EISDIR)
@@ -315,7 +237,7 @@ static int clean(struct install *in, struct bt_err *err)
 
 /* ---- copy -------------------------------------------------------------------------------- */
 
-static int make_directory(struct install *in, struct entry *e, struct bt_err *err)
+static int make_directory(struct install *in, struct bt_bundle_entry *e, struct bt_err *err)
 {
 	struct stat st;
 	if (mkdir(e->to, 0755) == 0) {
@@ -333,7 +255,7 @@ static int make_directory(struct install *in, struct entry *e, struct bt_err *er
 	return bt_err_errno(err, saved, "make directory %s", e->to);
 }
 
-static int copy_link(const struct entry *e, const char *aside, struct bt_err *err)
+static int copy_link(const struct bt_bundle_entry *e, const char *aside, struct bt_err *err)
 {
 	char target[4096];
 	ssize_t n = readlink(e->from, target, sizeof target - 1);
@@ -341,22 +263,24 @@ static int copy_link(const struct entry *e, const char *aside, struct bt_err *er
 	return n < 0 || symlink(target, aside) < 0 ? bt_err_errno(err, errno, "copy %s", e->to) : 0;
 }
 
-static int copy_data(const struct entry *e, const char *aside, struct bt_err *err)
+/* With its time, which browsers and caches go by; a tar of `deploy --bundle DIRECTORY` has none. */
+static int copy_data(const struct bt_bundle_entry *e, const char *aside, struct bt_err *err)
 {
+	const struct timespec times[] = {{e->mtime, 0}, {e->mtime, 0}};
 	errno = 0;
-	if (!bt_release_copy(e->from, aside) || chmod(aside, e->mode & 0111 ? 0755 : 0644) < 0)
+	if (!bt_release_copy(e->from, aside) || chmod(aside, e->mode & 0111 ? 0755 : 0644) < 0 ||
+		(e->mtime > 0 && utimensat(AT_FDCWD, aside, times, 0) < 0))
 		return bt_err_errno(err, errno ? errno : EIO, "copy %s", e->to);
 	return 0;
 }
 
-static int copy_file(struct install *in, struct entry *e, struct bt_err *err)
+static int copy_file(struct install *in, struct bt_bundle_entry *e, struct bt_err *err)
 {
-	const char *slash = strrchr(e->to, '/');
 	if (e->retained) {
 		in->what.retained++;
 		return 0;
 	}
-	BT_FREE char *aside = bt_asprintf("%.*s/.%s.baton", (int)(slash - e->to), e->to, slash + 1);
+	BT_FREE char *aside = aside_of(e->to);
 	unlink(aside);
 	int r = S_ISLNK(e->mode) ? copy_link(e, aside, err) : copy_data(e, aside, err);
 	if (r == 0 && rename(aside, e->to) < 0)
@@ -373,15 +297,16 @@ static int copy_file(struct install *in, struct entry *e, struct bt_err *err)
 static int copy(struct install *in, struct bt_err *err)
 {
 	int r = 0;
-	for (size_t i = 0; r == 0 && i < in->n; i++)
-		r = S_ISDIR(in->entries[i].mode) ? make_directory(in, &in->entries[i], err)
-						 : copy_file(in, &in->entries[i], err);
+	for (size_t i = 0; r == 0 && i < in->files.n; i++)
+		r = S_ISDIR(in->files.items[i].mode) ? make_directory(in, &in->files.items[i], err)
+						     : copy_file(in, &in->files.items[i], err);
 	return r;
 }
 
 /* ---- permit ------------------------------------------------------------------------------ */
 
-static int permit_one(const struct install *in, size_t k, const struct entry *e, struct bt_err *err)
+static int permit_one(
+	const struct install *in, size_t k, const struct bt_bundle_entry *e, struct bt_err *err)
 {
 	const struct bt_appspec_permission *p = &in->spec->permissions[k];
 	const struct owners *o = &in->owners[k];
@@ -398,11 +323,11 @@ static int permit(const struct install *in, struct bt_err *err)
 {
 	int r = 0;
 	for (size_t k = 0; k < in->spec->n_permissions; k++)
-		for (size_t i = 0; r == 0 && i < in->n; i++)
-			if (in->entries[i].made &&
-				bt_appspec_permits(&in->spec->permissions[k], in->entries[i].to,
-					S_ISDIR(in->entries[i].mode)))
-				r = permit_one(in, k, &in->entries[i], err);
+		for (size_t i = 0; r == 0 && i < in->files.n; i++)
+			if (in->files.items[i].made &&
+				bt_appspec_permits(&in->spec->permissions[k], in->files.items[i].to,
+					S_ISDIR(in->files.items[i].mode)))
+				r = permit_one(in, k, &in->files.items[i], err);
 	return r;
 }
 
@@ -426,11 +351,11 @@ static int look_up(struct install *in, struct bt_err *err)
 	BT_FREE char *path = list_path(in);
 	int r = bt_bundle_appspec(in->rq.revision, in->rq.appspec, &in->spec, &problems, err);
 	bt_config_problems_done(&problems);
-	in->old.arena = in->arena;
+	in->old.arena = in->files.arena = in->arena;
 	if (r == 0)
 		r = bt_cleanup_read(path, &in->old, err);
 	if (r == 0)
-		r = gather(in, err);
+		r = bt_bundle_gather(in->rq.revision, in->spec, &in->old, &in->files, err);
 	return r < 0 ? r : check(in, err);
 }
 
@@ -456,6 +381,7 @@ static int install(struct install *in, struct bt_err *err)
 {
 	BT_FREE char *dir = bt_bundle_dir(in->state_dir, in->rq.service);
 	BT_FREE char *lock = bt_asprintf("%s/lock", dir);
+	BT_FREE char *list = list_path(in);
 	BT_CLOSE int fd = -1;
 	int r = bt_fs_mkdirs(dir, 0700, err);
 	if (r == 0)
@@ -463,8 +389,11 @@ static int install(struct install *in, struct bt_err *err)
 	if (r == BT_E_REFUSED)
 		return bt_err_set(
 			err, BT_E_FAILED, "another install of %s is at work", in->rq.service);
-	if (r == 0)
-		r = look_up(in, err);
+	if (r < 0)
+		return r;
+	bt_fs_remove_aside(list);
+	bt_bundle_state_tidy(in->state_dir, in->rq.service);
+	r = look_up(in, err);
 	return r < 0 ? r : put_in_place(in, err);
 }
 

@@ -115,6 +115,13 @@ int bt_bundle_state_end(
 	return change(state_dir, rq, true, err);
 }
 
+void bt_bundle_state_tidy(const char *state_dir, const char *service)
+{
+	BT_FREE char *dir = bt_bundle_dir(state_dir, service);
+	BT_FREE char *path = bt_asprintf("%s/state.json", dir);
+	bt_fs_remove_aside(path);
+}
+
 /* ---- the clean-up list ------------------------------------------------------------------- */
 
 void bt_cleanup_add(struct bt_cleanup *c, const char *path, bool directory)
@@ -152,6 +159,17 @@ bool bt_cleanup_has(const struct bt_cleanup *c, const char *path, bool directory
 {
 	struct bt_cleanup_entry key = {path, directory};
 	return c->n && bsearch(&key, c->items, c->n, sizeof key, by_path);
+}
+
+bool bt_cleanup_above(const struct bt_cleanup *c, const char *path)
+{
+	BT_FREE char *part = bt_strdup(path);
+	bool found = false;
+	for (char *slash; c->n && !found && (slash = strrchr(part, '/')) && slash > part;) {
+		*slash = 0;
+		found = bt_cleanup_has(c, part, false);
+	}
+	return found;
 }
 
 int bt_cleanup_read(const char *file, struct bt_cleanup *ret, struct bt_err *err)

@@ -34,24 +34,6 @@ static int make_dirs(const struct bt_nginx_apply *op, struct bt_err *err)
 	return r == 0 ? bt_fs_mkdirs(temp, 0711, err) : r;
 }
 
-/* A crash in mid-write leaves the aside file, which a user's `include` of a whole directory would
- * read. */
-static void remove_leftovers(const char *file)
-{
-	BT_FREE char *dir = bt_strdup(file);
-	char *slash = strrchr(dir, '/');
-	if (!slash || slash == dir)
-		return;
-	*slash = 0;
-	BT_FREE char *start = bt_asprintf("%s.tmp.", slash + 1);
-	DIR *d = opendir(dir);
-	for (struct dirent *e; d && (e = readdir(d));)
-		if (bt_str_starts(e->d_name, start))
-			unlinkat(dirfd(d), e->d_name, 0);
-	if (d)
-		closedir(d);
-}
-
 static int write_one(struct bt_nginx_apply *op, struct bt_err *err)
 {
 	struct bt_nginx_state *w = op->want;
@@ -61,7 +43,8 @@ static int write_one(struct bt_nginx_apply *op, struct bt_err *err)
 		r = bt_nginx_value_read(w->file, w->link, &prior, err);
 	if (r < 0)
 		return r;
-	remove_leftovers(w->file);
+	/* A user's `include` of a whole directory would read it. */
+	bt_fs_remove_aside(w->file);
 	w->prior = bt_arena_strdup(w->arena, prior);
 	if (w->link && !*w->pending.text) { /* no slot is in rotation: it stays as it is */
 		if (!prior)
@@ -180,7 +163,7 @@ int bt_nginx_files_judge(struct bt_nginx_batch *b, struct bt_err *err)
 	int r = bt_nginx_value_read(w->file, w->link, &now, err);
 	if (r < 0)
 		return r;
-	remove_leftovers(w->file);
+	bt_fs_remove_aside(w->file);
 	b->backwards = !bt_streq(now, w->pending.text);
 	return 0;
 }

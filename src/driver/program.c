@@ -237,7 +237,11 @@ static void look(struct program *p)
 		p->waited = true;
 		bt_timer_in(p->timer, RETRY_MS);
 	} else if (known) {
-		struct bt_program_end lost = {.began = true, .code = -1, .text = p->why};
+		struct bt_program_end lost = {.began = true,
+			.code = -1,
+			.text = p->why[0] ? p->why
+					  : "nobody saw how it ended: whatever was to watch it "
+					    "ended at once"};
 		finish(p, &lost);
 	} else
 		not_begun(p, p->why);

@@ -24,7 +24,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum step { STEP_SETUP, STEP_LIMIT, STEP_USER, STEP_DIR, STEP_EXEC, STEP_INTERPRETER };
+enum step {
+	STEP_SETUP,
+	STEP_LIMIT,
+	STEP_USER,
+	STEP_DIR,
+	STEP_EXEC,
+	STEP_INTERPRETER,
+	STEP_RETURN,
+};
 struct failure {
 	int step, error;
 };
@@ -62,6 +70,16 @@ static void give_up_oom_protection(void)
 	close(fd);
 }
 
+static bool has_return(const char *path)
+{
+	char line[256];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, line, sizeof line - 1);
+	line[n > 0 ? n : 0] = 0;
+	char *end = strchr(line, '\n');
+	return end > line && end[-1] == '\r';
+}
+
 static void child_main(const struct bt_shim_spec *s, int log_fd, int go, int fd)
 {
 	sigset_t none;
@@ -93,8 +111,9 @@ static void child_main(const struct bt_shim_spec *s, int log_fd, int go, int fd)
 	/* A file that is there and is "not found": what its first line names is not. */
 	int error = errno;
 	bool script = error == ENOENT && strchr(s->argv[0], '/') && access(s->argv[0], F_OK) == 0;
+	bool carriage_return = script && has_return(s->argv[0]);
 	errno = error;
-	child_fail(fd, script ? STEP_INTERPRETER : STEP_EXEC);
+	child_fail(fd, carriage_return ? STEP_RETURN : script ? STEP_INTERPRETER : STEP_EXEC);
 }
 
 int bt_app_fork(const struct bt_shim_spec *spec, const struct bt_shim_log *log, struct bt_app *app,
@@ -155,6 +174,12 @@ static const char *describe_failure(
 		snprintf(why, n,
 			"run %.150s: its interpreter is missing on this host (its first line, #!, "
 			"names it)",
+			s->argv[0]);
+		break;
+	case STEP_RETURN:
+		snprintf(why, n,
+			"run %.150s: its first line ends with a carriage return, which is part of "
+			"the interpreter's name: save it with Unix line ends",
 			s->argv[0]);
 		break;
 	}

@@ -205,7 +205,10 @@ static void describe_end(struct shim *s)
 				? " (it must stay in the foreground)"
 				: "");
 	else
-		snprintf(text, n, "ended; its exit status is unknown, since it was adopted");
+		snprintf(text, n, "%s",
+			s->spec.once_ms
+				? "nobody saw how it ended: what watched it was killed while it ran"
+				: "ended; its exit status is unknown, since it was adopted");
 	snprintf(line, sizeof line, "pid %d: %s", (int)s->app.pid, text);
 	bt_shim_log_line(&s->log, line);
 }

@@ -6,6 +6,7 @@ from lab import SANITIZED, Lab
 # ours behind them is run under the sanitizers by the rest, and by the unit tests. Named tests run all the same.
 PLAIN_ONLY = {
     "test_examples": (), "test_flow_faults": (), "test_ipvs": (), "test_jenkins": (), "test_page": (), "test_shell": (),
+    "test_install_crash": ("test_killed_before_each_call[copying]", "test_killed_and_then_it_cannot_go_on"),
     "test_flow_lab": ("test_flow_loses_nothing[dsr-0]",),
     "test_tomcat": ("test_recreate_there_and_back", "test_a_war_that_is_not_a_zip",
                     "test_the_agent_is_killed_in_the_middle_of_a_stop"),

@@ -4,11 +4,16 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import stat
 import subprocess
 
+import pytest
+
 from farhost import FarHost
 from lab import BATON, BUILD, PYTHON, poll
+from test_artifacts import small_disk
+from test_hooks import supervisors
 from test_strategies import good
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -266,6 +271,42 @@ def test_scripts_that_do_not_start(lab):
     poll("v1 serves again", lambda: answers(lab) == "v1")
 
 
+def test_scripts_as_people_write_them(lab):
+    """Without a first line that names an interpreter, as CodeDeploy runs them by sh; and with Windows' line ends, where
+    that line names none, which is said."""
+    lab.up()
+    service(lab)
+    plain = Bundle(lab, "v1").script("BeforeInstall", "plain.sh", f'echo "$0" > {lab.dir}/ran\n')
+    plain.script("BeforeInstall", "bom.sh", f"\ufeff# a byte order mark\necho bom >> {lab.dir}/ran\n")
+    good(deploy(lab, plain))
+    ran = (lab.dir / "ran").read_text().splitlines()
+    assert ran[0].endswith("/scripts/plain.sh") and ran[1] == "bom"
+    said = failed(deploy(lab, Bundle(lab, "v2").script("BeforeInstall", "crlf.sh", "#!/bin/sh\r\nexit 0\r\n")))
+    line = next(line for line in said.splitlines() if "result code 5" in line)
+    assert "scripts/crlf.sh" in line and "carriage return" in line, said
+    poll("v1 serves again", lambda: answers(lab) == "v1")
+
+
+def test_a_script_that_cannot_be_made_executable(lab):
+    """The kernel refuses the chmod: the file lies on a mount that is read-only, which goes with the agent."""
+    lab.up(wrap=small_disk(lab.dir / "mounts", "1m"))
+    service(lab)
+    good(deploy(lab, Bundle(lab, "v1")))
+    fixed = Bundle(lab, "v2").script("BeforeInstall", "fix.sh", """#!/bin/sh
+cd "$(dirname "$0")" && mount --bind fixed.sh fixed.sh && mount -o remount,bind,ro fixed.sh
+""")
+    fixed.script("AfterInstall", "fixed.sh", f"#!/bin/sh\ntouch {lab.dir}/ran\n")
+    said = failed(deploy(lab, fixed))
+    assert ("AfterInstall: scripts/fixed.sh: result code 2, it cannot be made executable: Read-only file system"
+            in said), said
+    assert not (lab.dir / "ran").exists() and lab.deployments()[0]["end"] == "rolled_back"
+    poll("v1 serves again", lambda: answers(lab) == "v1")
+    fixed.hooks.pop("BeforeInstall")
+    fixed.version = "v3"
+    good(deploy(lab, fixed))
+    assert (lab.dir / "ran").exists()
+
+
 def test_a_bundle_that_is_not_valid(lab):
     """Wrong in the appspec: said by the client with its place, and nothing is sent. Missing in the bundle: said by
     the agent, before anything is touched."""
@@ -401,6 +442,68 @@ def test_files_of_others_in_the_way(lab):
     good(deploy(lab, Bundle(lab, "v5")))
     assert not list(out.iterdir()), "all of it was a revision's by then"
     assert out.exists(), "the directory was the user's"
+
+
+def test_files_on_another_file_system(lab):
+    """/srv is seldom where the agent's state is; a name may be as long as a file system takes it."""
+    out = lab.dir / "srv"
+    lab.up(wrap=small_disk(out, "8m"))
+    service(lab)
+    one, long = Bundle(lab, "v1"), "n" * 255
+    one.put("conf/empty", "")
+    one.put(f"conf/{long}", "x" * 300000)
+    one.files += [{"source": "conf", "destination": str(out)}]
+    good(deploy(lab, one))
+    there = pathlib.Path(f"/proc/{lab.children['up'].pid}/root{out}")
+    assert sorted((p.name, p.stat().st_size) for p in there.iterdir()) == [("empty", 0), (long, 300000)]
+    good(deploy(lab, Bundle(lab, "v2")))
+    assert not list(there.iterdir())
+
+
+def test_links_in_a_bundle_and_times_of_its_files(lab):
+    """A link to a directory becomes what it leads to, as with CodeDeploy, unless that would never end; a link to a
+    file stays a link. A file keeps the time that the archive has, which caches go by."""
+    lab.up()
+    service(lab)
+    out, one = lab.dir / "etc", Bundle(lab, "v1")
+    one.put("shared/deep/a", "shared")
+    one.put("conf/b", "b")
+    for name, target in (("conf/to-dir", "../shared"), ("conf/to-file", "b"), ("conf/self", "."), ("top", "shared/deep"),
+                         ("shared/deep/up", "../../conf"), ("conf/nowhere", "missing")):
+        (one.dir / name).symlink_to(target)
+    one.files += [{"source": "conf", "destination": str(out)}, {"source": "top", "destination": str(out / "top")}]
+    os.utime(one.dir / "conf/b", (1234567890, 1234567890))
+    one.write()
+    subprocess.run(["tar", "-C", one.dir, "-cf", lab.dir / "revision.tar", "."], check=True)
+    good(deploy(lab, lab.dir / "revision.tar", "v1"))
+    for name, target in (("to-file", "b"), ("self", "."), ("nowhere", "missing")):
+        assert os.readlink(out / name) == target
+    for directory in ("to-dir", "to-dir/deep", "top"):
+        assert (out / directory).is_dir() and not (out / directory).is_symlink(), directory
+    assert (out / "to-dir/deep/a").read_text() == (out / "top/a").read_text() == "shared"
+    assert os.readlink(out / "to-dir/deep/up") == "../../conf", "it is within itself"
+    assert (out / "b").stat().st_mtime == 1234567890
+    good(deploy(lab, Bundle(lab, "v2")))
+    assert not out.exists(), "what came through links is cleaned up, too"
+
+
+def test_a_link_makes_way_for_a_directory(lab):
+    """What the last revision put there does not count as being in the way, wherever it leads."""
+    lab.up()
+    service(lab)
+    out, one, two = lab.dir / "etc", Bundle(lab, "v1"), Bundle(lab, "v2")
+    (lab.dir / "users").mkdir()
+    (lab.dir / "users/x").write_text("the user's")
+    one.script("AfterInstall", "link.sh", f"#!/bin/sh\nrm {out}/current && ln -s ../users {out}/current\n")
+    one.put("conf/current", "to be a link")
+    two.put("conf/current/x", "two")
+    for b in (one, two):
+        b.files += [{"source": "conf", "destination": str(out)}]
+    good(deploy(lab, one))
+    assert (out / "current/x").read_text() == "the user's"
+    good(deploy(lab, two))
+    assert not (out / "current").is_symlink() and (out / "current/x").read_text() == "two"
+    assert (lab.dir / "users/x").read_text() == "the user's"
 
 
 def test_a_host_decides_where_files_go(lab):
@@ -566,6 +669,84 @@ def test_an_agent_that_dies_finds_its_scripts(lab):
     assert client.wait(120) == 0, client.stdout.read()
     assert (lab.dir / "ran").read_text() == "ran\nslow\n", "none of them twice"
     assert answers(lab) == "v2"
+
+
+def gated(lab, version):
+    """On was1 its AfterInstall says that it began, waits for a file, and says that it ended."""
+    return Bundle(lab, version, **ANY).script("AfterInstall", "slow.sh", f"""#!/bin/sh
+[ "$BATON_HOST" = was1 ] || exit 0
+echo $$ begun >> {lab.dir}/told
+while ! [ -e {lab.dir}/go ]; do sleep 0.05; done
+echo $$ ended >> {lab.dir}/told
+""")
+
+
+def told(lab):
+    path = lab.dir / "told"
+    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def nobody_sees_its_end(lab, with_it):
+    """A deployment whose script on was1 loses its supervisor; with_it: how it then ends. The client's last words."""
+    client = lab.start_baton("deploy", "shop", "--bundle", gated(lab, "v2").write(), "-v", "v2")
+    poll("the script runs", lambda: told(lab))
+    with_it(int(told(lab)[0][0]), poll("its supervisor is there", lambda: supervisors(lab)))
+    said = client.communicate(timeout=120)[0]
+    assert client.returncode == 3, said
+    line = next(line for line in said.splitlines() if "result code 7" in line)
+    for words in ("was1", "AfterInstall", "scripts/slow.sh", "nobody saw how it ended"):
+        assert words in line, said
+    number = lab.deployments()[0]["id"]
+    assert lab.deployment(number)["phase"] == "parked" and len(told(lab)) <= 2, "it was repeated, and nobody wanted it"
+    return number
+
+
+def test_nobody_saw_how_a_script_ended_and_a_person_goes_on(lab):
+    """Its supervisor is killed, it ends well: the run asks, the other host serves, and the event runs again."""
+    two_hosts(lab)
+    good(deploy(lab, Bundle(lab, "v1", **ANY)))
+
+    def end(pid, shims):
+        os.kill(shims[0], signal.SIGKILL)
+        poll("another one has come", lambda: supervisors(lab) not in ([], shims))
+        (lab.dir / "go").touch()
+        poll("it has ended", lambda: not pathlib.Path(f"/proc/{pid}").exists())
+    with lab.load() as load:
+        number = nobody_sees_its_end(lab, end)
+        assert versions(lab)[("was2", "main")] == ("v1", True) and not versions(lab)[("was1", "main")][1]
+        good(lab.baton("resume", number))
+        poll("the run ends", lambda: lab.deployment(number)["phase"] == "ended")
+        assert lab.deployment(number)["end"] == "done"
+        good(deploy(lab, Bundle(lab, "v3", **ANY)))
+    assert load.failed == 0, load.summary()
+    assert [word for _, word in told(lab)] == ["begun", "ended"] * 2
+    assert versions(lab) == {("was1", "main"): ("v3", True), ("was2", "main"): ("v3", True)}
+
+
+def test_nobody_saw_how_a_script_ended_and_a_person_goes_back(lab):
+    """Supervisor, script and agent are killed, in this order: the agent that comes back says it, and v1 returns."""
+    two_hosts(lab)
+    good(deploy(lab, Bundle(lab, "v1", **ANY)))
+
+    def end(pid, shims):
+        agent = lab.children["agent-was1"]
+        os.kill(agent.pid, signal.SIGSTOP)  # or it would give the script another supervisor
+        for victim in (shims[0], pid):
+            os.kill(victim, signal.SIGKILL)
+        poll("the script is gone", lambda: not pathlib.Path(f"/proc/{pid}").exists())
+        lab.kill("agent-was1")
+        lab.agent("was1", address=lab.machines[0].gateway)
+    with lab.load() as load:
+        number = nobody_sees_its_end(lab, end)
+        assert lab.api("POST", f"/v1/deployments/{number}/rollback", {})[0] == 202
+        poll("the run ends", lambda: lab.deployment(number)["phase"] == "ended")
+        assert lab.deployment(number)["end"] == "rolled_back"
+        assert versions(lab) == {("was1", "main"): ("v1", True), ("was2", "main"): ("v1", True)}
+        (lab.dir / "go").touch()
+        good(deploy(lab, gated(lab, "v3")))
+    assert load.failed == 0, load.summary()
+    assert [word for _, word in told(lab)] == ["begun", "begun", "ended"]
+    assert versions(lab) == {("was1", "main"): ("v3", True), ("was2", "main"): ("v3", True)}
 
 
 def test_packing_is_the_same_whenever(tmp_path):

@@ -92,6 +92,52 @@ static void test_little(void **state)
 	bt_appspec_free(good("version: 0\nos: linux\n"));
 }
 
+/* What YAML says with nothing behind the colon is as though it were not there. */
+static void test_nothing(void **state)
+{
+	(void)state;
+	struct bt_appspec *a = good(
+		HEAD "file_exists_behavior:\n"
+		     "permissions:\n"
+		     "  - {object: /a, pattern: , except: , owner: , group: ~, mode: , type: , "
+		     "acls: , context: }\n"
+		     "hooks:\n"
+		     "  AfterInstall:\n"
+		     "    - location: a.sh\n"
+		     "      timeout:\n"
+		     "      runas:\n"
+		     "      sudo:\n"
+		     "  BeforeInstall:\n");
+	assert_int_equal(a->exists, BT_APPSPEC_DISALLOW);
+	const struct bt_appspec_permission *p = &a->permissions[0];
+	assert_string_equal(p->pattern, "**");
+	assert_null(p->owner);
+	assert_null(p->group);
+	assert_int_equal(p->mode, -1);
+	assert_true(p->files && p->directories);
+	const struct bt_appspec_script *s = &a->events[BT_LIFE_AFTER_INSTALL].scripts[0];
+	assert_null(s->runas);
+	assert_int_equal(s->timeout_ms, 3600000);
+	bt_appspec_free(a);
+	bad(HEAD "permissions:\n  - object:\nhooks:\n  AfterInstall:\n    - location:\n",
+		"a.yml:4:5: permissions: object is missing: expected for example {object: "
+		"/srv/shop, owner: shop}\n"
+		"a.yml:7:7: hooks: AfterInstall: location is missing: expected for example "
+		"{location: scripts/start.sh}");
+}
+
+/* As editors on Windows leave it. */
+static void test_windows(void **state)
+{
+	(void)state;
+	struct bt_appspec *a = good("\xef\xbb\xbfversion: 0.0\r\nos: linux\r\nfiles:\r\n"
+				    "  - source: app\r\n    destination: /srv/shop\r\nhooks:\r\n"
+				    "  AfterInstall:\r\n    - location: a.sh\r\n");
+	assert_string_equal(a->files[0].destination, "/srv/shop");
+	assert_string_equal(a->events[BT_LIFE_AFTER_INSTALL].scripts[0].location, "a.sh");
+	bt_appspec_free(a);
+}
+
 static void test_document(void **state)
 {
 	(void)state;
@@ -212,6 +258,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_whole),
 		cmocka_unit_test(test_little),
+		cmocka_unit_test(test_nothing),
+		cmocka_unit_test(test_windows),
 		cmocka_unit_test(test_document),
 		cmocka_unit_test(test_files),
 		cmocka_unit_test(test_permissions),
