@@ -81,7 +81,7 @@ def test_off_and_on_again(lab, mode):
     net = Net(lab, mode, deploy={"bake": "0s", "strategy": "rolling", "drain": "1s"})
     good(lab.deploy("v1", **ANY))
     net.answering("was1", "was2")
-    with net.load(holders=8) as load:
+    with net.load(holders=24) as load:
         load.wait(100)
         assert hosts_of(load, kind="held") == {"was1", "was2"}
         good(lab.baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1"))
@@ -106,7 +106,7 @@ def test_drain_waits_for_connections(lab, mode):
     net = Net(lab, mode, deploy={"bake": "0s", "strategy": "rolling", "drain": "60s"})
     good(lab.deploy("v1", **ANY))
     net.answering("was1", "was2")
-    with net.load(holders=8, rate=5, keepers=0) as load:
+    with net.load(holders=24, rate=5, keepers=0) as load:
         poll("both are held", lambda: hosts_of(load, kind="held") == {"was1", "was2"})
         run = lab.start_baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1", "--json")
         poll("was1 is out", lambda: net.members().get(net.was1.address) is False)
