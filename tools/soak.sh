@@ -1,6 +1,7 @@
 #!/bin/bash
 # soak.sh [WORDS]: the flow's tests (tests/integration/test_flow_lab.py) SOAK times each, ten unless said
-# otherwise: by NAT, direct server return and HAProxy, with agents and the server killed in the middle.
+# otherwise: by NAT, direct server return and HAProxy, and behind each of them with either agent and with the
+# server killed in the middle.
 # WORDS as pytest's -k choose among them. It goes on after a failure, ends by itself after SOAK_LIMIT
 # seconds at the latest (three hours), and closes with how many of each passed. Exit code 1 when one did not.
 set -u -o pipefail

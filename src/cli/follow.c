@@ -114,7 +114,12 @@ static void print_last_line(
 	bt_view_clean(&clean, bt_str_get(&line), 0);
 	printf("%s (deployment %" PRId64 ", %lld.%llds)\n", bt_str_get(&clean), f->id,
 		(long long)(took_ms / 1000), (long long)(took_ms % 1000 / 100));
-	if (code == BT_EXIT_STUCK)
+	if (code == BT_EXIT_STUCK && json_is_true(json_object_get(s->end, "waits")))
+		printf("it stands still and waits: mend that, then `baton resume %" PRId64
+		       "` goes on; `baton abort %" PRId64
+		       "` leaves all as it is now, which `baton status` shows\n",
+			f->id, f->id);
+	else if (code == BT_EXIT_STUCK)
 		printf("see `baton show %" PRId64
 		       "` and `baton status`; `baton rollback SERVICE` goes back\n",
 			f->id);

@@ -111,7 +111,9 @@ static void on_read(void *arg, int result, const struct bt_l4_seen *seen, const 
 	if (result < 0)
 		why = *err;
 	else if (!seen->running)
-		bt_err_set(&why, BT_E_UNREACHABLE, "%s does not run", d->name);
+		bt_err_set(&why, BT_E_UNREACHABLE, "%s on %s: %s", d->name,
+			bt_l4_driver()->env.host,
+			seen->trouble ? seen->trouble : "it does not run");
 	if (why.code < 0) {
 		not_counted(d, &why);
 		return;

@@ -69,8 +69,9 @@ static void failed(struct writing *w, int code, const char *text)
 {
 	if (w->phase == PHASE_BACK) {
 		BT_FREE char *first = bt_strdup(w->err.text);
-		bt_err_set(&w->err, w->err.code, "%s; and haproxy could not be told to go back: %s",
-			first, text);
+		bool said = strstr(first, text) != NULL;
+		bt_err_set(&w->err, w->err.code, "%s; and haproxy could not be told to go back%s%s",
+			first, said ? "" : ": ", said ? "" : text);
 		writing_end(w);
 		return;
 	}

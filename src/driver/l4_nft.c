@@ -350,7 +350,9 @@ static void look(void *arg)
 	struct nft_op *op = arg;
 	const struct bt_l4 *l4 = op->target.service->l4;
 	if (!op->writes) {
-		bt_nft_host_check(&op->target, &op->refuses);
+		/* The second is a reason to begin nothing, and none to leave rules unwritten. */
+		if (bt_nft_host_check(&op->target, &op->refuses) == 0)
+			bt_nft_source_check(l4, &op->refuses);
 		bt_nft_host_trouble(l4, op->trouble, sizeof op->trouble);
 		return;
 	}

@@ -56,6 +56,9 @@ char *bt_nft_render(const struct bt_l4_target *t, const struct bt_nft_found *fou
 /* 0, or why this host cannot serve the target: an address that is none, an interface that is not
  * there, a member that is the balancer's own host, forwarding that is off. */
 int bt_nft_host_check(const struct bt_l4_target *t, struct bt_err *err);
+/* 0, or that an IPv6 VIP for direct server return is an address that the host itself speaks from
+ * (IPv4 chooses by routes, IPv6 among all addresses), so that its health checks had no answer. */
+int bt_nft_source_check(const struct bt_l4 *l4, struct bt_err *err);
 /* The VIP is on none of this host's interfaces (or, with direct server return, not on that one):
  * who says so, into buf; "" when all is well. */
 void bt_nft_host_trouble(const struct bt_l4 *l4, char *buf, size_t n);

@@ -1,6 +1,8 @@
 /* Connections that the rules translated, from the kernel's table of connections: asked of the VIP
  * and answered by a member. The kernel is asked for those to the VIP's port alone; one that knows
- * no such filter (before Linux 5.8) lists all, so every entry is looked at here, too.
+ * no such filter (before Linux 5.8) lists all, so every entry is looked at here, too. It is not
+ * asked for an IPv6 address: Linux takes that filter the wrong way round (seen with 6.18), and
+ * lists all connections but those to it.
  *
  * A connection counts from its first packet until both ends have closed it. TIME_WAIT is over;
  * CLOSE was reset. */
@@ -128,19 +130,21 @@ static struct nlmsghdr *dump_request(const struct counting *c, char *buf, bool f
 	g->version = NFNETLINK_V0;
 	if (!filter)
 		return h;
-	struct nlattr *tuple = mnl_attr_nest_start(h, CTA_TUPLE_ORIG);
-	struct nlattr *part = mnl_attr_nest_start(h, CTA_TUPLE_IP);
-	mnl_attr_put(
-		h, c->family == AF_INET ? CTA_IP_V4_DST : CTA_IP_V6_DST, c->vip.ip_len, c->vip.ip);
-	mnl_attr_nest_end(h, part);
+	bool v4 = c->family == AF_INET;
+	struct nlattr *tuple = mnl_attr_nest_start(h, CTA_TUPLE_ORIG), *part;
+	if (v4) {
+		part = mnl_attr_nest_start(h, CTA_TUPLE_IP);
+		mnl_attr_put(h, CTA_IP_V4_DST, c->vip.ip_len, c->vip.ip);
+		mnl_attr_nest_end(h, part);
+	}
 	part = mnl_attr_nest_start(h, CTA_TUPLE_PROTO);
 	mnl_attr_put_u8(h, CTA_PROTO_NUM, IPPROTO_TCP);
 	mnl_attr_put_u16(h, CTA_PROTO_DST_PORT, c->vip.port);
 	mnl_attr_nest_end(h, part);
 	mnl_attr_nest_end(h, tuple);
 	struct nlattr *flags = mnl_attr_nest_start(h, CTA_FILTER);
-	mnl_attr_put_u32(
-		h, CTA_FILTER_ORIG_FLAGS, FILTER_IP_DST | FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT);
+	mnl_attr_put_u32(h, CTA_FILTER_ORIG_FLAGS,
+		(v4 ? FILTER_IP_DST : 0) | FILTER_PROTO_NUM | FILTER_PROTO_DST_PORT);
 	mnl_attr_put_u32(h, CTA_FILTER_REPLY_FLAGS, 0);
 	mnl_attr_nest_end(h, flags);
 	return h;

@@ -16,6 +16,7 @@
 #include <fcntl.h>
 #include <ifaddrs.h>
 #include <libmnl/libmnl.h>
+#include <linux/if_addr.h>
 #include <linux/neighbour.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -135,6 +136,39 @@ int bt_nft_host_check(const struct bt_l4_target *t, struct bt_err *err)
 		return bt_err_set(err, BT_E_REFUSED, "this host forwards no packets: set %s=1",
 			family == AF_INET ? "net.ipv4.ip_forward" : "net.ipv6.conf.all.forwarding");
 	return 0;
+}
+
+/* Whether the host may choose the address as its own when it asks others, and where it has it: one
+ * line of the file is "fe8000…01 02 40 20 80 lan", the fourth number the flags. */
+static bool speaks_as(const char *vip, char interface[static IF_NAMESIZE])
+{
+	struct in6_addr want, have;
+	char line[128], hex[33], name[32];
+	bool found = false;
+	FILE *f = inet_pton(AF_INET6, vip, &want) == 1 ? fopen("/proc/net/if_inet6", "re") : NULL;
+	while (f && !found && fgets(line, sizeof line, f)) {
+		unsigned flags;
+		if (sscanf(line, "%32s %*x %*x %*x %x %31s", hex, &flags, name) != 3 ||
+			bt_unhex(hex, &have, sizeof have) < 0)
+			continue;
+		found = memcmp(&want, &have, sizeof want) == 0 && !(flags & IFA_F_DEPRECATED);
+	}
+	if (f)
+		fclose(f);
+	if (found)
+		snprintf(interface, IF_NAMESIZE, "%.*s", IF_NAMESIZE - 1, name);
+	return found;
+}
+
+int bt_nft_source_check(const struct bt_l4 *l4, struct bt_err *err)
+{
+	char interface[IF_NAMESIZE];
+	if (l4->mode != BT_L4_DSR || !speaks_as(l4->vip, interface))
+		return 0;
+	return bt_err_set(err, BT_E_REFUSED,
+		"this host asks others from the VIP %s, and those that have it on their loopback "
+		"would answer themselves: ip addr change %s/128 dev %s preferred_lft 0",
+		l4->vip, l4->vip, interface);
 }
 
 void bt_nft_host_trouble(const struct bt_l4 *l4, char *buf, size_t n)

@@ -8,6 +8,7 @@
  *
  *     prerouting, output   daddr VIP, dport PORT → choose → to_MEMBER: dnat
  *     postrouting          what was translated here: masquerade, so that replies come back
+ *     redirects            IPv6 without masquerade: members are told of no shorter way to clients
  *
  * Direct server return (family netdev, before routing and conntrack). Nothing remembers
  * connections but these rules. A packet is handed to the kernel's neighbour output, which writes
@@ -268,6 +269,26 @@ static void masquerade(struct render *r)
 			original("proto-dst", json_integer(r->l4->port)), "masquerade"));
 }
 
+/* Replies that leave by the interface they came in at make the kernel tell the member of a shorter
+ * way, which leads past the translation. IPv4's NAT drops that word by itself; conntrack knows
+ * nothing of IPv6's. */
+static bool hides_ways(const struct render *r)
+{
+	return r->l4->mode == BT_L4_NAT && !r->l4->nftables.masquerade && strcmp(r->ip, "ip6") == 0;
+}
+
+static void hide_ways(struct render *r)
+{
+	base_chain(r, "redirects", "filter", "output", 0);
+	for (size_t i = 0; i < r->t->n_members; i++)
+		rule(r, "redirects",
+			json_pack("[o, o, {s:n}]",
+				match("==", payload("icmpv6", "type"), json_string("nd-redirect")),
+				match("==", payload("ip6", "daddr"),
+					json_string(r->t->members[i].address)),
+				"drop"));
+}
+
 static void nat(struct render *r)
 {
 	char name[BT_NFT_NAME_MAX];
@@ -288,6 +309,8 @@ static void nat(struct render *r)
 	to_service(r, "output", BT_NFT_CHOOSE);
 	if (r->l4->nftables.masquerade)
 		masquerade(r);
+	if (hides_ways(r))
+		hide_ways(r);
 }
 
 /* ---- direct server return ----------------------------------------------------------------------
@@ -391,6 +414,8 @@ static bool wanted_chain(const struct render *r, const char *name)
 	static const char *const direct_chains[] = {"service", "opening"};
 	char ingress[BT_NFT_NAME_MAX];
 	bool dsr = r->l4->mode == BT_L4_DSR;
+	if (strcmp(name, "redirects") == 0)
+		return hides_ways(r);
 	for (size_t i = 0; !dsr && i < BT_ARRAY_LEN(nat_chains); i++)
 		if (strcmp(name, nat_chains[i]) == 0)
 			return true;

@@ -13,6 +13,8 @@
 #include "base/str.h"
 #include "driver/members.h"
 
+#include <string.h>
+
 static struct bt_err no_error;
 
 static void set_trouble(struct bt_l4_site *s, const char *text)
@@ -157,7 +159,9 @@ static void end(struct bt_l4_change *c, int result, const struct bt_err *err)
 static void add_error(struct bt_l4_change *c, const char *what, const struct bt_err *err)
 {
 	BT_FREE char *first = bt_strdup(c->err.text);
-	bt_err_set(&c->err, c->err.code, "%s%s%s: %s", first, *first ? "; " : "", what, err->text);
+	bool said = strstr(first, err->text) != NULL; /* the same cause, once */
+	bt_err_set(&c->err, c->err.code, "%s%s%s%s%s", first, *first ? "; " : "", what,
+		said ? "" : ": ", said ? "" : err->text);
 }
 
 static void on_cleared(struct bt_l4_change *c, int r)

@@ -61,16 +61,18 @@ size_t bt_runs_count(struct bt_server *s)
 int bt_run_lease_free(struct bt_server *s, const char *service, struct bt_err *err)
 {
 	char at[32];
-	for (struct bt_running *r = s->runs; r; r = r->next)
-		if (strcmp(r->service, service) == 0 &&
-			bt_engine_phase(r->engine) != BT_PHASE_ENDED)
-			return bt_err_set(err, BT_E_LEASE,
-				"%s is held by deployment %llu of %s since %s (%s): wait for it, "
-				"or "
-				"abort it",
-				service, (unsigned long long)r->id, r->holder,
-				bt_clock_format(r->started_wall, at),
-				bt_phase_name(bt_engine_phase(r->engine)));
+	for (struct bt_running *r = s->runs; r; r = r->next) {
+		enum bt_phase phase = bt_engine_phase(r->engine);
+		if (strcmp(r->service, service) != 0 || phase == BT_PHASE_ENDED)
+			continue;
+		return bt_err_set(err, BT_E_LEASE,
+			"%s is held by deployment %llu of %s since %s (%s): %s", service,
+			(unsigned long long)r->id, r->holder, bt_clock_format(r->started_wall, at),
+			bt_phase_name(phase),
+			phase == BT_PHASE_PARKED ? "once what it waits for is mended, resume it; "
+						   "abort leaves it as it stands"
+						 : "wait for it, or abort it");
+	}
 	return 0;
 }
 

@@ -129,7 +129,8 @@ static json_t *end_event(struct bt_server *s, uint64_t id, json_t *tails)
 	const char *end = json_string_value(json_object_get(row, "end"));
 	const char *reason = json_string_value(json_object_get(row, "reason"));
 	const struct bt_running *run = bt_run_find(s, id);
-	if (!end && run && bt_engine_phase(bt_run_engine(run)) == BT_PHASE_PARKED) {
+	bool waits = !end && run && bt_engine_phase(bt_run_engine(run)) == BT_PHASE_PARKED;
+	if (waits) {
 		end = "parked";
 		reason = bt_engine_reason(bt_run_engine(run));
 	}
@@ -137,6 +138,8 @@ static json_t *end_event(struct bt_server *s, uint64_t id, json_t *tails)
 		return NULL; /* it is published when the last lines are there */
 	json_t *j = json_pack("{s:I, s:s, s:i, s:s}", "deployment", (json_int_t)id, "end", end,
 		"exit_code", bt_end_exit_code(end), "reason", reason ? reason : "");
+	if (waits)
+		json_object_set_new(j, "waits", json_true());
 	json_t *t = tails ? json_incref(tails) : kept_tails(s, id);
 	json_object_set_new(j, "log_tail", t ? t : json_object());
 	return j;

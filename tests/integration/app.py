@@ -1,6 +1,6 @@
 """A small web application to deploy, with every way of misbehaving. Lab.artifact() puts its settings
 in front of it, so that each version is a file of its own; run as: python3 FILE --port N --slot S
-/file?name= is a file of its working directory, /env?name= a variable.
+/file?name= is a file of its working directory, /env?name= a variable, /client who asks.
 
 version        what /version says                start_delay    seconds before it listens
 healthy        False: health stays 503           exit_at_once   exit code, before it listens
@@ -9,7 +9,7 @@ ignore_term    SIGTERM changes nothing           health_fails_after  seconds unt
 healthy_slots  the only slots where it is healthy
 print_env      a variable it prints as it begins       reuse_port     others may listen on its port too
 warm_up        seconds after it listens in which it is not healthy and every page says NOT READY
-listen         its address, 127.0.0.1 if not given
+listen         its address, 127.0.0.1 if not given; "::" is all of IPv6 and IPv4
 """
 import argparse
 import contextlib
@@ -41,11 +41,13 @@ class App(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self, *args):
+    def __init__(self, address, *args):
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
         self.allow_reuse_port = bool(setting("reuse_port"))
         self.lock = threading.Lock()
         self.busy, self.idle, self.stopping, self.held = 0, set(), False, 0
-        super().__init__(*args)
+        super().__init__(address, *args)
 
     def server_bind(self):
         if self.allow_reuse_port:  # http.server knows it since Python 3.11 only
@@ -178,6 +180,8 @@ class Page(http.server.BaseHTTPRequestHandler):
             self.answer(200, f"{ARGS.host}/{ARGS.slot} {setting('version', '?')}")
         elif url.path.endswith("/who"):
             self.answer(200, f"{ARGS.slot} {setting('version', '?')}")
+        elif url.path == "/client":
+            self.answer(200, self.client_address[0])
         elif url.path == "/env":
             self.answer(200, os.environ.get(query.get("name", ""), ""))
         elif url.path == "/file":

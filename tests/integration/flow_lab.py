@@ -12,7 +12,7 @@ PORT = 8080
 
 def nat(net):
     net.l4.hold(net.vip)
-    net.l4.set("net.ipv4.ip_forward", 1)
+    net.l4.forward()
     return {"nftables": {"on": "l4", "vip": net.vip, "port": PORT, "mode": "nat"}}
 
 
@@ -66,12 +66,12 @@ backend shop
     return {"haproxy": {"on": "l4", "socket": str(lab.dir / "haproxy.sock"), "backend": "shop", "server": "{host}"}}
 
 
-BALANCERS = {"nat": nat, "dsr": dsr, "haproxy": haproxy, "ipvs": ipvs}
+BALANCERS = {"nat": nat, "dsr": dsr, "nat6": nat, "dsr6": dsr, "haproxy": haproxy, "ipvs": ipvs}
 
 
 class FlowLab(L4Lab):
     def __init__(self, lab, balancer, **groups):
-        super().__init__(lab)
+        super().__init__(lab, six=balancer.endswith("6"))
         self.balancer = balancer
         bases = lab.dir / "tomcat"
         bases.mkdir()

@@ -2,8 +2,8 @@
 this machine. The load comes from the client, which reaches nothing but the segment; the agents of the
 others also reach our server, by a leg of their own.
 
-        client   l4   was1   was2          192.168.77.0/24, the same addresses in every laboratory:
-           └──────┴─switch─┴────┘          nothing leads from one switch to another
+        client   l4   was1   was2          192.168.77.0/24 or fd77::/64, the same addresses in every
+           └──────┴─switch─┴────┘          laboratory: nothing leads from one switch to another
                   │    │    │   legs to this machine: baton server, run in the root namespace
                   └────┴────┘
 
@@ -24,8 +24,23 @@ import unittest
 from farhost import FarHost, ip
 from lab import HERE, PATIENCE, PYTHON, Failed, poll
 
-NET = "192.168.77"
+NET, NET6 = "192.168.77", "fd77:"
+WAN, WAN6 = "192.168.78", "fd78:"  # where the client is once it has gone outside
 LAN = "lan"  # every host's interface on the segment
+
+
+def alone(address):
+    """The address as a network of its own."""
+    return f"{address}/{128 if ':' in address else 32}"
+
+
+def place(address, port):
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def at_once(address):
+    """For `ip addr`: nobody else has it, so the kernel need not find that out first."""
+    return ("nodad",) if ":" in address else ()
 
 
 class Net:
@@ -61,9 +76,9 @@ class Net:
 class Host(FarHost):
     """On the segment at `address`, and with a leg to this machine at `gateway`."""
 
-    def __init__(self, lab, last):
+    def __init__(self, lab, address):
         super().__init__(lab)
-        self.leg, self.address = self.address, f"{NET}.{last}"
+        self.leg, self.address = self.address, address
 
     run, set = Net.run, Net.set
 
@@ -74,24 +89,29 @@ class Host(FarHost):
         bind = "".join(f"mount --bind '{a}' '{b}' && " for a, b in self.mounts)
         return [*enter, "unshare", "--mount", "sh", "-c", bind + 'exec "$@"', "sh"]
 
-    def hold(self, address):
-        """The host answers ARP for the address on the segment."""
-        self.run("ip", "addr", "replace", f"{address}/32", "dev", LAN)
+    def hold(self, address, interface=LAN):
+        """The host answers for the address on the segment, and does not speak from it."""
+        silent = ("preferred_lft", "0") if ":" in address else ()
+        self.run("ip", "addr", "replace", alone(address), "dev", interface, *silent, *at_once(address))
+
+    def forward(self):
+        self.set("net.ipv4.ip_forward", 1)
+        self.set("net.ipv6.conf.all.forwarding", 1)
 
     def serve_behind(self, vip):
         """Direct server return: takes the VIP's packets, and keeps silent about it on the segment."""
         for where in ("all", LAN):
             self.set(f"net.ipv4.conf.{where}.arp_ignore", 1)
             self.set(f"net.ipv4.conf.{where}.arp_announce", 2)
-        self.run("ip", "addr", "replace", f"{vip}/32", "dev", "lo")
+        self.run("ip", "addr", "replace", alone(vip), "dev", "lo", *at_once(vip))
 
 
 class L4Lab:
-    vip = f"{NET}.100"
-
-    def __init__(self, lab, hosts=("l4", "was1", "was2")):
-        """hosts: with agents, at most four; more than the three for who tests something else."""
-        self.lab, self.loads = lab, []
+    def __init__(self, lab, hosts=("l4", "was1", "was2"), six=False):
+        """hosts: with agents, at most four; more than the three for who tests something else. six: all that
+        is between them is IPv6."""
+        self.lab, self.loads, self.six = lab, [], six
+        self.vip = self.address(100)
         base = lab.ports_.base
         self.switch = self.client = None
         lab.networks.append(self)  # its close() is called at the end, whatever happens here
@@ -100,20 +120,46 @@ class L4Lab:
         self.switch.run("ip", "link", "set", "br0", "up")
         self.client = Net(f"bt{base}-client")
         self.client.run("ip", "link", "set", "lo", "up")
-        self._plug(self.client, "client", f"{NET}.10")
+        self.client_address = self.address(10)
+        self._plug(self.client, "client", self.client_address)
         # What ended leaves ports in TIME_WAIT for a minute; a soak would run out of them.
         self.client.set("net.ipv4.ip_local_port_range", "2048 65000")
         self.hosts = {}
         for i, name in enumerate(hosts):
-            host = self.hosts[name] = Host(lab, 2 if name == "l4" else 10 + i)
+            host = self.hosts[name] = Host(lab, self.address(2 if name == "l4" else 10 + i))
             self._plug(host, name, host.address)
             setattr(self, name, host)
 
-    def _plug(self, net, name, address):
-        net.run("ip", "link", "add", LAN, "type", "veth", "peer", "name", name, "netns", self.switch.name)
-        self.switch.run("ip", "link", "set", name, "master", "br0", "up")
-        net.run("ip", "addr", "add", f"{address}/24", "dev", LAN)
-        net.run("ip", "link", "set", LAN, "up")
+    def address(self, last, outside=False):
+        if self.six:
+            return f"{WAN6 if outside else NET6}:{last}"
+        return f"{WAN if outside else NET}.{last}"
+
+    def _segment(self, address):
+        """The network that it lies in, by its prefix."""
+        return f"{address}/{64 if self.six else 24}"
+
+    def _plug(self, net, name, address, interface=LAN, bridge="br0"):
+        net.run("ip", "link", "add", interface, "type", "veth", "peer", "name", name, "netns", self.switch.name)
+        self.switch.run("ip", "link", "set", name, "master", bridge, "up")
+        net.set(f"net.ipv6.conf.{interface}.accept_dad", 0)  # also for the link's own address
+        net.run("ip", "addr", "add", self._segment(address), "dev", interface, *at_once(address))
+        net.run("ip", "link", "set", interface, "up")
+
+    def go_outside(self):
+        """The client and the VIP move to a segment where only l4 is as well, with another leg; the servers'
+        way there leads through it."""
+        self.switch.run("ip", "link", "add", "br1", "type", "bridge", "forward_delay", 0)
+        self.switch.run("ip", "link", "set", "br1", "up")
+        self._plug(self.l4, "l4-wan", self.address(2, outside=True), "wan", "br1")
+        self.client.run("ip", "link", "del", LAN)
+        self.client_address = self.address(10, outside=True)
+        self._plug(self.client, "client", self.client_address, bridge="br1")
+        self.vip = self.address(100, outside=True)
+        self.l4.hold(self.vip, "wan")
+        for name, host in self.hosts.items():
+            if name != "l4":
+                host.run("ip", "route", "add", self._segment(self.address(0, outside=True)), "via", self.l4.address)
 
     def close(self):
         for load in self.loads:
@@ -140,12 +186,13 @@ class L4Lab:
         return config
 
     def load(self, port=8080, **options):
-        self.loads.append(NetLoad(self, f"http://{self.vip}:{port}", **options))
+        self.loads.append(NetLoad(self, f"http://{place(self.vip, port)}", **options))
         return self.loads[-1]
 
     def ask(self, path="/where", port=8080, address=None, seconds=10):
         """Body of one answer to the client, None when there is none."""
-        done = self.client.run("curl", "-sS", "-f", "-m", seconds, f"http://{address or self.vip}:{port}{path}", check=False)
+        url = f"http://{place(address or self.vip, port)}{path}"
+        done = self.client.run("curl", "-gsS", "-f", "-m", seconds, url, check=False)
         return done.stdout if done.returncode == 0 else None
 
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lab import PATIENCE, poll
-from test_crash import begin, finish
+from test_crash import begin, finish, newest
 
 ADMIN_DRAIN = 8
 
@@ -265,27 +265,82 @@ def test_haproxy_is_down(lab):
     good(lab.deploy("v2"))
 
 
-def test_haproxy_dies_in_mid_run(lab):
-    """Nothing is stopped on the word of a balancer that is not there; once it is back all goes on."""
+def dies_in_mid_run(lab):
+    """Until the run stands still: haproxy has died for good when one of two was out and stopped. Its way back needs
+    haproxy, too: 3. Returns haproxy, the run's number and what the client said."""
     proxy = Haproxy(lab)
     behind(lab, proxy)
     lab.up()
     good(lab.deploy("v1"))
     client, number = begin(lab, "v2", start_delay=2)
-    poll("one of them is out", proxy.drained)
-    out = proxy.drained()
+    poll("one of them has stopped", lambda: any(
+        t["kind"] == "InstanceStop" and t["state"] == "done" for t in lab.deployment(number)["tasks"]))
+    left = ({"local-a", "local-b"} - proxy.drained()).pop()[-1]
     proxy.kill()
     code, said = finish(lab, client)
-    assert code in (1, 3), said  # 3: its way back needs haproxy, too
-    left = ({"local-a", "local-b"} - out).pop()[-1]
+    assert code == 3, said
+    # nothing is stopped on the word of a balancer that is not there
     assert lab.ask(url=f"http://127.0.0.1:{lab.port(f'shop-{left}')}") == "v1", said
-    proxy.start()
-    if code == 3:
-        good(lab.baton("abort", number))
-        poll("it has ended", lambda: lab.deployment(number).get("end"))
+    return proxy, number, said
+
+
+def told_again(lab):
     done = poll("haproxy has been told again what was in force", lambda: next(
         (d for d in [lab.deploy("v3")] if "will be in a moment" not in d.stderr), None))
     good(done)
+
+
+def test_haproxy_dies_in_mid_run(lab):
+    """The last lines say what, where and what to do, and that does it: once haproxy is back, the run that is
+    resumed goes its way back to the end."""
+    proxy, number, said = dies_in_mid_run(lab)
+    why, command = said.strip().splitlines()[-2:]
+    assert "a person is needed" in why and "haproxy on local: nobody listens at the stats socket "\
+        f"{proxy.socket}: is haproxy running?" in why, said
+    assert f"`baton resume {number}`" in command and f"`baton abort {number}`" in command, said
+    held = lab.deploy("v3")
+    assert held.returncode == 4 and "(parked)" in held.stderr and "resume" in held.stderr, held.stderr
+    lab.baton("resume", number)  # too early: it stands still again
+    poll("it stands still again", lambda: lab.deployment(number)["phase"] == "parked")
+    proxy.start()
+    with lab.load(rate=40) as load:
+        good(lab.baton("resume", number))
+        assert poll("it has ended", lambda: lab.deployment(number).get("end")) == "rolled_back"
+        assert everywhere(lab, "v1") and not proxy.drained()
+        told_again(lab)
+        assert everywhere(lab, "v3") and not proxy.drained()
+    assert load.failed == 0, load.summary()
+
+
+def test_haproxy_dies_in_mid_run_and_a_person_aborts(lab):
+    """All stays as it is, and the next deployment makes it whole."""
+    proxy, number, _ = dies_in_mid_run(lab)
+    proxy.start()
+    out = proxy.drained()
+    assert len(out) == 1
+    good(lab.baton("abort", number))
+    assert poll("it has ended", lambda: lab.deployment(number).get("end")) == "parked"
+    assert proxy.drained() == out
+    told_again(lab)
+    assert everywhere(lab, "v3") and not proxy.drained()
+
+
+def test_haproxy_dies_while_it_is_told(lab):
+    """Who was to leave had not left yet for all that is known: nothing is stopped, and the run goes back by itself."""
+    proxy = Haproxy(lab)
+    behind(lab, proxy)
+    lab.up()
+    good(lab.deploy("v1"))
+    client, _ = begin(lab, "v2")
+    poll("one of them is out", proxy.drained)
+    proxy.kill()
+    code, said = finish(lab, client)
+    assert code in (1, 3), said  # 3: it had been told already
+    proxy.start()
+    if code == 3:
+        good(lab.baton("resume", newest(lab)))
+    poll("it has ended", lambda: lab.deployments()[0].get("end"))
+    told_again(lab)
     assert everywhere(lab, "v3") and not proxy.drained()
 
 

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from l4lab import L4Lab, LAN
+from l4lab import LAN, L4Lab, alone
 from lab import poll
 
-BOTH = pytest.mark.parametrize("mode", ["nat", "dsr"])
+BOTH = pytest.mark.parametrize("mode", ["nat", "dsr", "nat6", "dsr6"])
 
 
 def good(done):
@@ -17,14 +17,17 @@ def good(done):
 
 
 class Net(L4Lab):
-    """With a service behind nftables on l4, and agents everywhere."""
+    """With a service behind nftables on l4, and agents everywhere. nat6, dsr6: by IPv6."""
 
-    def __init__(self, lab, mode, **groups):
-        super().__init__(lab)
-        self.mode = mode
-        self.l4.set("net.ipv4.ip_forward", 1)
-        self.l4.hold(self.vip)
-        traffic = {"on": "l4", "vip": self.vip, "port": 8080, "mode": mode}
+    def __init__(self, lab, mode, outside=False, traffic=None, **groups):
+        super().__init__(lab, six=mode.endswith("6"))
+        self.mode = mode = mode.rstrip("6")
+        self.l4.forward()
+        if outside:
+            self.go_outside()
+        else:
+            self.l4.hold(self.vip)
+        traffic = {"on": "l4", "vip": self.vip, "port": 8080, "mode": mode, **(traffic or {})}
         if mode == "dsr":
             traffic["interface"] = LAN
             for host in (self.was1, self.was2):
@@ -34,7 +37,7 @@ class Net(L4Lab):
 
     @property
     def table(self):
-        return ("netdev" if self.mode == "dsr" else "ip", "baton_shop")
+        return ("netdev" if self.mode == "dsr" else "ip6" if self.six else "ip", "baton_shop")
 
     def members(self):
         """{address: in} as baton's server sees it."""
@@ -48,7 +51,7 @@ class Net(L4Lab):
         poll(f"answers of {hosts}", lambda: seen.add((self.ask() or "/").split("/")[0]) or seen >= set(hosts))
 
 
-ANY = {"listen": "0.0.0.0"}
+ANY = {"listen": "::"}
 
 
 def hosts_of(load, **which):
@@ -78,7 +81,7 @@ def test_off_and_on_again(lab, mode):
     net = Net(lab, mode, deploy={"bake": "0s", "strategy": "rolling", "drain": "1s"})
     good(lab.deploy("v1", **ANY))
     net.answering("was1", "was2")
-    with net.load(holders=8) as load:
+    with net.load(holders=24) as load:
         load.wait(100)
         assert hosts_of(load, kind="held") == {"was1", "was2"}
         good(lab.baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1"))
@@ -103,7 +106,7 @@ def test_drain_waits_for_connections(lab, mode):
     net = Net(lab, mode, deploy={"bake": "0s", "strategy": "rolling", "drain": "60s"})
     good(lab.deploy("v1", **ANY))
     net.answering("was1", "was2")
-    with net.load(holders=8, rate=5, keepers=0) as load:
+    with net.load(holders=24, rate=5, keepers=0) as load:
         poll("both are held", lambda: hosts_of(load, kind="held") == {"was1", "was2"})
         run = lab.start_baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1", "--json")
         poll("was1 is out", lambda: net.members().get(net.was1.address) is False)
@@ -116,7 +119,7 @@ def test_drain_waits_for_connections(lab, mode):
     tasks = [json.loads(line) for line in run.stdout.read().splitlines() if line.startswith("{")]
     drains = [t for t in tasks if t.get("task", {}).get("kind") == "Drain" and t.get("kind") == "result"]
     assert drains and all(t["outcome"] == "done" for t in drains)
-    assert {t["task"]["host"] for t in drains} == {"was1" if mode == "dsr" else "l4"}
+    assert {t["task"]["host"] for t in drains} == {"was1" if net.mode == "dsr" else "l4"}
 
 
 @BOTH
@@ -126,15 +129,15 @@ def test_half_open_connections(lab, mode):
     net = Net(lab, mode, deploy={"bake": "0s", "strategy": "rolling", "drain": "60s"})
     good(lab.deploy("v1", **ANY))
     net.answering("was1", "was2")
-    net.was1.run("nft", "add table ip lost; add chain ip lost out { type filter hook output priority 0; }; "
-                 "add rule ip lost out tcp sport 8080 tcp flags & (syn | ack) == syn | ack drop")
+    net.was1.run("nft", "add table inet lost; add chain inet lost out { type filter hook output priority 0; }; "
+                 "add rule inet lost out tcp sport 8080 tcp flags & (syn | ack) == syn | ack drop")
     with net.load(holders=12, rate=0, keepers=0) as load:
         poll("some wait for was1", lambda: net.was1.run("ss", "-Htn", "state", "syn-recv", "sport", "=", ":8080").stdout)
         run = lab.start_baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1")
         poll("was1 is out", lambda: net.members().get(net.was1.address) is False)
         off = time.monotonic()
         assert run.poll() is None, "it did not wait for what is half open"
-        net.was1.run("nft", "delete", "table", "ip", "lost")
+        net.was1.run("nft", "delete", "table", "inet", "lost")
         poll("was1 answers them", lambda: "was1" in hosts_of(load, kind="held", after=off))
         load.tell("finish")
         assert run.wait(60) == 0, run.stdout.read()
@@ -176,6 +179,39 @@ def test_somebody_flushes_the_rules(lab, mode):
     assert hosts_of(load) == {"was2"}
 
 
+def off_and_on_while_it_is_deployed(net):
+    """Everything that changes the rules, under load: no request fails, and the servers know who asks."""
+    lab, asks = net.lab, net.client_address
+    good(lab.deploy("v1", **ANY))
+    net.answering("was1", "was2")
+    assert {net.ask("/client").removeprefix("::ffff:") for _ in range(4)} == {asks}
+    with net.load() as load:
+        load.wait(50)
+        for host, other in (("was1", "was2"), ("was2", "was1")):
+            good(lab.baton("run", "turnOffL4", "--service", "shop", "--hosts", host))
+            off = time.monotonic()
+            load.wait(30)
+            assert hosts_of(load, kind="new", after=off) == {other}
+            good(lab.baton("run", "turnOnL4", "--service", "shop", "--hosts", host))
+        good(lab.deploy("v2", **ANY))
+        load.wait(50)
+    assert load.failed == 0, load.summary()
+    assert load.strayed() == {}
+    assert {net.ask("/client").removeprefix("::ffff:") for _ in range(4)} == {asks}
+
+
+@pytest.mark.parametrize("mode", ["nat", "nat6"])
+@pytest.mark.parametrize("outside", [True, False], ids=["two_segments", "one_segment"])
+def test_no_masquerade(lab, mode, outside):
+    """The servers' way back leads through the balancer, from another segment or, by a route, to a client on
+    their own one."""
+    net = Net(lab, mode, outside=outside, traffic={"masquerade": False})
+    if not outside:
+        for host in (net.was1, net.was2):
+            host.run("ip", "route", "add", alone(net.client_address), "via", net.l4.address)
+    off_and_on_while_it_is_deployed(net)
+
+
 def test_a_silent_host_is_not_switched_to(lab):
     """Direct server return would swallow the connections of a host that is not to be found on the segment."""
     net = Net(lab, "dsr")
@@ -189,6 +225,23 @@ def test_a_silent_host_is_not_switched_to(lab):
         load.wait(50)
     assert load.failed == 0, load.summary()
     assert hosts_of(load) == {"was2"}
+
+
+def test_a_balancer_that_speaks_from_the_vip(lab):
+    """IPv6 takes any address of a host for its own word, and who is asked from the VIP answers himself: that is
+    said before anything begins, with the command that mends it. What is on its way goes on."""
+    net = Net(lab, "dsr6")
+    good(lab.deploy("v1", **ANY))
+    net.answering("was1", "was2")
+    net.l4.run("ip", "addr", "change", f"{net.vip}/128", "dev", LAN, "preferred_lft", "forever")
+    before = len(lab.deployments())
+    done = lab.deploy("v2", **ANY)
+    assert done.returncode not in (0, 3) and len(lab.deployments()) == before, done.stdout + done.stderr
+    command = f"ip addr change {net.vip}/128 dev {LAN} preferred_lft 0"
+    assert command in done.stderr, done.stderr
+    net.answering("was1", "was2")
+    net.l4.run(*command.split())
+    good(lab.deploy("v2", **ANY))
 
 
 def test_no_forwarding(lab):
