@@ -5,7 +5,10 @@
  *
  * The kernel tells of no age of a service, so a table that was emptied and filled again (ipvsadm
  * -C, a restart of keepalived) is noticed by its counters: they never fall otherwise, but for
- * `ipvsadm --zero`, and then saying everything once more changes nothing. */
+ * `ipvsadm --zero`, and then saying everything once more changes nothing.
+ *
+ * In a service of keepalived's a real server that comes in may still be missing: then the job is
+ * done again and again until keepalived has put it back, or for as long as a Switch can wait. */
 #include "base/clock.h"
 #include "driver/l4_ipvs_work.h"
 #include "driver/l4_site.h"
