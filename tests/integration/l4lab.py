@@ -24,8 +24,18 @@ import unittest
 from farhost import FarHost, ip
 from lab import HERE, PATIENCE, PYTHON, Failed, poll
 
-NET = "192.168.77"
+NET, NET6 = "192.168.77", "fd77:"
 LAN = "lan"  # every host's interface on the segment
+
+
+def place(last, v6=False):
+    """The address of a host on the segment."""
+    return f"{NET6}:{last}" if v6 else f"{NET}.{last}"
+
+
+def put(address, length):
+    """As `ip addr add` takes it; an IPv6 one can be used at once, since nobody else has it."""
+    return [f"{address}/{length}", "nodad"] if ":" in address else [f"{address}/{length}"]
 
 
 class Net:
@@ -61,9 +71,9 @@ class Net:
 class Host(FarHost):
     """On the segment at `address`, and with a leg to this machine at `gateway`."""
 
-    def __init__(self, lab, last):
+    def __init__(self, lab, last, v6=False):
         super().__init__(lab)
-        self.leg, self.address = self.address, f"{NET}.{last}"
+        self.leg, self.address = self.address, place(last, v6)
 
     run, set = Net.run, Net.set
 
@@ -75,23 +85,24 @@ class Host(FarHost):
         return [*enter, "unshare", "--mount", "sh", "-c", bind + 'exec "$@"', "sh"]
 
     def hold(self, address):
-        """The host answers ARP for the address on the segment."""
-        self.run("ip", "addr", "replace", f"{address}/32", "dev", LAN)
+        """The host answers for the address on the segment. An IPv6 one is deprecated, as keepalived has it: else
+        the host would ask the servers behind it from that address, which they have, too."""
+        deprecated = ["preferred_lft", "0"] if ":" in address else []
+        self.run("ip", "addr", "replace", *put(address, 128 if ":" in address else 32), "dev", LAN, *deprecated)
 
     def serve_behind(self, vip):
-        """Direct server return: takes the VIP's packets, and keeps silent about it on the segment."""
+        """Direct server return: takes the VIP's packets, and keeps silent about it on the segment, as IPv6
+        does by itself about addresses of other interfaces."""
         for where in ("all", LAN):
             self.set(f"net.ipv4.conf.{where}.arp_ignore", 1)
             self.set(f"net.ipv4.conf.{where}.arp_announce", 2)
-        self.run("ip", "addr", "replace", f"{vip}/32", "dev", "lo")
+        self.run("ip", "addr", "replace", *put(vip, 128 if ":" in vip else 32), "dev", "lo")
 
 
 class L4Lab:
-    vip = f"{NET}.100"
-
-    def __init__(self, lab, hosts=("l4", "was1", "was2")):
+    def __init__(self, lab, hosts=("l4", "was1", "was2"), v6=False):
         """hosts: with agents, at most four; more than the three for who tests something else."""
-        self.lab, self.loads = lab, []
+        self.lab, self.loads, self.v6, self.vip = lab, [], v6, place(100, v6)
         base = lab.ports_.base
         self.switch = self.client = None
         lab.networks.append(self)  # its close() is called at the end, whatever happens here
@@ -100,19 +111,19 @@ class L4Lab:
         self.switch.run("ip", "link", "set", "br0", "up")
         self.client = Net(f"bt{base}-client")
         self.client.run("ip", "link", "set", "lo", "up")
-        self._plug(self.client, "client", f"{NET}.10")
+        self._plug(self.client, "client", place(10, v6))
         # What ended leaves ports in TIME_WAIT for a minute; a soak would run out of them.
         self.client.set("net.ipv4.ip_local_port_range", "2048 65000")
         self.hosts = {}
         for i, name in enumerate(hosts):
-            host = self.hosts[name] = Host(lab, 2 if name == "l4" else 10 + i)
+            host = self.hosts[name] = Host(lab, 2 if name == "l4" else 10 + i, v6)
             self._plug(host, name, host.address)
             setattr(self, name, host)
 
     def _plug(self, net, name, address):
         net.run("ip", "link", "add", LAN, "type", "veth", "peer", "name", name, "netns", self.switch.name)
         self.switch.run("ip", "link", "set", name, "master", "br0", "up")
-        net.run("ip", "addr", "add", f"{address}/24", "dev", LAN)
+        net.run("ip", "addr", "add", *put(address, 64 if self.v6 else 24), "dev", LAN)
         net.run("ip", "link", "set", LAN, "up")
 
     def close(self):
@@ -139,13 +150,17 @@ class L4Lab:
         self.lab.write()
         return config
 
+    def url(self, port=8080, address=None):
+        at = address or self.vip
+        return f"http://[{at}]:{port}" if self.v6 else f"http://{at}:{port}"
+
     def load(self, port=8080, **options):
-        self.loads.append(NetLoad(self, f"http://{self.vip}:{port}", **options))
+        self.loads.append(NetLoad(self, self.url(port), **options))
         return self.loads[-1]
 
     def ask(self, path="/where", port=8080, address=None, seconds=10):
         """Body of one answer to the client, None when there is none."""
-        done = self.client.run("curl", "-sS", "-f", "-m", seconds, f"http://{address or self.vip}:{port}{path}", check=False)
+        done = self.client.run("curl", "-sS", "-f", "-m", seconds, self.url(port, address) + path, check=False)
         return done.stdout if done.returncode == 0 else None
 
 
