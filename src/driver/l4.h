@@ -45,9 +45,6 @@ struct bt_l4_seen {
 	/* Of each member, how the balancer itself calls its state: "in maintenance"; NULL: it is
 	 * in rotation or out. */
 	const char *const *words;
-	/* Of each member: it may be in, as far as baton is concerned, and another program, which
-	 * checks it, keeps it from requests for now. Nobody's to mend. NULL: none. */
-	const bool *away;
 	/* Another program writes to it, too, and may put in who is out at any moment: it is looked
 	 * at often, and told again. */
 	bool shared;

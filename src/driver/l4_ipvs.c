@@ -222,8 +222,6 @@ static void read_done(void *arg)
 		.running = !f->refuses,
 		.members = f->members,
 		.n_members = f->n_members,
-		.words = f->words,
-		.away = f->away,
 		.shared = f->adopted,
 		.trouble = f->trouble,
 		.refuses = f->refuses,

@@ -175,11 +175,19 @@ void bt_ipvs_plan(const struct bt_ipvs_want *want, const struct bt_ipvs_dest *se
 const struct bt_ipvs_member *bt_ipvs_awaited(const struct bt_ipvs_want *want,
 	const struct bt_ipvs_dest *seen, size_t n_seen, const struct bt_ipvs_memory *memory)
 {
-	for (size_t i = 0; i < want->n_members; i++)
-		if (want->members[i].fresh &&
-			bt_ipvs_is_away(want, &want->members[i], seen, n_seen, memory))
-			return &want->members[i];
-	return NULL;
+	const struct bt_ipvs_member *away = NULL;
+	bool goes = false, serves = false;
+	for (size_t i = 0; !want->again && i < want->n_members; i++) {
+		const struct bt_ipvs_member *m = &want->members[i];
+		const struct bt_ipvs_dest *now = seen_at(seen, n_seen, &m->address, m->port);
+		bool is = bt_ipvs_is_away(want, m, seen, n_seen, memory);
+		if (is && m->fresh)
+			return m;
+		away = is && !away ? m : away;
+		serves = serves || (m->in && !is);
+		goes = goes || (!m->in && now && now->weight > 0);
+	}
+	return goes && !serves ? away : NULL;
 }
 
 const struct bt_ipvs_member *bt_ipvs_differs(const struct bt_ipvs_want *want,

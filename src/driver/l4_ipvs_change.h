@@ -16,6 +16,7 @@ struct bt_ipvs_want {
 	struct bt_ipvs_address vip; /* of the virtual service */
 	uint16_t port;
 	bool adopted; /* it is another program's */
+	bool again;   /* nothing new is said, so nobody is waited for */
 	const struct bt_ipvs_member *members;
 	size_t n_members;
 	int64_t weight;	  /* of who is in, where the config says one; 0: see bt_ipvs_plan */
@@ -43,8 +44,8 @@ void bt_ipvs_plan(const struct bt_ipvs_want *want, const struct bt_ipvs_dest *se
 /* It is told to be in, and who owns the service keeps it from new connections. */
 bool bt_ipvs_is_away(const struct bt_ipvs_want *want, const struct bt_ipvs_member *m,
 	const struct bt_ipvs_dest *seen, size_t n_seen, const struct bt_ipvs_memory *memory);
-/* The first that comes in and is away: its owner has to put its real server back before anything is
- * changed. NULL: nobody is waited for. */
+/* Who is away and comes in, or is all that would be left in when others go out: its owner has to
+ * put its real server back before anything is changed. NULL: nobody is waited for. */
 const struct bt_ipvs_member *bt_ipvs_awaited(const struct bt_ipvs_want *want,
 	const struct bt_ipvs_dest *seen, size_t n_seen, const struct bt_ipvs_memory *memory);
 /* The first member that is not as it is wanted, or NULL. */

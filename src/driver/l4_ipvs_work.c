@@ -61,6 +61,7 @@ static int parse(struct working *w, struct bt_err *err)
 		.port = t->port,
 		.members = members,
 		.n_members = t->n_members,
+		.again = !t->fresh,
 		.weight = t->weight,
 		.forward = t->mode == BT_L4_DSR ? IP_VS_CONN_F_DROUTE : IP_VS_CONN_F_MASQ,
 	};
@@ -161,8 +162,8 @@ static int awaits(const struct working *w, struct bt_err *err)
 		return 0;
 	if (w->there)
 		bt_err_set(err, BT_E_FAILED,
-			"virtual service %s port %u has no real server %s port %u (%s/%s): "
-			"keepalived, or who else made it, has to put it there",
+			"virtual service %s port %u has no connections for real server %s port %u "
+			"(%s/%s): keepalived, or who else made it, has to put it back",
 			w->task->vip, w->task->port, bt_ipvs_address_text(&m->address, text),
 			m->port, m->host, m->slot);
 	else
@@ -254,12 +255,26 @@ static void check_source(const struct working *w, struct bt_str *trouble)
 	}
 }
 
+static void check_away(const struct working *w, struct bt_str *trouble)
+{
+	for (size_t i = 0; w->there && i < w->want.n_members; i++) {
+		const struct bt_ipvs_member *m = &w->want.members[i];
+		if (bt_ipvs_is_away(&w->want, m, w->dests, w->n_dests, &w->memory))
+			bt_str_addf(trouble,
+				"%s%s/%s is in rotation and gets nothing: keepalived, or who else "
+				"made the virtual service, has removed its real server or put it "
+				"at weight 0",
+				trouble->len ? "; " : "", m->host, m->slot);
+	}
+}
+
 static void check(const struct working *w, struct bt_str *trouble)
 {
 	const struct bt_ipvs_task *t = w->task;
 	char text[46];
 	if (w->want.adopted && !w->there)
 		bt_str_addf(trouble, GONE, t->vip, t->port, t->memory_path);
+	check_away(w, trouble);
 	bt_ipvs_check_settings(t->proc, &w->service, t->mode, trouble);
 	if (t->only && !bt_ipvs_is_local(&w->service.address))
 		bt_str_addf(trouble,
@@ -292,12 +307,10 @@ static void tell_dest(const struct working *w, const struct bt_ipvs_dest *d,
 {
 	char text[46];
 	bool away = of && bt_ipvs_is_away(&w->want, of, w->dests, w->n_dests, &w->memory);
-	ret->away[ret->n_members] = away;
-	ret->words[ret->n_members] = away ? "without connections by the word of who made it" : NULL;
 	ret->members[ret->n_members++] = (struct bt_seen_member){
 		.address = bt_arena_strdup(w->task->arena, bt_ipvs_address_text(&d->address, text)),
 		.port = d->port,
-		.in = d->weight > 0,
+		.in = d->weight > 0 || away,
 		.counted = true,
 		.connections = d->active,
 		.host = of ? of->host : NULL,
@@ -305,15 +318,14 @@ static void tell_dest(const struct working *w, const struct bt_ipvs_dest *d,
 	};
 }
 
-/* Those that are away may not be there at all. */
+/* Who is away is in by all that it was told, as a server that haproxy finds down is: taken for out,
+ * it would be out by the next plan's word, too. */
 static void tell_members(const struct working *w, struct bt_ipvs_found *ret)
 {
 	struct bt_arena *a = w->task->arena;
 	size_t n_of = w->want.n_members, n = w->n_dests + n_of + 1;
 	BT_FREE bool *told = bt_calloc(n, sizeof *told);
 	ret->members = BT_ARENA_ARRAY(a, struct bt_seen_member, n);
-	ret->away = BT_ARENA_ARRAY(a, bool, n);
-	ret->words = BT_ARENA_ARRAY(a, const char *, n);
 	for (size_t i = 0; i < w->n_dests; i++) {
 		size_t k = 0;
 		while (k < n_of && !is_at(&w->want.members[k], &w->dests[i]))

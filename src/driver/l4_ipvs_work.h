@@ -24,9 +24,6 @@ struct bt_ipvs_found {	  /* in the task's arena, and `text` */
 	uint64_t packets; /* that it has had */
 	bool adopted;	  /* it is another program's */
 	struct bt_seen_member *members;
-	/* Of each member: who owns the service keeps it from connections, and how that is called */
-	bool *away;
-	const char **words;
 	size_t n_members;
 	const char *refuses, *trouble;
 };

@@ -23,14 +23,12 @@ static const char *word(bool in)
 }
 
 bool bt_l4_as_told(const char *family, const struct bt_l4_seen *seen,
-	const struct bt_pool_member *members, size_t n, bool settle, struct bt_str *out)
+	const struct bt_pool_member *members, size_t n, struct bt_str *out)
 {
 	for (size_t i = 0; i < n; i++) {
 		const struct bt_pool_member *m = &members[i];
 		const struct bt_seen_member *s = bt_l4_find(seen, m);
 		if (m->in == (s && s->in))
-			continue;
-		if (settle && s && seen->away && seen->away[s - seen->members])
 			continue;
 		const char *own = s && seen->words ? seen->words[s - seen->members] : NULL;
 		bt_str_addf(out, "%s has %s/%s %s, baton's last word was %s", family, m->host,

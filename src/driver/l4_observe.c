@@ -99,7 +99,7 @@ static void tell_difference(struct observe *o, const struct bt_l4_seen *seen)
 	const struct bt_l4_state *s = o->site->state;
 	BT_STR struct bt_str line = {0};
 	if (o->site->owed && s && s->has_confirmed && !o->seen.refuses &&
-		!bt_l4_as_told(o->kind, seen, o->target.members, o->target.n_members, true, &line))
+		!bt_l4_as_told(o->kind, seen, o->target.members, o->target.n_members, &line))
 		o->seen.refuses = bt_arena_printf(o->arena,
 			"what was in force before could not be told again yet, and will be in a "
 			"moment: %s",
@@ -107,8 +107,7 @@ static void tell_difference(struct observe *o, const struct bt_l4_seen *seen)
 	bt_str_reset(&line);
 	bool quiet = o->steady && !o->site->running && !o->site->queue && s && s->has_confirmed &&
 		     s->confirmed.generation == o->seen.generation;
-	if (quiet &&
-		!bt_l4_as_told(o->kind, seen, o->target.members, o->target.n_members, false, &line))
+	if (quiet && !bt_l4_as_told(o->kind, seen, o->target.members, o->target.n_members, &line))
 		trouble(o, bt_str_get(&line));
 }
 

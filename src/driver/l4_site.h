@@ -42,10 +42,10 @@ void bt_l4_tend_begin(struct bt_l4_site *site);
 /* The member among what was read; NULL: not there, which is out. */
 const struct bt_seen_member *bt_l4_find(
 	const struct bt_l4_seen *seen, const struct bt_pool_member *m);
-/* Whether every member is as the list says; `settle`: or away, which is nobody's to mend. Else
+/* Whether every member is as the list says. Else
  * "haproxy has was1/a in maintenance, baton's last word was in rotation" goes into out. */
 bool bt_l4_as_told(const char *family, const struct bt_l4_seen *seen,
-	const struct bt_pool_member *members, size_t n, bool settle, struct bt_str *out);
+	const struct bt_pool_member *members, size_t n, struct bt_str *out);
 
 struct bt_op *bt_l4_drain_begin(const struct bt_drain_request *rq, bt_progress_fn progress,
 	void *progress_arg, bt_done_fn done, void *arg);

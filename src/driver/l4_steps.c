@@ -146,7 +146,7 @@ static void on_looked(
 	c->site->shared = c->runs && seen->shared;
 	c->overruled = c->runs && is_overruled(c, seen);
 	c->as_told = c->runs && bt_l4_as_told(name_of(c), seen, c->target.members,
-					c->target.n_members, true, &c->differs);
+					c->target.n_members, &c->differs);
 	c->looked(c, result, err);
 }
 

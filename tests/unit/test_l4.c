@@ -44,7 +44,6 @@ struct fake {
 	bool hold_writes;  /* they wait */
 	bool deaf;	   /* says it did, and did not */
 	bool shared;	   /* others write to it, too */
-	int away;	   /* bits of whom they keep out */
 	int writes, again; /* that were asked for; that were `again` */
 	int fresh;	   /* bits of the last write */
 	bool no_counts;
@@ -93,8 +92,7 @@ static void fake_write_now(struct fake_op *f)
 	}
 	for (size_t i = 0; err.code == 0 && !fake->deaf && i < f->t->n_members; i++) {
 		int bit = bit_of(f->t->members[i].slot);
-		bool in = f->t->members[i].in && !(fake->away & bit);
-		fake->in = in ? fake->in | bit : fake->in & ~bit;
+		fake->in = f->t->members[i].in ? fake->in | bit : fake->in & ~bit;
 	}
 	if (f->progress)
 		f->progress(f->progress_arg, "fake writes");
@@ -114,7 +112,6 @@ static void fake_read_now(struct fake_op *f)
 	struct bt_seen_member m[SLOTS] = {
 		{.host = "was1", .slot = "a"}, {.host = "was1", .slot = "b"}};
 	const char *words[SLOTS] = {NULL, NULL};
-	bool away[SLOTS];
 	for (int i = 0; i < SLOTS; i++) {
 		m[i].address = "10.0.0.1";
 		m[i].port = (uint16_t)(8081 + i);
@@ -122,14 +119,12 @@ static void fake_read_now(struct fake_op *f)
 		m[i].counted = !fake->no_counts;
 		m[i].connections = fake->connections[i];
 		words[i] = m[i].in ? NULL : "in maintenance";
-		away[i] = fake->away >> i & 1;
 	}
 	struct bt_l4_seen seen = {.running = fake->running,
 		.epoch = fake->running ? fake->epoch : 0,
 		.members = m,
 		.n_members = fake->running ? SLOTS : 0,
 		.words = words,
-		.away = away,
 		.shared = fake->shared};
 	f->seen(f->arg, 0, &seen, &err);
 	fake_cancel(&f->op);
@@ -897,24 +892,6 @@ static void test_out_stays_out_where_others_write(void **state)
 	bt_config_free(s.config);
 }
 
-/* It need not be well for another to go out, and it is told to people only. */
-static void test_away_is_nobodys_to_mend(void **state)
-{
-	struct shop s = shop_new("away");
-	struct answer a;
-	(void)state;
-	apply_good(&s, 1, A | B);
-	fake->away = A;
-	fake->in = B;
-	assert_int_equal(apply(&s, 2, A, &a), 0);
-	assert_int_equal(fake->in, 0);
-	struct view v = observe(&s);
-	assert_int_equal(v.in, 0);
-	assert_string_equal(
-		v.trouble, "haproxy has was1/a in maintenance, baton's last word was in rotation");
-	bt_config_free(s.config);
-}
-
 static void test_tend_when_it_came_back(void **state)
 {
 	struct shop s = shop_new("comeback");
@@ -1249,7 +1226,6 @@ int main(int argc, char **argv)
 		TEST(test_tend_after_restart),
 		TEST(test_tend_leaves_people),
 		TEST(test_out_stays_out_where_others_write),
-		TEST(test_away_is_nobodys_to_mend),
 		TEST(test_tend_when_it_came_back),
 		TEST(test_observe_blind),
 		TEST(test_hold),

@@ -485,6 +485,13 @@ static void leaves_real_servers_to_their_owner(void **state)
 	/* where it comes in by the change, its owner is waited for */
 	members[2].fresh = true;
 	assert_ptr_equal(bt_ipvs_awaited(&want, seen, 2, &memory), &members[2]);
+	/* and where the last that serves is to go; when it is only said again nobody waits */
+	members[0].in = members[2].fresh = false;
+	assert_ptr_equal(bt_ipvs_awaited(&want, seen, 2, &memory), &members[2]);
+	struct bt_ipvs_want again = want;
+	again.again = true;
+	assert_null(bt_ipvs_awaited(&again, seen, 2, &memory));
+	members[0].in = true;
 	/* a 0 of the owner's stays, one of baton's goes, one of who comes in goes, too */
 	struct bt_ipvs_dest zero[] = {
 		dest("10.0.0.1", 0), dest("10.0.0.2", 0), dest("10.0.0.3", 0)};
