@@ -10,7 +10,7 @@ demo_flow="openjdk-17-jdk-headless python3 tomcat10 nftables haproxy iproute2 cu
 test="$build $demo libcmocka-dev clang clang-format binutils python3-pytest python3-pytest-xdist
 	python3-yaml python3-pyte cppcheck curl openssl procps iproute2 strace zstd zip
 	python3-selenium chromium chromium-driver fonts-noto-cjk man-db groff prometheus systemd-container systemd-sysv dbus
-	haproxy nftables conntrack tomcat10 tomcat10-examples user-mode-linux kmod ipvsadm groovy"
+	haproxy nftables conntrack tomcat10 tomcat10-examples user-mode-linux kmod ipvsadm keepalived groovy"
 bench="$demo_flow wrk hey lsof"
 
 wanted=

@@ -45,6 +45,9 @@ struct bt_l4_seen {
 	/* Of each member, how the balancer itself calls its state: "in maintenance"; NULL: it is
 	 * in rotation or out. */
 	const char *const *words;
+	/* Another program writes to it, too, and may put in who is out at any moment: it is looked
+	 * at often, and told again. */
+	bool shared;
 	const char *trouble; /* one line: a sysctl that is wrong, …; NULL */
 	const char *refuses; /* why it cannot take this service at all; NULL */
 };

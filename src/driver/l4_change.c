@@ -3,6 +3,8 @@
  * half a change of a balancer is not something to leave behind. */
 #include "driver/l4_change.h"
 
+#define SHARED_LOOK_MS 200
+
 static void kick(struct bt_l4_site *s);
 
 static void change_free(struct bt_l4_change *c)
@@ -13,11 +15,38 @@ static void change_free(struct bt_l4_change *c)
 	free(c);
 }
 
+/* A program that puts back whoever is well has to be contradicted before many requests have gone
+ * there. */
+static void on_soon(evutil_socket_t fd, short what, void *arg)
+{
+	(void)fd;
+	(void)what;
+	bt_l4_tend_begin(arg);
+}
+
+static bool has_out(const struct bt_l4_state *s)
+{
+	for (size_t i = 0; i < s->confirmed.n_members; i++)
+		if (!s->confirmed.members[i].in)
+			return true;
+	return s->n_held > 0;
+}
+
+static void look_soon(struct bt_l4_site *s)
+{
+	if (!s->shared || !s->state || !s->state->has_confirmed || !has_out(s->state))
+		return;
+	if (!s->soon)
+		s->soon = event_new(bt_l4_driver()->env.base, -1, 0, on_soon, s);
+	bt_l4_timer(s->soon, SHARED_LOOK_MS);
+}
+
 void bt_l4_change_ended(struct bt_l4_change *c, int result, const struct bt_err *err)
 {
 	struct bt_l4_site *s = c->site;
 	s->running = NULL;
 	kick(s);
+	look_soon(s);
 	if (c->done)
 		c->done(c->arg, result, err);
 	change_free(c);

@@ -27,6 +27,7 @@ struct bt_l4_change {
 	struct bt_err save_err;
 	/* what a look has found */
 	bool runs, as_told;
+	bool overruled; /* others have put in who is out */
 	uint64_t epoch;
 	struct bt_str differs;
 };

@@ -5,13 +5,18 @@
  *
  * The kernel tells of no age of a service, so a table that was emptied and filled again (ipvsadm
  * -C, a restart of keepalived) is noticed by its counters: they never fall otherwise, but for
- * `ipvsadm --zero`, and then saying everything once more changes nothing. */
+ * `ipvsadm --zero`, and then saying everything once more changes nothing.
+ *
+ * In a service of keepalived's a real server that comes in may still be missing: then the job is
+ * done again and again until keepalived has put it back, or for as long as a Switch can wait. */
 #include "base/clock.h"
-#include "driver/l4.h"
 #include "driver/l4_ipvs_work.h"
-#include "driver/op.h"
+#include "driver/l4_site.h"
 
 #include <string.h>
+
+#define AWAIT_MS 50000 /* of the minute that a Switch has */
+#define AWAIT_POLL_MS 200
 
 static struct bt_driver_env the_env;
 
@@ -60,6 +65,10 @@ struct job {
 	void *arg;
 	bt_progress_fn progress;
 	void *progress_arg;
+	/* of a write that waits for another program */
+	struct event *timer;
+	int64_t deadline_ms;
+	char last_line[BT_ERR_MAX];
 	/* what came out */
 	int result;
 	struct bt_err err;
@@ -69,6 +78,8 @@ struct job {
 
 static void job_free(struct job *j)
 {
+	if (j->timer)
+		event_free(j->timer);
 	bt_str_done(&j->told);
 	bt_arena_free(j->arena);
 	free(j);
@@ -111,6 +122,8 @@ static struct job *job_new(const struct bt_l4_target *t)
 		.weight = l4->ipvs.weight,
 		.only = l4->n_on <= 1,
 		.members = copy_members(a, t),
+		.fresh = t->fresh ? bt_arena_memdup(a, t->fresh, t->n_members * sizeof *t->fresh)
+				  : NULL,
 		.n_members = t->n_members,
 	};
 	return j;
@@ -125,15 +138,55 @@ static void write_run(void *arg)
 	j->result = bt_ipvs_make(&j->task, &j->told, &j->err);
 }
 
+static void tell(struct job *j, const char *line)
+{
+	if (j->cancelled || !j->progress || !strcmp(line, j->last_line))
+		return;
+	snprintf(j->last_line, sizeof j->last_line, "%s", line);
+	j->progress(j->progress_arg, line);
+}
+
+static void write_done(void *arg);
+
+static void on_again(evutil_socket_t fd, short what, void *arg)
+{
+	struct job *j = arg;
+	(void)fd;
+	(void)what;
+	bt_err_clear(&j->err);
+	bt_work_submit(the_env.work, write_run, write_done, j);
+}
+
+/* Only until then; who waits has a limit of its own. */
+static bool awaits(struct job *j)
+{
+	if (j->result != 1 || j->cancelled)
+		return false;
+	if (bt_clock_boot_ms() >= j->deadline_ms) {
+		BT_FREE char *what = bt_strdup(j->err.text);
+		j->result = bt_err_set(&j->err, BT_E_TIMEOUT, "%s, and did not within %d s", what,
+			AWAIT_MS / 1000);
+		return false;
+	}
+	bt_err_wrap(&j->err, "waiting");
+	tell(j, j->err.text);
+	if (!j->timer)
+		j->timer = event_new(the_env.base, -1, 0, on_again, j);
+	bt_l4_timer(j->timer, AWAIT_POLL_MS);
+	return true;
+}
+
 static void write_done(void *arg)
 {
 	struct job *j = arg;
 	char *line = j->told.data;
-	for (char *end; !j->cancelled && j->progress && line && (end = strchr(line, '\n'));
-		line = end + 1) {
+	for (char *end; line && (end = strchr(line, '\n')); line = end + 1) {
 		*end = 0;
-		j->progress(j->progress_arg, line);
+		tell(j, line);
 	}
+	bt_str_reset(&j->told);
+	if (awaits(j))
+		return;
 	if (!j->cancelled)
 		j->done(j->arg, j->result, j->result < 0 ? &j->err : NULL);
 	job_free(j);
@@ -147,6 +200,7 @@ static struct bt_op *ipvs_write(const struct bt_l4_target *t, bt_progress_fn pro
 	j->progress_arg = progress_arg;
 	j->done = done;
 	j->arg = arg;
+	j->deadline_ms = bt_clock_boot_ms() + AWAIT_MS;
 	bt_work_submit(the_env.work, write_run, write_done, j);
 	return &j->op;
 }
@@ -168,6 +222,7 @@ static void read_done(void *arg)
 		.running = !f->refuses,
 		.members = f->members,
 		.n_members = f->n_members,
+		.shared = f->adopted,
 		.trouble = f->trouble,
 		.refuses = f->refuses,
 	};

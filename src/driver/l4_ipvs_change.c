@@ -2,77 +2,16 @@
  * connections (the kernel drops their packets), what has weight 0 keeps them and gets no others.
  *
  * Weights belong to whoever made the service. One that keepalived or ipvsadm made comes back with
- * what it had before it was taken out, so that is remembered; the kernel holds the 0 only. */
+ * what it had before it was taken out, so that is remembered; the kernel holds the 0 only.
+ *
+ * keepalived also takes away real servers whose check fails, and puts them back when it passes, and
+ * cannot be asked what it thinks. So in its services real servers are its own to make: one that is
+ * not there is one that it finds down. */
 #include "driver/l4_ipvs_change.h"
 
-#include "base/json.h"
-#include "base/str.h"
-
 #include <assert.h>
-#include <string.h>
 
-#define MEMORY_VERSION 1
-#define MEMORY_MAX (1u << 20)
-#define KNOWN_MAX 16384
 #define WEIGHT 100 /* of a real server in a service where none has one */
-
-/* ---- memory --------------------------------------------------------------------------------- */
-
-char *bt_ipvs_memory_dump(const struct bt_ipvs_memory *m)
-{
-	char text[46];
-	json_t *list = json_array();
-	for (size_t i = 0; i < m->n; i++) {
-		const struct bt_ipvs_known *k = &m->list[i];
-		json_array_append_new(
-			list, json_pack("{s:s, s:i, s:I, s:b}", "address",
-				      bt_ipvs_address_text(&k->address, text), "port", (int)k->port,
-				      "weight", (json_int_t)k->weight, "made", (int)k->made));
-	}
-	BT_JSON json_t *j = json_pack("{s:i, s:o}", "version", MEMORY_VERSION, "servers", list);
-	return bt_json_dump(j);
-}
-
-static int known_from_json(const json_t *j, struct bt_ipvs_known *ret, struct bt_err *err)
-{
-	const char *address = NULL;
-	int64_t port = 0;
-	int r = bt_json_str(j, "address", &address, err);
-	if (r == 0)
-		r = bt_json_int(j, "port", 0, 65535, &port, err);
-	if (r == 0)
-		r = bt_json_int(j, "weight", 0, INT32_MAX, &ret->weight, err);
-	if (r == 0)
-		r = bt_json_bool(j, "made", &ret->made, err);
-	if (r == 0)
-		r = bt_ipvs_address_parse(address, &ret->address, err);
-	ret->port = (uint16_t)port;
-	return r;
-}
-
-int bt_ipvs_memory_parse(const char *text, size_t n, struct bt_arena *a, struct bt_ipvs_memory *ret,
-	struct bt_err *err)
-{
-	BT_JSON json_t *j = NULL;
-	json_t *list = NULL;
-	int64_t version;
-	int r = bt_json_parse(text, n, MEMORY_MAX, &j, err);
-	if (r == 0)
-		r = bt_json_int(j, "version", 1, MEMORY_VERSION, &version, err);
-	if (r == 0)
-		r = bt_json_array(j, "servers", &list, err);
-	if (r < 0)
-		return r;
-	size_t n_list = json_array_size(list);
-	if (n_list > KNOWN_MAX)
-		return bt_err_set(err, BT_E_CORRUPT, "more than %d real servers", KNOWN_MAX);
-	struct bt_ipvs_known *known = BT_ARENA_ARRAY(a, struct bt_ipvs_known, n_list + 1);
-	for (size_t i = 0; r == 0 && i < n_list; i++)
-		r = known_from_json(json_array_get(list, i), &known[i], err);
-	if (r == 0)
-		*ret = (struct bt_ipvs_memory){known, n_list};
-	return r;
-}
 
 /* ---- who is who ----------------------------------------------------------------------------- */
 
@@ -94,14 +33,15 @@ static bool is_member(const struct bt_ipvs_want *want, const struct bt_ipvs_know
 	return false;
 }
 
-static const struct bt_ipvs_known *known_at(
-	const struct bt_ipvs_memory *m, const struct bt_ipvs_member *of)
+/* A weight of 0 is the owner's word where baton's last one was not out. */
+bool bt_ipvs_is_away(const struct bt_ipvs_want *want, const struct bt_ipvs_member *m,
+	const struct bt_ipvs_dest *seen, size_t n_seen, const struct bt_ipvs_memory *memory)
 {
-	for (size_t i = 0; i < m->n; i++)
-		if (m->list[i].port == of->port &&
-			bt_ipvs_address_equal(&m->list[i].address, &of->address))
-			return &m->list[i];
-	return NULL;
+	const struct bt_ipvs_dest *now = seen_at(seen, n_seen, &m->address, m->port);
+	const struct bt_ipvs_known *k = bt_ipvs_memory_at(memory, &m->address, m->port);
+	if (!want->adopted || !m->in || (now && now->weight > 0))
+		return false;
+	return now ? !m->fresh && !(k && k->out) : !(k && k->made);
 }
 
 /* ---- the plan ------------------------------------------------------------------------------- */
@@ -139,10 +79,17 @@ static void set_weight(struct planning *p, const struct bt_ipvs_dest *now, int64
 	c->to.weight = weight;
 }
 
+static bool is_away(const struct planning *p, const struct bt_ipvs_member *m)
+{
+	return bt_ipvs_is_away(p->want, m, p->seen, p->n_seen, p->before);
+}
+
 static void bring_in(struct planning *p, const struct bt_ipvs_member *m)
 {
 	const struct bt_ipvs_dest *now = seen_at(p->seen, p->n_seen, &m->address, m->port);
-	int64_t weight = weight_in(p, now, known_at(p->before, m));
+	int64_t weight = weight_in(p, now, bt_ipvs_memory_at(p->before, &m->address, m->port));
+	if (is_away(p, m))
+		return;
 	if (now && now->weight != weight)
 		set_weight(p, now, weight);
 	if (now)
@@ -183,25 +130,14 @@ static void part_with(struct planning *p, const struct bt_ipvs_known *k)
 static void remember(struct planning *p, const struct bt_ipvs_member *m)
 {
 	const struct bt_ipvs_dest *now = seen_at(p->seen, p->n_seen, &m->address, m->port);
-	const struct bt_ipvs_known *k = known_at(p->before, m);
+	const struct bt_ipvs_known *k = bt_ipvs_memory_at(p->before, &m->address, m->port);
 	struct bt_ipvs_known *to = &p->known[p->n_known];
 	*to = k ? *k : (struct bt_ipvs_known){.address = m->address, .port = m->port};
 	if (now && now->weight > 0 && !m->in)
 		to->weight = now->weight;
-	to->made = now ? to->made : m->in;
+	to->out = !m->in;
+	to->made = now ? to->made : m->in && !is_away(p, m);
 	p->n_known += to->weight > 0 || to->made;
-}
-
-static bool memory_equal(const struct bt_ipvs_memory *a, const struct bt_ipvs_memory *b)
-{
-	if (a->n != b->n)
-		return false;
-	for (size_t i = 0; i < a->n; i++)
-		if (a->list[i].port != b->list[i].port || a->list[i].weight != b->list[i].weight ||
-			a->list[i].made != b->list[i].made ||
-			!bt_ipvs_address_equal(&a->list[i].address, &b->list[i].address))
-			return false;
-	return true;
 }
 
 void bt_ipvs_plan(const struct bt_ipvs_want *want, const struct bt_ipvs_dest *seen, size_t n_seen,
@@ -229,17 +165,39 @@ void bt_ipvs_plan(const struct bt_ipvs_want *want, const struct bt_ipvs_dest *se
 			part_with(&p, &memory->list[i]);
 	assert(p.n_changes <= most && p.n_known <= most);
 	*ret = (struct bt_ipvs_plan){
-		.changes = p.changes, .n_changes = p.n_changes, .memory = {p.known, p.n_known}};
-	ret->remembers = !memory_equal(memory, &ret->memory);
+		.changes = p.changes,
+		.n_changes = p.n_changes,
+		.memory = {want->vip, want->port, want->adopted, p.known, p.n_known},
+	};
+	ret->remembers = !bt_ipvs_memory_equal(memory, &ret->memory);
 }
 
-const struct bt_ipvs_member *bt_ipvs_differs(
-	const struct bt_ipvs_want *want, const struct bt_ipvs_dest *seen, size_t n_seen)
+const struct bt_ipvs_member *bt_ipvs_awaited(const struct bt_ipvs_want *want,
+	const struct bt_ipvs_dest *seen, size_t n_seen, const struct bt_ipvs_memory *memory)
+{
+	const struct bt_ipvs_member *away = NULL;
+	bool goes = false, serves = false;
+	for (size_t i = 0; !want->again && i < want->n_members; i++) {
+		const struct bt_ipvs_member *m = &want->members[i];
+		const struct bt_ipvs_dest *now = seen_at(seen, n_seen, &m->address, m->port);
+		bool is = bt_ipvs_is_away(want, m, seen, n_seen, memory);
+		if (is && m->fresh)
+			return m;
+		away = is && !away ? m : away;
+		serves = serves || (m->in && !is);
+		goes = goes || (!m->in && now && now->weight > 0);
+	}
+	return goes && !serves ? away : NULL;
+}
+
+const struct bt_ipvs_member *bt_ipvs_differs(const struct bt_ipvs_want *want,
+	const struct bt_ipvs_dest *seen, size_t n_seen, const struct bt_ipvs_memory *memory)
 {
 	for (size_t i = 0; i < want->n_members; i++) {
 		const struct bt_ipvs_member *m = &want->members[i];
 		const struct bt_ipvs_dest *now = seen_at(seen, n_seen, &m->address, m->port);
-		if ((now && now->weight > 0) != m->in)
+		if ((now && now->weight > 0) != m->in &&
+			!bt_ipvs_is_away(want, m, seen, n_seen, memory))
 			return m;
 	}
 	return NULL;

@@ -71,14 +71,43 @@ void bt_ipvs_check_settings(const char *proc, const struct bt_ipvs_service *serv
 	}
 }
 
-bool bt_ipvs_is_local(const struct bt_ipvs_address *a)
+struct sock {
+	struct sockaddr_storage at;
+	socklen_t n;
+};
+
+static struct sock sock_of(const struct bt_ipvs_address *a, uint16_t port)
 {
-	struct sockaddr_in v4 = {.sin_family = AF_INET};
-	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+	struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(port)};
+	struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+	struct sock s = {.n = a->family == AF_INET ? sizeof v4 : sizeof v6};
 	memcpy(&v4.sin_addr, a->bytes, sizeof v4.sin_addr);
 	memcpy(&v6.sin6_addr, a->bytes, sizeof v6.sin6_addr);
+	if (a->family == AF_INET)
+		memcpy(&s.at, &v4, sizeof v4);
+	else
+		memcpy(&s.at, &v6, sizeof v6);
+	return s;
+}
+
+bool bt_ipvs_is_local(const struct bt_ipvs_address *a)
+{
+	struct sock s = sock_of(a, 0);
 	BT_CLOSE int fd = socket(a->family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	int r = a->family == AF_INET ? bind(fd, (struct sockaddr *)&v4, sizeof v4)
-				     : bind(fd, (struct sockaddr *)&v6, sizeof v6);
-	return r == 0 || errno != EADDRNOTAVAIL;
+	return bind(fd, (struct sockaddr *)&s.at, s.n) == 0 || errno != EADDRNOTAVAIL;
+}
+
+/* Connecting a datagram socket sends nothing: the kernel only chooses the way, and the address. */
+bool bt_ipvs_asks_from(const struct bt_ipvs_address *vip, const struct bt_ipvs_address *server)
+{
+	struct sock to = sock_of(server, 9), own = {.n = sizeof own.at};
+	const struct sockaddr_in *v4 = (struct sockaddr_in *)&own.at;
+	const struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&own.at;
+	BT_CLOSE int fd = socket(server->family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (vip->family != server->family || connect(fd, (struct sockaddr *)&to.at, to.n) < 0 ||
+		getsockname(fd, (struct sockaddr *)&own.at, &own.n) < 0)
+		return false;
+	return vip->family == AF_INET
+		       ? memcmp(&v4->sin_addr, vip->bytes, sizeof v4->sin_addr) == 0
+		       : memcmp(&v6->sin6_addr, vip->bytes, sizeof v6->sin6_addr) == 0;
 }

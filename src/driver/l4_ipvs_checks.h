@@ -12,3 +12,6 @@ void bt_ipvs_check_settings(const char *proc, const struct bt_ipvs_service *serv
 	enum bt_l4_mode mode, struct bt_str *out);
 /* Whether packets to the address are this host's to take: only those reach IPVS. */
 bool bt_ipvs_is_local(const struct bt_ipvs_address *a);
+/* Whether this host's own connections to a server come from the VIP: the answers to them stay with
+ * a server that has the VIP, too. */
+bool bt_ipvs_asks_from(const struct bt_ipvs_address *vip, const struct bt_ipvs_address *server);

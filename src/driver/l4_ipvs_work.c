@@ -3,14 +3,14 @@
  * weight 0. To do it again is to find less to do. */
 #include "driver/l4_ipvs_work.h"
 
-#include "base/fs.h"
 #include "driver/l4_ipvs_checks.h"
 #include "driver/l4_ipvs_link.h"
 
-#include <errno.h>
 #include <string.h>
 
-#define MEMORY_FILE_MAX (1u << 20)
+#define GONE                                                                                       \
+	"virtual service %s port %u is gone: keepalived, or who else made it, has to make it "     \
+	"again (or remove %s, and it is made here)"
 
 struct working {
 	const struct bt_ipvs_task *task;
@@ -52,11 +52,16 @@ static int parse(struct working *w, struct bt_err *err)
 	snprintf(w->service.scheduler, sizeof w->service.scheduler, "%s", t->scheduler);
 	struct bt_ipvs_member *members =
 		BT_ARENA_ARRAY(t->arena, struct bt_ipvs_member, t->n_members + 1);
-	for (size_t i = 0; r == 0 && i < t->n_members; i++)
+	for (size_t i = 0; r == 0 && i < t->n_members; i++) {
 		r = parse_member(w, &t->members[i], &members[i], err);
+		members[i].fresh = t->fresh && t->fresh[i];
+	}
 	w->want = (struct bt_ipvs_want){
+		.vip = w->service.address,
+		.port = t->port,
 		.members = members,
 		.n_members = t->n_members,
+		.again = !t->fresh,
 		.weight = t->weight,
 		.forward = t->mode == BT_L4_DSR ? IP_VS_CONN_F_DROUTE : IP_VS_CONN_F_MASQ,
 	};
@@ -75,33 +80,18 @@ static int find(struct working *w, struct bt_err *err)
 	w->there = r == 0;
 	if (w->there)
 		w->service = found;
-	return r == 0 ? read_dests(w, err) : r < 0 ? r : 0;
+	if (r == 0)
+		r = read_dests(w, err);
+	if (r >= 0)
+		r = bt_ipvs_memory_load(w->task->memory_path, w->task->arena, &w->memory, err);
+	if (r < 0)
+		return r;
+	bt_ipvs_memory_keep(&w->memory, &w->service);
+	w->want.adopted = bt_ipvs_memory_adopted(&w->memory, w->there);
+	return 0;
 }
 
 /* ---- making it so ---------------------------------------------------------------------------- */
-
-static int load_memory(struct working *w, struct bt_err *err)
-{
-	BT_FREE char *text = NULL;
-	size_t n = 0;
-	int r = bt_fs_read(w->task->memory_path, MEMORY_FILE_MAX, &text, &n, err);
-	if (r == -ENOENT)
-		return 0;
-	if (r == 0)
-		r = bt_ipvs_memory_parse(text, n, w->task->arena, &w->memory, err);
-	return r < 0 ? bt_err_wrap(err, "%s", w->task->memory_path) : 0;
-}
-
-static int save_memory(const struct working *w, const struct bt_ipvs_memory *m, struct bt_err *err)
-{
-	BT_FREE char *text = bt_ipvs_memory_dump(m);
-	BT_FREE char *dir = bt_strdup(w->task->memory_path);
-	char *slash = strrchr(dir, '/');
-	if (slash)
-		*slash = 0;
-	int r = bt_fs_mkdirs(dir, 0700, err);
-	return r < 0 ? r : bt_fs_write_atomic(w->task->memory_path, text, strlen(text), 0600, err);
-}
 
 static void tell(const struct bt_ipvs_change *c, struct bt_str *told)
 {
@@ -153,7 +143,8 @@ static int confirm(struct working *w, struct bt_err *err)
 	int r = read_dests(w, err);
 	if (r < 0)
 		return r;
-	const struct bt_ipvs_member *m = bt_ipvs_differs(&w->want, w->dests, w->n_dests);
+	const struct bt_ipvs_member *m =
+		bt_ipvs_differs(&w->want, w->dests, w->n_dests, &w->memory);
 	return m ? bt_err_set(err, BT_E_FAILED,
 			   "%s/%s was put %s rotation and is not: does another program write to "
 			   "virtual service %s port %u (keepalived, ipvsadm)?",
@@ -161,9 +152,29 @@ static int confirm(struct working *w, struct bt_err *err)
 		 : 0;
 }
 
+/* 1: somebody is, whom err names. */
+static int awaits(const struct working *w, struct bt_err *err)
+{
+	char text[46];
+	const struct bt_ipvs_member *m =
+		bt_ipvs_awaited(&w->want, w->dests, w->n_dests, &w->memory);
+	if (!m)
+		return 0;
+	if (w->there)
+		bt_err_set(err, BT_E_FAILED,
+			"virtual service %s port %u has no connections for real server %s port %u "
+			"(%s/%s): keepalived, or who else made it, has to put it back",
+			w->task->vip, w->task->port, bt_ipvs_address_text(&m->address, text),
+			m->port, m->host, m->slot);
+	else
+		bt_err_set(
+			err, BT_E_FAILED, GONE, w->task->vip, w->task->port, w->task->memory_path);
+	return 1;
+}
+
 static int make_service(struct working *w, struct bt_str *told, struct bt_err *err)
 {
-	if (w->there)
+	if (w->there || w->want.adopted)
 		return 0;
 	int r = bt_ipvs_do(&w->link, IPVS_CMD_NEW_SERVICE, &w->service, NULL, err);
 	w->made = r == 0;
@@ -179,12 +190,12 @@ static int make(struct working *w, struct bt_str *told, struct bt_err *err)
 	size_t done = 0;
 	int r = find(w, err);
 	if (r == 0)
-		r = load_memory(w, err);
-	if (r < 0)
+		r = awaits(w, err);
+	if (r != 0)
 		return r;
 	bt_ipvs_plan(&w->want, w->dests, w->n_dests, &w->memory, w->task->arena, &plan);
 	if (plan.remembers)
-		r = save_memory(w, &plan.memory, err);
+		r = bt_ipvs_memory_save(w->task->memory_path, &plan.memory, err);
 	if (r == 0)
 		r = make_service(w, told, err);
 	for (; r == 0 && done < plan.n_changes; done += r == 0) {
@@ -192,11 +203,12 @@ static int make(struct working *w, struct bt_str *told, struct bt_err *err)
 		if (r == 0)
 			tell(&plan.changes[done], told);
 	}
+	w->memory = plan.memory;
 	if (r == 0)
 		r = confirm(w, err);
 	if (r < 0)
 		undo(w, &plan, done, err);
-	return r;
+	return r < 0 ? r : awaits(w, err);
 }
 
 int bt_ipvs_make(const struct bt_ipvs_task *t, struct bt_str *told, struct bt_err *err)
@@ -227,15 +239,48 @@ static bool fits(enum bt_l4_mode mode, uint32_t forward)
 	       (forward == IP_VS_CONN_F_MASQ) == (mode == BT_L4_NAT);
 }
 
+/* An IPv6 VIP is often preferred to the host's own address, since its prefix is the longest. */
+static void check_source(const struct working *w, struct bt_str *trouble)
+{
+	const struct bt_ipvs_address *vip = &w->service.address;
+	for (size_t i = 0; i < w->want.n_members && w->task->mode == BT_L4_DSR; i++) {
+		if (!bt_ipvs_asks_from(vip, &w->want.members[i].address))
+			continue;
+		bt_str_addf(trouble,
+			"%sthis host asks %s from vip %s, which that host has, too: its answers do "
+			"not come back (for IPv6: ip addr change %s/128 dev … preferred_lft 0)",
+			trouble->len ? "; " : "", w->task->members[i].address, w->task->vip,
+			w->task->vip);
+		return;
+	}
+}
+
+static void check_away(const struct working *w, struct bt_str *trouble)
+{
+	for (size_t i = 0; w->there && i < w->want.n_members; i++) {
+		const struct bt_ipvs_member *m = &w->want.members[i];
+		if (bt_ipvs_is_away(&w->want, m, w->dests, w->n_dests, &w->memory))
+			bt_str_addf(trouble,
+				"%s%s/%s is in rotation and gets nothing: keepalived, or who else "
+				"made the virtual service, has removed its real server or put it "
+				"at weight 0",
+				trouble->len ? "; " : "", m->host, m->slot);
+	}
+}
+
 static void check(const struct working *w, struct bt_str *trouble)
 {
 	const struct bt_ipvs_task *t = w->task;
 	char text[46];
+	if (w->want.adopted && !w->there)
+		bt_str_addf(trouble, GONE, t->vip, t->port, t->memory_path);
+	check_away(w, trouble);
 	bt_ipvs_check_settings(t->proc, &w->service, t->mode, trouble);
 	if (t->only && !bt_ipvs_is_local(&w->service.address))
 		bt_str_addf(trouble,
 			"%svip %s is no address of this host: packets to it do not reach IPVS",
 			trouble->len ? "; " : "", t->vip);
+	check_source(w, trouble);
 	for (size_t i = 0; i < w->n_dests; i++)
 		if (!fits(t->mode, w->dests[i].forward)) {
 			bt_str_addf(trouble,
@@ -249,32 +294,50 @@ static void check(const struct working *w, struct bt_str *trouble)
 		}
 }
 
+static bool is_at(const struct bt_ipvs_member *m, const struct bt_ipvs_dest *d)
+{
+	return m->port == d->port && bt_ipvs_address_equal(&m->address, &d->address);
+}
+
 /* Open connections are the established ones. `inactive` are in their handshake or closed and
  * waiting out their timers, `persistent` are templates by which a client finds its server again:
  * nobody waits for an answer over either. */
+static void tell_dest(const struct working *w, const struct bt_ipvs_dest *d,
+	const struct bt_ipvs_member *of, struct bt_ipvs_found *ret)
+{
+	char text[46];
+	bool away = of && bt_ipvs_is_away(&w->want, of, w->dests, w->n_dests, &w->memory);
+	ret->members[ret->n_members++] = (struct bt_seen_member){
+		.address = bt_arena_strdup(w->task->arena, bt_ipvs_address_text(&d->address, text)),
+		.port = d->port,
+		.in = d->weight > 0 || away,
+		.counted = true,
+		.connections = d->active,
+		.host = of ? of->host : NULL,
+		.slot = of ? of->slot : NULL,
+	};
+}
+
+/* Who is away is in by all that it was told, as a server that haproxy finds down is: taken for out,
+ * it would be out by the next plan's word, too. */
 static void tell_members(const struct working *w, struct bt_ipvs_found *ret)
 {
 	struct bt_arena *a = w->task->arena;
-	char text[46];
-	ret->members = BT_ARENA_ARRAY(a, struct bt_seen_member, w->n_dests + 1);
+	size_t n_of = w->want.n_members, n = w->n_dests + n_of + 1;
+	BT_FREE bool *told = bt_calloc(n, sizeof *told);
+	ret->members = BT_ARENA_ARRAY(a, struct bt_seen_member, n);
 	for (size_t i = 0; i < w->n_dests; i++) {
-		const struct bt_ipvs_dest *d = &w->dests[i];
-		struct bt_seen_member *m = &ret->members[ret->n_members++];
-		*m = (struct bt_seen_member){
-			.address = bt_arena_strdup(a, bt_ipvs_address_text(&d->address, text)),
-			.port = d->port,
-			.in = d->weight > 0,
-			.counted = true,
-			.connections = d->active,
-		};
-		for (size_t k = 0; k < w->want.n_members; k++) {
-			const struct bt_ipvs_member *of = &w->want.members[k];
-			if (of->port != d->port ||
-				!bt_ipvs_address_equal(&of->address, &d->address))
-				continue;
-			m->host = of->host;
-			m->slot = of->slot;
-		}
+		size_t k = 0;
+		while (k < n_of && !is_at(&w->want.members[k], &w->dests[i]))
+			k++;
+		told[k] = k < n_of;
+		tell_dest(w, &w->dests[i], k < n_of ? &w->want.members[k] : NULL, ret);
+	}
+	for (size_t k = 0; k < n_of; k++) {
+		const struct bt_ipvs_member *m = &w->want.members[k];
+		struct bt_ipvs_dest none = {.address = m->address, .port = m->port};
+		if (!told[k] && bt_ipvs_is_away(&w->want, m, w->dests, w->n_dests, &w->memory))
+			tell_dest(w, &none, m, ret);
 	}
 }
 
@@ -285,6 +348,7 @@ static int look(struct working *w, struct bt_ipvs_found *ret, struct bt_err *err
 	if (r < 0)
 		return r;
 	ret->there = w->there;
+	ret->adopted = w->want.adopted;
 	ret->packets = w->service.packets;
 	tell_members(w, ret);
 	check(w, &trouble);

@@ -13,10 +13,12 @@ struct bt_l4_site { /* lives as long as the process */
 	struct bt_l4_state *state; /* as it is on disk; NULL: nothing */
 	struct bt_l4_change *queue, *running;
 	struct event *kick;
-	bool recovering; /* what a crash left pending was not looked at yet */
-	bool owed;	 /* what is in force was not said, or not heard: say it again */
-	bool asked, ran; /* whether it ran when it was asked last */
-	char *trouble;	 /* of what nobody waited for; NULL */
+	struct event *soon; /* the next look, where others write to the balancer, too; NULL */
+	bool recovering;    /* what a crash left pending was not looked at yet */
+	bool owed;	    /* what is in force was not said, or not heard: say it again */
+	bool shared;	    /* as the last look has found: others write to the balancer, too */
+	bool asked, ran;    /* whether it ran when it was asked last */
+	char *trouble;	    /* of what nobody waited for; NULL */
 };
 
 struct bt_l4_driver {
@@ -40,8 +42,8 @@ void bt_l4_tend_begin(struct bt_l4_site *site);
 /* The member among what was read; NULL: not there, which is out. */
 const struct bt_seen_member *bt_l4_find(
 	const struct bt_l4_seen *seen, const struct bt_pool_member *m);
-/* Whether every member is as the list says. Else "haproxy has was1/a in maintenance, baton's last
- * word was in rotation" goes into out. */
+/* Whether every member is as the list says. Else
+ * "haproxy has was1/a in maintenance, baton's last word was in rotation" goes into out. */
 bool bt_l4_as_told(const char *family, const struct bt_l4_seen *seen,
 	const struct bt_pool_member *members, size_t n, struct bt_str *out);
 

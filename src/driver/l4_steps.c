@@ -6,8 +6,8 @@
  * from there (the family may still have to see a member take requests); else back.
  *
  * Tending: a balancer that began anew (its epoch changed, or it was away) and is not as confirmed
- * is told again. Where it did not begin anew, a person changed it, and that is told and not fought.
- */
+ * is told again. Where it did not begin anew, a person changed it, and that is told and not fought;
+ * but where a program writes to it, too, which only knows who is well, whoever is out stays out. */
 #include "driver/l4_change.h"
 
 #include "base/str.h"
@@ -127,6 +127,17 @@ static const char *name_of(const struct bt_l4_change *c)
 	return bt_enum_name(&bt_enum_balancer, (int)c->target.service->l4->kind);
 }
 
+static bool is_overruled(const struct bt_l4_change *c, const struct bt_l4_seen *seen)
+{
+	for (size_t i = 0; seen->shared && i < c->target.n_members; i++) {
+		const struct bt_pool_member *m = &c->target.members[i];
+		const struct bt_seen_member *s = m->in ? NULL : bt_l4_find(seen, m);
+		if (s && s->in)
+			return true;
+	}
+	return false;
+}
+
 static void on_looked(
 	void *arg, int result, const struct bt_l4_seen *seen, const struct bt_err *err)
 {
@@ -134,6 +145,8 @@ static void on_looked(
 	bt_str_reset(&c->differs);
 	c->runs = result == 0 && seen->running;
 	c->epoch = c->runs ? seen->epoch : 0;
+	c->site->shared = c->runs && seen->shared;
+	c->overruled = c->runs && is_overruled(c, seen);
 	c->as_told = c->runs && bt_l4_as_told(name_of(c), seen, c->target.members,
 					c->target.n_members, &c->differs);
 	c->looked(c, result, err);
@@ -387,8 +400,7 @@ static void on_told_again(struct bt_l4_change *c, int r, const struct bt_err *er
 		keep_epoch(c);
 		return;
 	}
-	bt_err_wrap(
-		&why, "%s began anew and could not be told again what was in force", name_of(c));
+	bt_err_wrap(&why, "%s could not be told again what was in force", name_of(c));
 	set_trouble(c->site, why.text);
 	end(c, 0, &no_error);
 }
@@ -429,7 +441,7 @@ static void on_tended(struct bt_l4_change *c, int r, const struct bt_err *err)
 	}
 	uint64_t had = c->want->epoch;
 	bool anew = came_back || s->owed || (had && c->epoch && c->epoch != had);
-	if (anew && !c->as_told) {
+	if ((anew && !c->as_told) || c->overruled) {
 		say(c, on_said_again);
 		return;
 	}

@@ -6,26 +6,32 @@ import time
 import pytest
 
 from flow_lab import FlowLab
-from l4lab import LAN, NET, L4Lab
+from keepalived import Keepalived, virtual_server
+from l4lab import LAN, NET, L4Lab, place
 from lab import PATIENCE, poll
 
 PORT = 8080
 SLOW = 3 * PATIENCE  # one processor, and every system call is traced
 
 
-@pytest.fixture
-def net(lab):
-    net = L4Lab(lab)
+def network(lab, **options):
+    net = L4Lab(lab, **options)
     net.l4.hold(net.vip)
     for name in ("expire_nodest_conn", "expire_quiescent_template"):
         net.l4.set(f"net.ipv4.vs.{name}", 1)
     return net
 
 
-def table(net):
+@pytest.fixture
+def net(lab):
+    return network(lab)
+
+
+def table(net, port=PORT):
     """{address: (forwarding, weight, active, inactive)} and the service's line."""
     service, servers = None, {}
-    for line in net.l4.run("ipvsadm", "-L", "-n").stdout.splitlines():
+    at = f"[{net.vip}]:{port}" if net.v6 else f"{net.vip}:{port}"
+    for line in net.l4.run("ipvsadm", "-L", "-n", "-t", at, check=False).stdout.splitlines():
         words = line.split()
         if words and words[0] == "TCP":
             service = line.strip()
@@ -34,33 +40,46 @@ def table(net):
     return service, servers
 
 
-def config(net, mode, **groups):
+def config(net, mode, name="shop", port=PORT, **groups):
     """Clients that keep a connection close it before the drain is over; what is stopped has none."""
-    return net.config(port=PORT, traffic={"ipvs": {"on": "l4", "vip": net.vip, "mode": mode, **groups}},
+    return configured(net, name, port, {"ipvs": {"on": "l4", "vip": net.vip, "mode": mode, **groups}})
+
+
+def configured(net, name, port, traffic):
+    return net.config(name, port, traffic=traffic, health={"every": "500ms", "within": f"{SLOW}s"},
                       deploy={"strategy": "rolling", "drain": "60s", "bake": "0s"})
 
 
-def deploy(net, version, **settings):
-    return net.lab.deploy(version, listen="0.0.0.0", **settings)
+def listen(net):
+    return "::" if net.v6 else "0.0.0.0"
+
+
+def deploy(net, version, **options):
+    return net.lab.deploy(version, listen=listen(net), **options)
 
 
 def balancer(net):
     return net.lab.service()["balancers"][0]
 
 
-def was(net):
-    return [f"{net.hosts[n].address}:{PORT}" for n in ("was1", "was2")]
+def was(net, port=PORT):
+    addresses = [net.hosts[n].address for n in ("was1", "was2")]
+    return [f"[{a}]:{port}" if net.v6 else f"{a}:{port}" for a in addresses]
+
+
+def flow(net, version, **settings):
+    return ("run", "deployAndTomcatRestartWithL4Control", "--service", "shop", "--version", version,
+            "--artifact", net.lab.artifact(version, listen=listen(net), **settings))
 
 
 def run_flow(net, version):
-    return net.lab.baton("run", "deployAndTomcatRestartWithL4Control", "--service", "shop", "--version", version,
-                         "--artifact", net.lab.artifact(version, listen="0.0.0.0"))
+    return net.lab.baton(*flow(net, version))
 
 
 def rolls_under_load(net, roll):
     done = deploy(net, "v1")
     assert done.returncode == 0, done.stdout + done.stderr
-    with net.load(path="/where", rate=20, keepers=2) as load:
+    with net.load(path="/where", rate=20, keepers=2, timeout=SLOW) as load:
         load.wait(20)
         done = roll(net, "v2")
         assert done.returncode == 0, done.stdout + done.stderr
@@ -85,7 +104,7 @@ def test_direct_routing(net):
 
     # a connection that is held holds the drain of its host, and the other serves meanwhile, also while
     # the balancer's agent is dead
-    with net.load(path="/where", rate=10, keepers=0, holders=1, pause=0.1) as load:
+    with net.load(path="/where", rate=10, keepers=0, holders=1, pause=0.1, timeout=SLOW) as load:
         load.wait(5)
         held = poll("a host has the held connection", lambda: next(
             (a for a, (_, _, active, _) in table(net)[1].items() if active == 1 and once_more(net, a)), None))
@@ -157,8 +176,8 @@ def test_nat(net):
     assert {k: v[:2] for k, v in table(net)[1].items()} == {a: ("Masq", 5) for a in was(net)}
 
 
-def in_plan(net, words):
-    done = net.lab.baton("plan", "shop", "--artifact", net.lab.artifact("v0"), "--version", "v0", "--json")
+def in_plan(net, words, service="shop"):
+    done = net.lab.baton("plan", service, "--artifact", net.lab.artifact("v0"), "--version", "v0", "--json")
     return words in done.stdout + done.stderr
 
 
@@ -188,3 +207,145 @@ def test_adopted(net):
     assert re.search(rf"{re.escape(one)}\s+900\s+800", limits), limits
     # it is told that somebody else's is in rotation there, which keeps no deployment from going on
     assert in_plan(net, f"sends to {foreign} too"), "the foreign real server is not named"
+
+
+def test_ipv6(lab):
+    """Both modes once more, with IPv6 addresses everywhere."""
+    net = network(lab, v6=True)
+    for name in ("was1", "was2"):
+        net.hosts[name].serve_behind(net.vip)
+    net.agents()
+    config(net, "dr")
+    load, after = rolls_under_load(net, run_flow)
+    assert len(load.bodies(after)) == 2, load.bodies(after)
+    assert {k: v[:2] for k, v in table(net)[1].items()} == {a: ("Route", 100) for a in was(net)}
+    assert not balancer(net).get("trouble"), balancer(net)
+    # its prefix is the longest, so it would be the balancer's own source address, too
+    net.l4.run("ip", "addr", "change", f"{net.vip}/128", "dev", LAN, "preferred_lft", "forever")
+    poll("the address that is preferred is named", lambda: f"from vip {net.vip}" in
+         (balancer(net).get("trouble") or ""), SLOW)
+    net.l4.hold(net.vip)
+
+    # the way back leads through the balancer; the other service of these hosts stays what it is
+    for name in ("was1", "was2"):
+        for where in ("all", LAN):
+            net.hosts[name].set(f"net.ipv6.conf.{where}.accept_redirects", 0)
+        net.hosts[name].run("ip", "route", "add", f"{place(10, True)}/128", "via", net.l4.address, "dev", LAN)
+    config(net, "nat", "store", PORT + 1)
+    poll("forwarding is named", lambda: in_plan(net, "net.ipv6.conf.all.forwarding is 0, expected 1", "store"), SLOW)
+    net.l4.set("net.ipv6.conf.all.forwarding", 1)
+    done = deploy(net, "v1", service="store")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with net.load(PORT + 1, path="/where", rate=10, keepers=2, timeout=SLOW) as load:
+        goes_out_and_in(net, load, "was1", PORT + 1)
+        goes_out_and_in(net, load, "was2", PORT + 1)
+    assert load.failed == 0, load.summary()
+    assert {k: v[:2] for k, v in table(net, PORT + 1)[1].items()} == {a: ("Masq", 100) for a in was(net, PORT + 1)}
+
+
+def goes_out_and_in(net, load, name, port, weight=100):
+    """As the deployment tool's templates do it, each a run of its own."""
+    for flow_name, wanted in (("turnOffL4", 0), ("turnOnL4", weight)):
+        done = net.lab.baton("run", flow_name, "--service", "store", "--hosts", name)
+        assert done.returncode == 0, done.stdout + done.stderr
+        poll(f"{name} has weight {wanted}", lambda: weights(net, port)[("was1", "was2").index(name)] == wanted)
+        after = time.monotonic()
+        load.wait(10)
+        serve = {body.split("/")[0] for body in load.bodies(after)}
+        assert (name in serve) == (wanted > 0), serve
+
+
+def hosts(net):
+    return [net.hosts[n].address for n in ("was1", "was2")]
+
+
+def weights(net, port=PORT):
+    return [table(net, port)[1].get(a, (None, None))[1] for a in was(net, port)]
+
+
+def test_keepalived(net):
+    """keepalived made the services, and goes on checking: what a restart makes it take away and put back."""
+    def shop(weight):
+        return virtual_server(net.vip, PORT, hosts(net), "TCP_CHECK {\n connect_timeout 2\n }", weight)
+
+    for name in ("was1", "was2"):
+        net.hosts[name].serve_behind(net.vip)
+    ka = Keepalived(net, [shop(4)])
+    poll("keepalived finds nobody", lambda: not table(net)[1], SLOW)
+    net.agents()
+    config(net, "dr")
+    done = deploy(net, "v1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert weights(net) == [4, 4] and " wlc" in table(net)[0], "made by keepalived, and not by baton"
+    goes_round(net, ka, [shop(7)])
+    begins_anew(net, ka)
+    asks_agents(net, ka, [shop(7)])
+
+
+def goes_round(net, ka, heavier):
+    """A flow under load. In it a person gives other weights, and keepalived finds the new release well before it
+    is ready and its address is on the loopback: whoever is out stays out, and comes back with the new weight."""
+    with net.load(path="/where", rate=10, keepers=1, holders=1, timeout=SLOW) as load:
+        load.wait(20)
+        client = net.lab.start_baton(*flow(net, "v2", warm_up=8))
+        out = poll("the held connection's host is out", lambda: next(
+            (a for a, s in table(net)[1].items() if s[1] == 0 and s[2] == 1 and once_more(net, a)), None), SLOW)
+        before = len(ka.heard())
+        ka.reload(heavier)
+        poll("who is in has the new weight, who is out none", lambda: sorted(weights(net)) == [0, 7], SLOW)
+        load.tell("finish")
+        poll("keepalived puts it back", lambda: f"up {out}" in ka.heard()[before:], SLOW)
+        poll("it stays out", lambda: table(net)[1][out][1] == 0)
+        output, _ = client.communicate(timeout=SLOW)
+        assert client.returncode == 0, output
+        after = time.monotonic()
+        load.wait(40)
+    assert load.failed == 0, load.summary()
+    assert not load.strayed() and "NOT READY" not in load.bodies()
+    assert len(load.bodies(after)) == 2, load.bodies(after)
+    assert ka.alive() and {f"{w} {a}" for w in ("up", "down") for a in was(net)} == set(ka.heard())
+    assert weights(net) == [7, 7]
+
+
+def begins_anew(net, ka):
+    """What keepalived has made is its own to make again, and then has to be told again; who comes in meanwhile
+    waits for it."""
+    turn = ("--service", "shop", "--hosts", "was1")
+    done = net.lab.baton("run", "turnOffL4", *turn)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert weights(net) == [0, 7]
+    ka.stop()
+    poll("that it is gone is named", lambda: f"{net.vip} port {PORT} is gone" in (balancer(net).get("trouble") or ""),
+         SLOW)
+    ka.start()
+    poll("who is out is told so again", lambda: weights(net) == [0, 7], SLOW)
+    ka.stop()
+    client = net.lab.start_baton("run", "turnOnL4", *turn)
+    waits = next((line for line in client.stdout if "is gone" in line), None)
+    ka.start()
+    output, _ = client.communicate(timeout=SLOW)
+    assert waits and client.returncode == 0, output
+    assert weights(net) == [7, 7]
+
+
+def asks_agents(net, ka, others):
+    """The other way: baton tells keepalived nothing, whose checks ask the agents who is in rotation."""
+    port, check = PORT + 1, """HTTP_GET {
+            url {
+                path /rotation/store
+                status_code 200
+            }
+            connect_port 9100
+            connect_timeout 2
+            retry 1
+            delay_before_retry 1
+        }"""
+    ka.reload([*others, virtual_server(net.vip, port, hosts(net), check, each="inhibit_on_failure")])
+    configured(net, "store", port, {"rotation": {"listen": 9100, "interval": "1s", "fall": 2, "rise": 1}})
+    done = deploy(net, "v1", service="store")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with net.load(port, path="/where", rate=10, keepers=2, timeout=SLOW) as load:
+        goes_out_and_in(net, load, "was1", port, 1)
+    assert load.failed == 0, load.summary()
+    assert ka.alive() and f"down {was(net, port)[0]}" in ka.heard()
+    assert weights(net, port) == [1, 1] and weights(net) == [7, 7]

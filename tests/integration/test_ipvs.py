@@ -51,7 +51,7 @@ def test_kernel_without_ipvs(lab):
     assert lab.deployments() == []
 
 
-@pytest.mark.parametrize("name", ["test_direct_routing", "test_nat", "test_adopted", "test_tomcats"])
+@pytest.mark.parametrize("name", ["test_direct_routing", "test_nat", "test_adopted", "test_tomcats", "test_ipv6", "test_keepalived"])
 def test_in_user_mode_linux(name):
     """Each boots a kernel of its own: what one leaves is nothing to the next, and they run beside each other."""
     where = pathlib.Path("/run/source/tests/integration")

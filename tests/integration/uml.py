@@ -65,7 +65,7 @@ def environment(where):
     return {**os.environ, "TMPDIR": where if small else "/dev/shm"}
 
 
-def run(command, modules=(), memory="512M", seconds=400):
+def run(command, modules=(), memory="512M", seconds=600):
     """Boots it, runs one command as root, and turns it off. What lies in the build and in the sources is at
     /run/build and /run/source there. returncode is the command's; -1: it did not come to its end in time."""
     need()

@@ -45,6 +45,7 @@ struct fake {
 	int fail_writes;   /* so many from now on fail, after they began */
 	bool hold_writes;  /* they wait */
 	bool deaf;	   /* says it did, and did not */
+	bool shared;	   /* others write to it, too */
 	int writes, again; /* that were asked for; that were `again` */
 	int fresh;	   /* bits of the last write */
 	bool no_counts;
@@ -125,7 +126,8 @@ static void fake_read_now(struct fake_op *f)
 		.epoch = fake->running ? fake->epoch : 0,
 		.members = m,
 		.n_members = fake->running ? SLOTS : 0,
-		.words = words};
+		.words = words,
+		.shared = fake->shared};
 	f->seen(f->arg, 0, &seen, &err);
 	fake_cancel(&f->op);
 }
@@ -863,6 +865,29 @@ static void test_tend_leaves_people(void **state)
 	bt_config_free(s.config);
 }
 
+/* Who checks the members puts back those that are well; nobody has to ask for a look. */
+static void test_out_stays_out_where_others_write(void **state)
+{
+	struct shop s = shop_new("shared");
+	(void)state;
+	fake->shared = true;
+	apply_good(&s, 1, A);
+	fake->in = A | B;
+	bool out = false;
+	for (int64_t end = bt_clock_boot_ms() + 30000; !out && bt_clock_boot_ms() < end;) {
+		event_base_loop(env.base, EVLOOP_ONCE);
+		out = fake->in == A;
+	}
+	assert_true(out);
+	run_idle("shared");
+	fake->in = 0; /* whom they take out stays out */
+	tend("shared");
+	assert_int_equal(fake->in, 0);
+	assert_string_equal(observe(&s).trouble,
+		"haproxy has was1/a in maintenance, baton's last word was in rotation");
+	bt_config_free(s.config);
+}
+
 static void test_tend_when_it_came_back(void **state)
 {
 	struct shop s = shop_new("comeback");
@@ -1196,6 +1221,7 @@ int main(int argc, char **argv)
 		TEST(test_next_over_pending),
 		TEST(test_tend_after_restart),
 		TEST(test_tend_leaves_people),
+		TEST(test_out_stays_out_where_others_write),
 		TEST(test_tend_when_it_came_back),
 		TEST(test_observe_blind),
 		TEST(test_hold),

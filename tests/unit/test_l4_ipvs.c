@@ -372,8 +372,8 @@ static void makes_what_is_missing(void **state)
 	bt_ipvs_plan(&want, seen, 1, &before, a, &p);
 	assert_int_equal(p.n_changes, 0);
 	assert_false(p.remembers);
-	assert_null(bt_ipvs_differs(&want, seen, 1));
-	assert_ptr_equal(bt_ipvs_differs(&want, NULL, 0), &want.members[0]);
+	assert_null(bt_ipvs_differs(&want, seen, 1, &before));
+	assert_ptr_equal(bt_ipvs_differs(&want, NULL, 0, &before), &want.members[0]);
 }
 
 static void weights_come_back(void **state)
@@ -438,7 +438,7 @@ static void parts_with_the_dropped(void **state)
 		{.address = address("10.0.0.7"), .port = 80, .made = true},
 		{.address = address("10.0.0.8"), .port = 80, .weight = 4},
 	};
-	const struct bt_ipvs_memory memory = {known, 2};
+	const struct bt_ipvs_memory memory = {.list = known, .n = 2};
 	const struct bt_ipvs_want want = {MEMBERS(member("10.0.0.1", true))};
 	struct bt_ipvs_dest seen[] = {
 		dest("10.0.0.1", 1), dest("10.0.0.7", 1), dest("10.0.0.8", 4)};
@@ -458,23 +458,99 @@ static void parts_with_the_dropped(void **state)
 	assert_int_equal(p.memory.n, 0);
 }
 
+/* keepalived takes real servers away and puts them back; baton makes none in its services. */
+static void leaves_real_servers_to_their_owner(void **state)
+{
+	(void)state;
+	BT_ARENA struct bt_arena *a = bt_arena_new();
+	BT_STR struct bt_str s = {0};
+	struct bt_ipvs_plan p;
+	struct bt_ipvs_member members[] = {
+		member("10.0.0.1", true), member("10.0.0.2", false), member("10.0.0.3", true)};
+	const struct bt_ipvs_want want = {.vip = address("192.0.2.1"),
+		.port = 80,
+		.adopted = true,
+		.members = members,
+		.n_members = 3};
+	struct bt_ipvs_dest seen[] = {dest("10.0.0.1", 4), dest("10.0.0.2", 5)};
+	/* the third is away, and that is nobody's to mend while another goes out */
+	bt_ipvs_plan(&want, seen, 2, &nothing, a, &p);
+	assert_string_equal(shown(&p, &s), "10.0.0.2=0");
+	assert_true(p.memory.adopted && p.memory.n == 1 && p.memory.list[0].out);
+	const struct bt_ipvs_memory memory = p.memory;
+	seen[1].weight = 0;
+	assert_true(bt_ipvs_is_away(&want, &members[2], seen, 2, &memory));
+	assert_null(bt_ipvs_differs(&want, seen, 2, &memory));
+	assert_null(bt_ipvs_awaited(&want, seen, 2, &memory));
+	/* where it comes in by the change, its owner is waited for */
+	members[2].fresh = true;
+	assert_ptr_equal(bt_ipvs_awaited(&want, seen, 2, &memory), &members[2]);
+	/* and where the last that serves is to go; when it is only said again nobody waits */
+	members[0].in = members[2].fresh = false;
+	assert_ptr_equal(bt_ipvs_awaited(&want, seen, 2, &memory), &members[2]);
+	struct bt_ipvs_want again = want;
+	again.again = true;
+	assert_null(bt_ipvs_awaited(&again, seen, 2, &memory));
+	members[0].in = true;
+	/* a 0 of the owner's stays, one of baton's goes, one of who comes in goes, too */
+	struct bt_ipvs_dest zero[] = {
+		dest("10.0.0.1", 0), dest("10.0.0.2", 0), dest("10.0.0.3", 0)};
+	members[1].in = true;
+	members[2].fresh = false;
+	bt_ipvs_plan(&want, zero, 3, &memory, a, &p);
+	assert_string_equal(shown(&p, &s), "10.0.0.2=5");
+	members[0].fresh = true;
+	bt_ipvs_plan(&want, zero, 3, &memory, a, &p);
+	assert_string_equal(shown(&p, &s), "10.0.0.1=100 10.0.0.2=5");
+	/* all of the service is gone: nothing is made */
+	bt_ipvs_plan(&want, NULL, 0, &memory, a, &p);
+	assert_int_equal(p.n_changes, 0);
+}
+
+static void knows_whose_a_service_is(void **state)
+{
+	(void)state;
+	struct bt_ipvs_known made = {.address = address("10.0.0.1"), .port = 80, .made = true};
+	struct bt_ipvs_memory m = {0};
+	assert_true(bt_ipvs_memory_adopted(&m, true));
+	assert_false(bt_ipvs_memory_adopted(&m, false));
+	m = (struct bt_ipvs_memory){.list = &made, .n = 1}; /* of an older agent */
+	assert_false(bt_ipvs_memory_adopted(&m, true));
+	m.vip = address("192.0.2.1");
+	m.port = 80;
+	m.adopted = true;
+	const struct bt_ipvs_service same = {.address = m.vip, .port = 80},
+				     other = {.address = m.vip, .port = 81};
+	bt_ipvs_memory_keep(&m, &same);
+	assert_true(bt_ipvs_memory_adopted(&m, false)); /* its owner may make it again */
+	bt_ipvs_memory_keep(&m, &other);
+	assert_true(m.n == 0 && !bt_ipvs_memory_adopted(&m, false));
+}
+
 static void remembers_on_disk(void **state)
 {
 	(void)state;
 	BT_ARENA struct bt_arena *a = bt_arena_new();
 	const struct bt_ipvs_known known[] = {
-		{.address = address("10.0.0.7"), .port = 80, .weight = 12, .made = true},
+		{.address = address("10.0.0.7"),
+			.port = 80,
+			.weight = 12,
+			.out = true,
+			.made = true},
 		{.address = address("2001:db8::1"), .port = 8080, .weight = 0, .made = false},
 	};
-	const struct bt_ipvs_memory memory = {known, 2};
+	const struct bt_ipvs_memory memory = {address("192.0.2.1"), 80, true, known, 2};
 	struct bt_ipvs_memory again;
 	BT_FREE char *text = bt_ipvs_memory_dump(&memory);
 	assert_int_equal(bt_ipvs_memory_parse(text, strlen(text), a, &again, NULL), 0);
-	assert_int_equal(again.n, 2);
-	assert_true(bt_ipvs_address_equal(&again.list[0].address, &known[0].address));
-	assert_int_equal(again.list[0].weight, 12);
-	assert_true(again.list[0].made && !again.list[1].made);
-	assert_int_equal(again.list[1].port, 8080);
+	assert_true(bt_ipvs_memory_equal(&memory, &again));
+	assert_true(again.adopted && again.list[0].out && !again.list[1].out);
+	/* of an older agent: whose the service is was not written, a weight meant out */
+	const char *old = "{\"version\":1,\"servers\":[{\"address\":\"10.0.0.1\",\"port\":80,"
+			  "\"weight\":3,\"made\":false}]}";
+	assert_int_equal(bt_ipvs_memory_parse(old, strlen(old), a, &again, NULL), 0);
+	assert_true(again.vip.family == 0 && again.list[0].out);
+	assert_true(bt_ipvs_memory_adopted(&again, true));
 	static const char *const bad[] = {"", "{}", "{\"version\":2,\"servers\":[]}",
 		"{\"version\":1,\"servers\":[{\"address\":\"x\",\"port\":1,\"weight\":1,"
 		"\"made\":true}]}",
@@ -538,6 +614,8 @@ static void knows_its_own_addresses(void **state)
 	struct bt_ipvs_address own = address("127.0.0.1"), other = address("192.0.2.77");
 	assert_true(bt_ipvs_is_local(&own));
 	assert_false(bt_ipvs_is_local(&other));
+	assert_true(bt_ipvs_asks_from(&own, &own));
+	assert_false(bt_ipvs_asks_from(&other, &own));
 }
 
 static void parses_addresses(void **state)
@@ -660,6 +738,8 @@ int main(void)
 		cmocka_unit_test(weights_come_back),
 		cmocka_unit_test(weights_of_the_config_count),
 		cmocka_unit_test(parts_with_the_dropped),
+		cmocka_unit_test(leaves_real_servers_to_their_owner),
+		cmocka_unit_test(knows_whose_a_service_is),
 		cmocka_unit_test(remembers_on_disk),
 		cmocka_unit_test(names_wrong_settings),
 		cmocka_unit_test(knows_its_own_addresses),
