@@ -38,7 +38,7 @@ static void look_soon(struct bt_l4_site *s)
 		return;
 	if (!s->soon)
 		s->soon = event_new(bt_l4_driver()->env.base, -1, 0, on_soon, s);
-	bt_l4_timer(s->soon, SHARED_LOOK_MS);
+	bt_timer_in(s->soon, SHARED_LOOK_MS);
 }
 
 void bt_l4_change_ended(struct bt_l4_change *c, int result, const struct bt_err *err)

@@ -172,7 +172,7 @@ static bool awaits(struct job *j)
 	tell(j, j->err.text);
 	if (!j->timer)
 		j->timer = event_new(the_env.base, -1, 0, on_again, j);
-	bt_l4_timer(j->timer, AWAIT_POLL_MS);
+	bt_timer_in(j->timer, AWAIT_POLL_MS);
 	return true;
 }
 
