@@ -40,7 +40,6 @@ def setting(name, default=None):
 class App(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 1024
-    address_family = socket.AF_INET6 if ":" in setting("listen", "") else socket.AF_INET
 
     def __init__(self, address, *args):
         if ":" in address[0]:

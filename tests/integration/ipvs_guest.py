@@ -7,7 +7,7 @@ import pytest
 
 from flow_lab import FlowLab
 from keepalived import Keepalived, virtual_server
-from l4lab import LAN, NET, L4Lab, place
+from l4lab import LAN, NET, L4Lab, alone, place
 from lab import PATIENCE, poll
 
 PORT = 8080
@@ -30,8 +30,7 @@ def net(lab):
 def table(net, port=PORT):
     """{address: (forwarding, weight, active, inactive)} and the service's line."""
     service, servers = None, {}
-    at = f"[{net.vip}]:{port}" if net.v6 else f"{net.vip}:{port}"
-    for line in net.l4.run("ipvsadm", "-L", "-n", "-t", at, check=False).stdout.splitlines():
+    for line in net.l4.run("ipvsadm", "-L", "-n", "-t", place(net.vip, port), check=False).stdout.splitlines():
         words = line.split()
         if words and words[0] == "TCP":
             service = line.strip()
@@ -51,7 +50,7 @@ def configured(net, name, port, traffic):
 
 
 def listen(net):
-    return "::" if net.v6 else "0.0.0.0"
+    return "::" if net.six else "0.0.0.0"
 
 
 def deploy(net, version, **options):
@@ -63,8 +62,7 @@ def balancer(net):
 
 
 def was(net, port=PORT):
-    addresses = [net.hosts[n].address for n in ("was1", "was2")]
-    return [f"[{a}]:{port}" if net.v6 else f"{a}:{port}" for a in addresses]
+    return [place(a, port) for a in hosts(net)]
 
 
 def flow(net, version, **settings):
@@ -211,7 +209,7 @@ def test_adopted(net):
 
 def test_ipv6(lab):
     """Both modes once more, with IPv6 addresses everywhere."""
-    net = network(lab, v6=True)
+    net = network(lab, six=True)
     for name in ("was1", "was2"):
         net.hosts[name].serve_behind(net.vip)
     net.agents()
@@ -221,7 +219,7 @@ def test_ipv6(lab):
     assert {k: v[:2] for k, v in table(net)[1].items()} == {a: ("Route", 100) for a in was(net)}
     assert not balancer(net).get("trouble"), balancer(net)
     # its prefix is the longest, so it would be the balancer's own source address, too
-    net.l4.run("ip", "addr", "change", f"{net.vip}/128", "dev", LAN, "preferred_lft", "forever")
+    net.l4.run("ip", "addr", "change", alone(net.vip), "dev", LAN, "preferred_lft", "forever")
     poll("the address that is preferred is named", lambda: f"from vip {net.vip}" in
          (balancer(net).get("trouble") or ""), SLOW)
     net.l4.hold(net.vip)
@@ -230,7 +228,7 @@ def test_ipv6(lab):
     for name in ("was1", "was2"):
         for where in ("all", LAN):
             net.hosts[name].set(f"net.ipv6.conf.{where}.accept_redirects", 0)
-        net.hosts[name].run("ip", "route", "add", f"{place(10, True)}/128", "via", net.l4.address, "dev", LAN)
+        net.hosts[name].run("ip", "route", "add", alone(net.client_address), "via", net.l4.address, "dev", LAN)
     config(net, "nat", "store", PORT + 1)
     poll("forwarding is named", lambda: in_plan(net, "net.ipv6.conf.all.forwarding is 0, expected 1", "store"), SLOW)
     net.l4.set("net.ipv6.conf.all.forwarding", 1)

@@ -25,7 +25,6 @@ from farhost import FarHost, ip
 from lab import HERE, PATIENCE, PYTHON, Failed, poll
 
 NET, NET6 = "192.168.77", "fd77:"
-<<<<<<< HEAD
 WAN, WAN6 = "192.168.78", "fd78:"  # where the client is once it has gone outside
 LAN = "lan"  # every host's interface on the segment
 
@@ -42,19 +41,6 @@ def place(address, port):
 def at_once(address):
     """For `ip addr`: nobody else has it, so the kernel need not find that out first."""
     return ("nodad",) if ":" in address else ()
-=======
-LAN = "lan"  # every host's interface on the segment
-
-
-def place(last, v6=False):
-    """The address of a host on the segment."""
-    return f"{NET6}:{last}" if v6 else f"{NET}.{last}"
-
-
-def put(address, length):
-    """As `ip addr add` takes it; an IPv6 one can be used at once, since nobody else has it."""
-    return [f"{address}/{length}", "nodad"] if ":" in address else [f"{address}/{length}"]
->>>>>>> ipvs
 
 
 class Net:
@@ -90,15 +76,9 @@ class Net:
 class Host(FarHost):
     """On the segment at `address`, and with a leg to this machine at `gateway`."""
 
-<<<<<<< HEAD
     def __init__(self, lab, address):
         super().__init__(lab)
         self.leg, self.address = self.address, address
-=======
-    def __init__(self, lab, last, v6=False):
-        super().__init__(lab)
-        self.leg, self.address = self.address, place(last, v6)
->>>>>>> ipvs
 
     run, set = Net.run, Net.set
 
@@ -109,7 +89,6 @@ class Host(FarHost):
         bind = "".join(f"mount --bind '{a}' '{b}' && " for a, b in self.mounts)
         return [*enter, "unshare", "--mount", "sh", "-c", bind + 'exec "$@"', "sh"]
 
-<<<<<<< HEAD
     def hold(self, address, interface=LAN):
         """The host answers for the address on the segment, and does not speak from it."""
         silent = ("preferred_lft", "0") if ":" in address else ()
@@ -118,21 +97,12 @@ class Host(FarHost):
     def forward(self):
         self.set("net.ipv4.ip_forward", 1)
         self.set("net.ipv6.conf.all.forwarding", 1)
-=======
-    def hold(self, address):
-        """The host answers for the address on the segment. An IPv6 one is deprecated, as keepalived has it: else
-        the host would ask the servers behind it from that address, which they have, too."""
-        deprecated = ["preferred_lft", "0"] if ":" in address else []
-        self.run("ip", "addr", "replace", *put(address, 128 if ":" in address else 32), "dev", LAN, *deprecated)
->>>>>>> ipvs
 
     def serve_behind(self, vip):
-        """Direct server return: takes the VIP's packets, and keeps silent about it on the segment, as IPv6
-        does by itself about addresses of other interfaces."""
+        """Direct server return: takes the VIP's packets, and keeps silent about it on the segment."""
         for where in ("all", LAN):
             self.set(f"net.ipv4.conf.{where}.arp_ignore", 1)
             self.set(f"net.ipv4.conf.{where}.arp_announce", 2)
-<<<<<<< HEAD
         self.run("ip", "addr", "replace", alone(vip), "dev", "lo", *at_once(vip))
 
 
@@ -142,15 +112,6 @@ class L4Lab:
         is between them is IPv6."""
         self.lab, self.loads, self.six = lab, [], six
         self.vip = self.address(100)
-=======
-        self.run("ip", "addr", "replace", *put(vip, 128 if ":" in vip else 32), "dev", "lo")
-
-
-class L4Lab:
-    def __init__(self, lab, hosts=("l4", "was1", "was2"), v6=False):
-        """hosts: with agents, at most four; more than the three for who tests something else."""
-        self.lab, self.loads, self.v6, self.vip = lab, [], v6, place(100, v6)
->>>>>>> ipvs
         base = lab.ports_.base
         self.switch = self.client = None
         lab.networks.append(self)  # its close() is called at the end, whatever happens here
@@ -159,17 +120,12 @@ class L4Lab:
         self.switch.run("ip", "link", "set", "br0", "up")
         self.client = Net(f"bt{base}-client")
         self.client.run("ip", "link", "set", "lo", "up")
-<<<<<<< HEAD
         self.client_address = self.address(10)
         self._plug(self.client, "client", self.client_address)
-=======
-        self._plug(self.client, "client", place(10, v6))
->>>>>>> ipvs
         # What ended leaves ports in TIME_WAIT for a minute; a soak would run out of them.
         self.client.set("net.ipv4.ip_local_port_range", "2048 65000")
         self.hosts = {}
         for i, name in enumerate(hosts):
-<<<<<<< HEAD
             host = self.hosts[name] = Host(lab, self.address(2 if name == "l4" else 10 + i))
             self._plug(host, name, host.address)
             setattr(self, name, host)
@@ -204,17 +160,6 @@ class L4Lab:
         for name, host in self.hosts.items():
             if name != "l4":
                 host.run("ip", "route", "add", self._segment(self.address(0, outside=True)), "via", self.l4.address)
-=======
-            host = self.hosts[name] = Host(lab, 2 if name == "l4" else 10 + i, v6)
-            self._plug(host, name, host.address)
-            setattr(self, name, host)
-
-    def _plug(self, net, name, address):
-        net.run("ip", "link", "add", LAN, "type", "veth", "peer", "name", name, "netns", self.switch.name)
-        self.switch.run("ip", "link", "set", name, "master", "br0", "up")
-        net.run("ip", "addr", "add", *put(address, 64 if self.v6 else 24), "dev", LAN)
-        net.run("ip", "link", "set", LAN, "up")
->>>>>>> ipvs
 
     def close(self):
         for load in self.loads:
@@ -240,26 +185,14 @@ class L4Lab:
         self.lab.write()
         return config
 
-    def url(self, port=8080, address=None):
-        at = address or self.vip
-        return f"http://[{at}]:{port}" if self.v6 else f"http://{at}:{port}"
-
     def load(self, port=8080, **options):
-<<<<<<< HEAD
         self.loads.append(NetLoad(self, f"http://{place(self.vip, port)}", **options))
-=======
-        self.loads.append(NetLoad(self, self.url(port), **options))
->>>>>>> ipvs
         return self.loads[-1]
 
     def ask(self, path="/where", port=8080, address=None, seconds=10):
         """Body of one answer to the client, None when there is none."""
-<<<<<<< HEAD
         url = f"http://{place(address or self.vip, port)}{path}"
         done = self.client.run("curl", "-gsS", "-f", "-m", seconds, url, check=False)
-=======
-        done = self.client.run("curl", "-sS", "-f", "-m", seconds, self.url(port, address) + path, check=False)
->>>>>>> ipvs
         return done.stdout if done.returncode == 0 else None
 
 
