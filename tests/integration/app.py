@@ -193,10 +193,18 @@ class Page(http.server.BaseHTTPRequestHandler):
         else:
             if url.path == "/slow":
                 with self.server.holding():
-                    time.sleep(float(query.get("s", "1")))
+                    hold(query)
             self.answer(200, str(setting("version", "?")))
 
     do_POST = do_HEAD = do_PUT = do_GET
+
+
+def hold(query):
+    """For s seconds, or until a file of that name is there."""
+    if "until" not in query:
+        time.sleep(float(query.get("s", "1")))
+    while "until" in query and not os.path.exists(query["until"]):
+        time.sleep(0.02)
 
 
 def later(seconds, what):

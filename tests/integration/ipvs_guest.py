@@ -1,6 +1,10 @@
 """What test_ipvs.py runs in user-mode Linux, whose kernel has IPVS: one network of hosts, real agents, real
 connections. Named otherwise than test_*.py, so that it is not looked for on this machine's kernel."""
+import ctypes
+import ipaddress
+import os
 import re
+import threading
 import time
 
 import pytest
@@ -11,6 +15,7 @@ from l4lab import LAN, NET, L4Lab, alone, place
 from lab import PATIENCE, poll
 
 PORT = 8080
+CLONE_NEWNET = 0x40000000
 SLOW = 3 * PATIENCE  # one processor, and every system call is traced
 
 
@@ -27,15 +32,39 @@ def net(lab):
     return network(lab)
 
 
+def kernel_table(net):
+    """The file that tells l4's table, which a thread has opened there: to begin a program for each look would take
+    most of the guest's one processor."""
+    def enter():
+        with open(f"/run/netns/{net.l4.name}", encoding="utf-8") as where:
+            assert ctypes.CDLL(None, use_errno=True).setns(where.fileno(), CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        net.ip_vs = open("/proc/thread-self/net/ip_vs", "rb", buffering=0)  # pylint: disable=consider-using-with
+
+    if not hasattr(net, "ip_vs"):
+        thread = threading.Thread(target=enter)
+        thread.start()
+        thread.join()
+    net.ip_vs.seek(0)
+    return b"".join(iter(lambda: net.ip_vs.read(4096), b"")).decode()
+
+
+def spoken(hexadecimal):
+    """"C0A84D0B:1F90" or "[fd77:…]:1F90", as the kernel writes it, in words of ours."""
+    address, port = hexadecimal.rsplit(":", 1)
+    number = ipaddress.ip_address(address.strip("[]") if "[" in address else int(address, 16))
+    return place(str(number), int(port, 16))
+
+
 def table(net, port=PORT):
     """{address: (forwarding, weight, active, inactive)} and the service's line."""
-    service, servers = None, {}
-    for line in net.l4.run("ipvsadm", "-L", "-n", "-t", place(net.vip, port), check=False).stdout.splitlines():
+    service, servers, here = None, {}, False
+    for line in kernel_table(net).splitlines():
         words = line.split()
-        if words and words[0] == "TCP":
-            service = line.strip()
-        if words and words[0] == "->" and words[1] != "RemoteAddress:Port":
-            servers[words[1]] = (words[2], *map(int, words[3:6]))
+        if words[0] == "TCP":
+            here = spoken(words[1]) == place(str(ipaddress.ip_address(net.vip)), port)
+            service = " ".join(["TCP", place(net.vip, port), *words[2:]]) if here else service
+        elif here and words[0] == "->":
+            servers[spoken(words[1])] = (words[2], *map(int, words[3:6]))
     return service, servers
 
 

@@ -52,16 +52,19 @@ def test_the_documents_forms(lab, form, first, target):
 
 @pytest.mark.parametrize("policy, code, serves", [("continue", 0, "v2"), ("fail", 1, "v1")])
 def test_a_request_that_outlives_the_drain(lab, policy, code, serves):
-    """Five seconds of work, one of drain. The app finishes what it has, and the old worker waits for
+    """Work that lasts longer than the drain. The app finishes what it has, and the old worker waits for
     it; with `fail` the old version serves on as if nothing had been."""
     lab.nginx()
     lab.config(deploy={"drain": "1s", "on_drain_timeout": policy}, run={"stop": {"signal": "TERM", "grace": "60s"}})
     lab.up()
     good(lab.deploy("v1"))
-    with lab.load() as load, Slow(lab, 5) as slow:
-        done = lab.deploy("v2")
-        said = done.stdout + done.stderr
-        assert done.returncode == code, said
+    with lab.load() as load, Slow(lab) as slow:
+        client = lab.start_deploy("v2")
+        poll("a second deployment", lambda: len(lab.deployments()) == 2)
+        poll("the drain is over", lambda: drained(lab, lab.deployments()[0]["id"]))
+        slow.finish()
+        said = client.communicate(timeout=120)[0]
+        assert client.returncode == code, said
         assert "when the drain time passed" in said, said
         assert lab.ask() == serves
         assert slow.answer() == (200, "v1")
@@ -83,8 +86,10 @@ def test_a_way_back_does_not_wait_for_ever(lab):
         number = lab.deployments()[0]["id"]
         poll("v2 serves and is watched", lambda: any(
             t["kind"] == "Bake" and t["state"] == "running" for t in lab.deployment(number)["tasks"]))
-        with Slow(lab, 5) as slow:
+        with Slow(lab) as slow:
             good(lab.baton("abort", number))
+            poll("the drain of the way back is over", lambda: drained(lab, number))
+            slow.finish()
             said = client.communicate(timeout=120)[0]
             assert client.returncode == 1, said
             assert "when the drain time passed" in said and "parked" not in said, said
@@ -95,17 +100,20 @@ def test_a_way_back_does_not_wait_for_ever(lab):
 
 
 class Slow:
-    """One request through nginx that is under way inside of the app."""
+    """One request through nginx that is under way inside of the app, until it is told to finish."""
 
-    def __init__(self, lab, seconds):
-        self.lab, self.seconds = lab, seconds
+    def __init__(self, lab):
+        self.lab, self.until = lab, lab.dir / "finish"
 
     def __enter__(self):
         self.socket = socket.create_connection(("127.0.0.1", self.lab.port("page")))
-        self.socket.sendall(f"GET /slow?s={self.seconds} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+        self.socket.sendall(f"GET /slow?until={self.until} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
         slots = [f"http://127.0.0.1:{self.lab.port(slot)}" for slot in ("shop-blue", "shop-green")]
         poll("the slow request is under way", lambda: "1" in [self.lab.ask("/held", url) for url in slots])
         return self
+
+    def finish(self):
+        self.until.touch()
 
     def answer(self):
         self.socket.settimeout(60)
@@ -113,7 +121,13 @@ class Slow:
         return int(head.split()[1]), body.decode()
 
     def __exit__(self, *_):
+        self.finish()
         self.socket.close()
+
+
+def drained(lab, number):
+    """A Drain of that run has ended."""
+    return any(t["kind"] == "Drain" and t["state"] in ("done", "failed", "undone") for t in lab.deployment(number)["tasks"])
 
 
 def accepted(client):
