@@ -53,7 +53,11 @@
 	X(NO_CLOSING, "a run that fails ends without its closing stages")                          \
 	X(RESTORED_TOKENS, "a restored store goes on with the backup's tokens")                    \
 	X(RESTORED_NUMBER, "a restored store gives a number again that agents know")               \
-	X(RESTORED_BUSY, "a restored store settles while agents still change something")
+	X(RESTORED_BUSY, "a restored store settles while agents still change something")           \
+	X(SCRIPT_UNGUARDED, "a bundle's script may stop what is in rotation")                      \
+	X(SPENT_UNDONE, "puts in rotation again where a bundle's scripts were at work")            \
+	X(TOO_MANY_FAIL, "a bundle goes on though too few hosts would stay healthy")               \
+	X(FILES_STAY, "a bundle's way back leaves the files of the revision that failed")
 
 enum bt_planted_bug {
 	BT_BUG_NONE,

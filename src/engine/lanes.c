@@ -63,7 +63,9 @@ static bool begin_task(struct bt_step *st, size_t lane, struct bt_task_run *t)
 		return bt_send_switch(st, t, BT_DO);
 	if (t->task->kind == BT_TASK_INSTANCE_STOP)
 		return send_stop(st, lane, t, &t->task->instance, 1);
-	if (t->task->kind == BT_TASK_LOOPBACK_STOP)
+	/* What a bundle's scripts do to an app may be to stop it. */
+	bool script = t->task->kind == BT_TASK_LIFECYCLE && bt_state_spends(t->task);
+	if (t->task->kind == BT_TASK_LOOPBACK_STOP || (script && !BT_BUG(SCRIPT_UNGUARDED)))
 		return send_stop(st, lane, t, t->task->out, t->task->n_out);
 	if (bt_task_is_engines(t->task->kind))
 		bt_send_ask(st, t);

@@ -120,7 +120,7 @@ bool bt_state_over_budget(const struct bt_state *s)
 	const struct bt_stage *own = own_policy(s);
 	const struct bt_stage *stage = s->stage == SIZE_MAX ? NULL : &s->plan->stages[s->stage];
 	if (stage && !own && stage->counted)
-		return (int64_t)s->failures > stage->may_fail;
+		return !BT_BUG(TOO_MANY_FAIL) && (int64_t)s->failures > stage->may_fail;
 	int64_t n = own ? own->continue_n : s->plan->continue_n;
 	uint32_t failed = own ? s->failures_stage : s->failures - s->failures_own;
 	return (int64_t)failed > (bt_state_policy(s) == BT_ON_FAILURE_CONTINUE ? n : 0);
@@ -152,7 +152,9 @@ bool bt_state_changed(const struct bt_state *s)
 {
 	for (size_t i = 0; i < s->n_plan_tasks; i++) {
 		const struct bt_task_run *t = &s->tasks[i];
-		if (bt_state_spends(t->task) && t->state == BT_TASK_FAILED)
+		/* One that failed, or whose failure is passed over, may have done a part. */
+		if (bt_state_spends(t->task) &&
+			(t->state == BT_TASK_FAILED || (t->state == BT_TASK_SKIPPED && t->attempt)))
 			return true;
 		if (!serves(s, t->task->kind) && !bt_state_spends(t->task))
 			continue;

@@ -81,8 +81,8 @@ bool bt_undo_lane(struct bt_step *st, size_t lane)
 		struct bt_task_run *t =
 			&s->tasks[l->first + (BT_BUG(UNDO_FORWARD) ? k : n - 1 - k)];
 		/* What served there before may not be there any more: it stays out of rotation. */
-		if (bt_state_spends(t->task) && t->state != BT_TASK_WAITING &&
-			!bt_state_outstanding(t))
+		if (bt_state_spends(t->task) && !BT_BUG(SPENT_UNDONE) &&
+			t->state != BT_TASK_WAITING && !bt_state_outstanding(t))
 			break;
 		switch (t->state) {
 		case BT_TASK_SENT:
