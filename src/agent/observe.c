@@ -11,6 +11,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { HEALTH_MOST_MS = 10000 }; /* Observe has 20 s */
+
 struct asked { /* one slot: who answers there, or who holds its port */
 	struct bt_observing *o;
 	size_t i;
@@ -25,7 +27,7 @@ struct bt_observing {
 	struct bt_seen_host seen;
 	struct bt_seen_instance *instances;
 	struct bt_seen_balancer *balancer;
-	struct asked *asked;
+	struct asked *asked, *health;
 	struct bt_op *balancer_op;
 	size_t pending;
 	struct event *fire;
@@ -91,6 +93,42 @@ static void ask_identity(struct bt_observing *o, size_t i)
 		o->env->driver, bt_str_get(&url), NULL, on_identity, a);
 }
 
+static void on_health(void *arg, int result, const struct bt_err *err)
+{
+	struct asked *a = arg;
+	struct bt_seen_instance *seen = &a->o->instances[a->i];
+	a->op = NULL;
+	seen->health = result < 0 ? BT_VITAL_UNHEALTHY : BT_VITAL_HEALTHY;
+	seen->unhealthy_why = result < 0 ? bt_arena_strdup(a->o->arena, err->text) : NULL;
+	one_less(a->o);
+}
+
+/* A bundle's app that hangs listens on, and nobody watches over its process: who makes a plan has
+ * to know. */
+static void ask_health(struct bt_observing *o, size_t i)
+{
+	const struct bt_service *s = o->service;
+	struct asked *a = &o->health[i];
+	if (s->run.as != BT_RUNTIME_BUNDLE || s->health.kind == BT_HEALTH_EXEC ||
+		o->instances[i].state != BT_RUN_RUNNING)
+		return;
+	struct bt_instance_ref ref = ref_of(s, i);
+	struct bt_health_target t = {.health = &s->health,
+		.address = "127.0.0.1",
+		.port = ref.port,
+		.more = ref.more,
+		.n_more = ref.n_more,
+		.slot = ref.slot,
+		.host = o->env->driver->host,
+		.within_ms = s->health.every_ms * (s->health.fails + s->health.passes - 1) +
+			     s->health.timeout_ms};
+	if (t.within_ms > HEALTH_MOST_MS)
+		t.within_ms = HEALTH_MOST_MS;
+	*a = (struct asked){o, i, NULL};
+	o->pending++;
+	a->op = o->env->drivers->health_wait(o->env->driver, &t, NULL, NULL, on_health, a);
+}
+
 static void on_examined(void *arg, int result, const struct bt_foreign *f, const struct bt_err *err)
 {
 	struct asked *a = arg;
@@ -149,13 +187,16 @@ static int see_instances(struct bt_observing *o, struct bt_observe_what what, st
 		return 0;
 	o->instances = BT_ARENA_ARRAY(o->arena, struct bt_seen_instance, s->run.n_slots + 1);
 	o->asked = BT_ARENA_ARRAY(o->arena, struct asked, s->run.n_slots + 1);
+	o->health = BT_ARENA_ARRAY(o->arena, struct asked, s->run.n_slots + 1);
 	for (size_t i = 0; i < s->run.n_slots; i++) {
 		struct bt_instance_ref ref = ref_of(s, i);
 		int r = rt->observe(&ref, o->arena, &o->instances[i], err);
 		if (r < 0)
 			return r;
-		if (what.identity)
+		if (what.identity) {
 			ask_identity(o, i);
+			ask_health(o, i);
+		}
 		if (what.foreign)
 			examine(o, i);
 	}
@@ -299,8 +340,10 @@ struct bt_observing *bt_observe_cancel(struct bt_observing *o)
 {
 	if (!o)
 		return NULL;
-	for (size_t i = 0; o->asked && i < o->service->run.n_slots; i++)
+	for (size_t i = 0; o->asked && i < o->service->run.n_slots; i++) {
 		bt_op_cancel(o->asked[i].op);
+		bt_op_cancel(o->health[i].op);
+	}
 	bt_op_cancel(o->balancer_op);
 	event_free(o->fire);
 	bt_config_free(o->config);

@@ -307,11 +307,38 @@ static void run(struct bt_job *j, const char *path)
 		bt_job_show, on_ended, j);
 }
 
+/* The slots that the job is about: its own one, or all of the host's. */
+static const char *const *slots_of(struct bt_job *j, size_t *ret_n)
+{
+	const struct bt_run *run = &j->service->run;
+	const char **slots = BT_ARENA_ARRAY(j->arena, const char *, run->n_slots + 1);
+	*ret_n = j->slot ? 1 : run->n_slots;
+	for (size_t i = 0; i < *ret_n; i++)
+		slots[i] = j->slot ? j->slot : run->slots[i].name;
+	return slots;
+}
+
+/* From here on what runs is what was installed. false: that could not be kept, and is said. */
+static bool note_start(struct bt_job *j)
+{
+	struct bt_err err = {0};
+	size_t n;
+	if (j->bundle->event != BT_LIFE_APPLICATION_START)
+		return true;
+	const char *const *slots = slots_of(j, &n);
+	int r = bt_bundle_started(bt_job_env(j)->state_dir, j->service_name, slots, n, &err);
+	if (r < 0)
+		bt_job_finish_result(j, r, &err, "");
+	return r == 0;
+}
+
 static void next(struct bt_job *j)
 {
 	struct bt_task_bundle *b = j->bundle;
 	const struct bt_appspec_event *e = event_of(j);
 	if (b->at == e->n) {
+		if (!note_start(j))
+			return;
 		bt_job_finish(j, BT_OUTCOME_DONE, "%s: result code 0, %zu script%s",
 			bt_lifecycles[b->event].name, e->n, e->n == 1 ? "" : "s");
 		return;
@@ -341,9 +368,9 @@ void bt_task_lifecycle_go(struct bt_job *j)
 	}
 	if (r != 0)
 		return;
-	if (event_of(j)->n == 0)
+	if (event_of(j)->n == 0 && note_start(j))
 		bt_job_finish(j, BT_OUTCOME_DONE, "%s: no script", bt_lifecycles[b->event].name);
-	else
+	else if (event_of(j)->n)
 		next(j);
 }
 
@@ -394,18 +421,16 @@ void bt_task_install_go(struct bt_job *j)
 		bt_job_finish_result(j, r, &err, "");
 		return;
 	}
-	const struct bt_run *run = &j->service->run;
-	const char **slots = BT_ARENA_ARRAY(j->arena, const char *, run->n_slots + 1);
-	for (size_t i = 0; i < run->n_slots; i++)
-		slots[i] = run->slots[i].name;
+	size_t n_slots;
+	const char *const *slots = slots_of(j, &n_slots);
 	struct bt_bundle_request rq = {
 		.service = j->service_name,
 		.version = disk.version,
 		.release = j->release,
 		.revision = disk.dir,
 		.appspec = asked_name(j, &disk),
-		.slots = j->slot ? &j->slot : slots,
-		.n_slots = j->slot ? 1 : run->n_slots,
+		.slots = slots,
+		.n_slots = n_slots,
 		.set_id = x->policy->root,
 		.allowed = allowed,
 		.arg = x->policy,

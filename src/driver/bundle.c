@@ -115,8 +115,10 @@ static int bundle_observe(const struct bt_instance_ref *ref, struct bt_arena *a,
 		s.pid = (int)l.pid;
 		*hint = l.pid;
 	}
-	/* Of an install that was cut short nobody can say which release it is. */
-	if (last && !state.installing) {
+	/* Of an install that was cut short nobody can say which release it is; and what was not
+	 * started since may be what ran before. */
+	s.installed = last ? last->release : 0;
+	if (last && last->started && !last->cut_short) {
 		s.release = last->release;
 		s.version = last->version;
 		s.since_wall_ms = last->at_wall_ms;

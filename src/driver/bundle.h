@@ -1,6 +1,7 @@
 /* CodeDeploy bundles on a host: what was installed last, and the installing.
  *
- *   bundles/<service>/state.json   the last revision that was installed whole, for each slot
+ *   bundles/<service>/state.json   the last revision that was installed whole, for each slot, and
+ *                                  whether its ApplicationStart succeeded since
  *   bundles/<service>/cleanup      what its files are: the next install removes them first
  *   bundles/<service>/lock         held while one installs */
 #pragma once
@@ -12,6 +13,8 @@ struct bt_bundle_last {
 	uint32_t release;
 	const char *version;
 	int64_t at_wall_ms;
+	bool started;	/* since then: what runs is that one */
+	bool cut_short; /* an install of another one for the slot has begun and not ended */
 };
 struct bt_bundle_state {
 	uint32_t installing; /* an install that has not ended: what is there is of both; 0: none */
@@ -21,6 +24,9 @@ struct bt_bundle_state {
 /* Strings into the arena. Nothing installed yet: all zero. */
 int bt_bundle_state_read(const char *state_dir, const char *service, struct bt_arena *a,
 	struct bt_bundle_state *ret, struct bt_err *err);
+/* What is installed for these slots has been started. Blocks. */
+int bt_bundle_started(const char *state_dir, const char *service, const char *const *slots,
+	size_t n_slots, struct bt_err *err);
 /* The slot's last one; NULL: none. */
 const struct bt_bundle_last *bt_bundle_last(const struct bt_bundle_state *s, const char *slot);
 

@@ -31,6 +31,17 @@ static int read_json(const char *path, json_t **ret, struct bt_err *err)
 	return r < 0 ? r : bt_json_parse(text, n, STATE_MAX, ret, err);
 }
 
+/* A file that names no slots means all of them. */
+static bool is_named(const json_t *slots, const char *slot)
+{
+	const json_t *one;
+	size_t i;
+	json_array_foreach ((json_t *)slots, i, one)
+		if (bt_streq(json_string_value(one), slot))
+			return true;
+	return !slots;
+}
+
 int bt_bundle_state_read(const char *state_dir, const char *service, struct bt_arena *a,
 	struct bt_bundle_state *ret, struct bt_err *err)
 {
@@ -40,6 +51,7 @@ int bt_bundle_state_read(const char *state_dir, const char *service, struct bt_a
 	json_t *slots = NULL, *one;
 	const char *slot;
 	int64_t installing = 0;
+	const json_t *cut_short;
 	*ret = (struct bt_bundle_state){0};
 	int r = read_json(path, &j, err);
 	if (r < 0 || !j)
@@ -49,20 +61,25 @@ int bt_bundle_state_read(const char *state_dir, const char *service, struct bt_a
 		r = bt_json_object(j, "slots", &slots, err);
 	if (r < 0)
 		return bt_err_wrap(err, "%s", path);
+	cut_short = json_object_get(j, "installing_slots");
 	struct bt_bundle_last *list =
 		BT_ARENA_ARRAY(a, struct bt_bundle_last, json_object_size(slots) + 1);
 	json_object_foreach (slots, slot, one) {
 		struct bt_bundle_last *l = &list[ret->n_last++];
 		const char *version = "";
 		int64_t release = 0;
+		l->started = true; /* where nothing says else */
 		r = bt_json_int(one, "release", 1, UINT32_MAX, &release, err);
 		if (r == 0)
 			r = bt_json_str(one, "version", &version, err);
 		if (r == 0)
 			r = bt_json_int_opt(one, "at", 0, INT64_MAX, &l->at_wall_ms, err);
+		if (r == 0)
+			r = bt_json_bool_opt(one, "started", &l->started, err);
 		if (r < 0)
 			return bt_err_wrap(err, "%s: slots.%s", path, slot);
 		l->slot = bt_arena_strdup(a, slot);
+		l->cut_short = installing && installing != release && is_named(cut_short, slot);
 		l->release = (uint32_t)release;
 		l->version = bt_arena_strdup(a, version);
 	}
@@ -79,6 +96,31 @@ const struct bt_bundle_last *bt_bundle_last(const struct bt_bundle_state *s, con
 	return NULL;
 }
 
+static int read_state(const char *path, json_t **ret, struct bt_err *err)
+{
+	int r = read_json(path, ret, err);
+	if (r == 0 && !*ret)
+		*ret = json_pack("{s:i, s:{}}", "version", 1, "slots");
+	return r;
+}
+
+static int write_state(const char *path, const json_t *j, struct bt_err *err)
+{
+	BT_FREE char *text = bt_json_dump(j);
+	return bt_fs_write_atomic(path, text, strlen(text), 0600, err);
+}
+
+/* The files of what runs already may be put there again: it still runs that one. */
+static void installed(json_t *slots, const char *slot, const struct bt_bundle_request *rq)
+{
+	const json_t *was = json_object_get(slots, slot), *said = json_object_get(was, "started");
+	bool same = json_integer_value(json_object_get(was, "release")) == (json_int_t)rq->release;
+	bool started = same && (!said || json_is_true(said));
+	json_object_set_new(slots, slot,
+		json_pack("{s:I, s:s, s:I, s:b}", "release", (json_int_t)rq->release, "version",
+			rq->version, "at", (json_int_t)bt_clock_wall_ms(), "started", started));
+}
+
 /* The state as it is, changed: `installing`, and the slots' last one where it has ended. */
 static int change(
 	const char *state_dir, const struct bt_bundle_request *rq, bool ended, struct bt_err *err)
@@ -88,19 +130,36 @@ static int change(
 	BT_JSON json_t *j = NULL;
 	int r = bt_fs_mkdirs(dir, 0700, err);
 	if (r == 0)
-		r = read_json(path, &j, err);
+		r = read_state(path, &j, err);
 	if (r < 0)
 		return r;
-	if (!j)
-		j = json_pack("{s:i, s:{}}", "version", 1, "slots");
-	json_t *slots = json_object_get(j, "slots");
-	for (size_t i = 0; ended && i < rq->n_slots; i++)
-		json_object_set_new(slots, rq->slots[i],
-			json_pack("{s:I, s:s, s:I}", "release", (json_int_t)rq->release, "version",
-				rq->version, "at", (json_int_t)bt_clock_wall_ms()));
+	json_t *slots = json_object_get(j, "slots"), *names = json_array();
+	for (size_t i = 0; i < rq->n_slots; i++) {
+		json_array_append_new(names, json_string(rq->slots[i]));
+		if (ended)
+			installed(slots, rq->slots[i], rq);
+	}
 	json_object_set_new(j, "installing", json_integer(ended ? 0 : (json_int_t)rq->release));
-	BT_FREE char *text = bt_json_dump(j);
-	return bt_fs_write_atomic(path, text, strlen(text), 0600, err);
+	json_object_set_new(j, "installing_slots", names);
+	return write_state(path, j, err);
+}
+
+int bt_bundle_started(const char *state_dir, const char *service, const char *const *slots,
+	size_t n_slots, struct bt_err *err)
+{
+	BT_FREE char *dir = bt_bundle_dir(state_dir, service);
+	BT_FREE char *path = bt_asprintf("%s/state.json", dir);
+	BT_JSON json_t *j = NULL;
+	int r = read_state(path, &j, err);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n_slots; i++) {
+		json_t *one = json_object_get(json_object_get(j, "slots"), slots[i]);
+		if (one)
+			json_object_set_new(one, "started", json_true());
+	}
+	r = bt_fs_mkdirs(dir, 0700, err);
+	return r < 0 ? r : write_state(path, j, err);
 }
 
 int bt_bundle_state_begin(

@@ -52,6 +52,8 @@ static json_t *instance_to_json(const struct bt_seen_instance *i)
 	json_object_set_new(o, "port", json_integer(i->port));
 	put_str(o, "state", bt_run_state_name(i->state));
 	json_object_set_new(o, "release", json_integer(i->release));
+	if (i->installed)
+		json_object_set_new(o, "installed", json_integer(i->installed));
 	put_str(o, "version", i->version);
 	json_object_set_new(o, "pid", json_integer(i->pid));
 	put_str(o, "holder", i->holder);
@@ -166,13 +168,14 @@ static int read_instance(
 	const json_t *j, struct bt_arena *a, struct bt_seen_instance *i, struct bt_err *err)
 {
 	const char *state = "";
-	int64_t port = 0, release = 0, pid = 0, since = 0, restarts = 0, open = 0;
+	int64_t port = 0, release = 0, installed = 0, pid = 0, since = 0, restarts = 0, open = 0;
 	int value = 0, r;
 	bool healthy = false;
 	if ((r = get_text(j, "slot", true, a, &i->slot, err)) < 0 ||
 		(r = bt_json_int(j, "port", 0, UINT16_MAX, &port, err)) < 0 ||
 		(r = bt_json_str(j, "state", &state, err)) < 0 ||
 		(r = bt_json_int_opt(j, "release", 0, UINT32_MAX, &release, err)) < 0 ||
+		(r = bt_json_int_opt(j, "installed", 0, UINT32_MAX, &installed, err)) < 0 ||
 		(r = get_text(j, "version", false, a, &i->version, err)) < 0 ||
 		(r = bt_json_int_opt(j, "pid", 0, INT32_MAX, &pid, err)) < 0 ||
 		(r = get_text(j, "holder", false, a, &i->holder, err)) < 0 ||
@@ -190,6 +193,7 @@ static int read_instance(
 	i->state = (enum bt_run_state)value;
 	i->port = (uint16_t)port;
 	i->release = (uint32_t)release;
+	i->installed = (uint32_t)installed;
 	i->pid = (int)pid;
 	i->since_wall_ms = since;
 	i->restarts = (int)restarts;

@@ -36,6 +36,7 @@ struct bt_seen_instance {
 	uint16_t port;
 	enum bt_run_state state;
 	uint32_t release;    /* 0: unknown or none */
+	uint32_t installed;  /* bundles: the last that was, whatever runs; 0: none */
 	const char *version; /* NULL where unknown */
 	int pid;	     /* of the app; 0 none */
 	const char
