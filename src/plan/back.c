@@ -92,16 +92,6 @@ static int prepare(struct bt_build *b, struct bt_list places, struct bt_err *err
 }
 
 /* The release that serves now and shall not. */
-static void note_current(struct bt_build *b)
-{
-	for (size_t i = 0; i < b->scene.n_places; i++) {
-		const struct bt_place *p = &b->scene.places[i];
-		if (p->release && p->release != b->plan->release &&
-			(p->in || !b->plan->old_release))
-			b->plan->old_release = p->release;
-	}
-}
-
 /* One switch to exactly `to`, then everything else of ours is drained and stopped. `absent` are
  * members of `to` that this plan took out of rotation before. */
 static void take_over(struct bt_build *b, struct bt_list to, struct bt_list absent)
@@ -355,7 +345,7 @@ static int back_recreate(struct bt_build *b, struct bt_err *err)
 
 int bt_plan_back(struct bt_build *b, struct bt_err *err)
 {
-	note_current(b);
+	b->plan->old_release = bt_build_serving(b);
 	if (b->service->run.as == BT_RUNTIME_BUNDLE)
 		return bt_plan_bundle_back(b, err);
 	if (b->plan->release == 0)

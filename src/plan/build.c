@@ -70,6 +70,27 @@ void bt_build_release(struct bt_build *b, const struct bt_plan_release *r)
 	add_release(b, r->id, r->version, r->digest);
 }
 
+uint32_t bt_build_serving(struct bt_build *b)
+{
+	enum { OTHER_IN, SAME_IN, OTHER, SAME, RANKS };
+	uint32_t found[RANKS] = {0};
+	for (size_t i = 0; i < b->scene.n_places; i++) {
+		const struct bt_place *p = &b->scene.places[i];
+		uint32_t release = p->release ? p->release : p->installed;
+		bool same = release == b->plan->release;
+		bool in = b->balancer != BT_NONE ? p->in : bt_place_ours(p);
+		int rank = in ? (same ? SAME_IN : OTHER_IN) : (same ? SAME : OTHER);
+		if (release && (in || !found[rank]))
+			found[rank] = release;
+	}
+	for (int rank = 0; rank < RANKS; rank++)
+		if (found[rank]) {
+			add_release(b, found[rank], NULL, NULL);
+			return found[rank];
+		}
+	return 0;
+}
+
 static uint16_t find_host(const char *const *hosts, size_t n, const char *name)
 {
 	for (size_t i = 0; i < n; i++)

@@ -94,6 +94,9 @@ bool bt_list_has(struct bt_list l, uint16_t place);
  * to the end: so they move once, to one that stays. */
 void bt_list_order(const struct bt_build *b, struct bt_list *l);
 
+/* What a failure goes back to: what serves, if there is one another release than the plan's; else
+ * what runs, or (a bundle) what is installed. 0: nothing. In the plan's table. */
+uint32_t bt_build_serving(struct bt_build *b);
 const char *bt_build_version(struct bt_build *b, uint32_t release);
 /* Not what was adopted while nobody knew which file it runs: its digest is "". */
 bool bt_can_start(const struct bt_plan_release *r);

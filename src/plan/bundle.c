@@ -122,25 +122,35 @@ void bt_build_bundle_install(struct bt_build *b, const struct bt_bundle_lane *l)
 
 void bt_build_bundle_block(struct bt_build *b, const struct bt_bundle_lane *l)
 {
-	struct bt_list in = bt_list_new(b), none = {0};
+	struct bt_list in = bt_list_new(b), run = bt_list_new(b), none = {0};
 	if (b->balancer == BT_NONE)
 		return;
-	for (size_t i = 0; i < l->here.n; i++)
-		if (b->scene.places[l->here.v[i]].in)
+	for (size_t i = 0; i < l->here.n; i++) {
+		const struct bt_place *p = &b->scene.places[l->here.v[i]];
+		if (p->in)
 			bt_list_add(&in, l->here.v[i]);
+		/* Who got requests a moment ago may still be at them. */
+		if (p->in || p->state == BT_RUN_RUNNING)
+			bt_list_add(&run, l->here.v[i]);
+	}
 	bt_build_bundle_event(b, BT_LIFE_BEFORE_BLOCK_TRAFFIC, l);
 	size_t from = n_tasks(b);
 	if (in.n)
 		bt_build_switch(b, none, in, NULL);
-	bt_build_drain(b, in, NULL);
+	bt_build_drain(b, run, NULL);
 	mark(b, from, BT_LIFE_BLOCK_TRAFFIC);
 	bt_build_bundle_event(b, BT_LIFE_AFTER_BLOCK_TRAFFIC, l);
 }
 
-void bt_build_bundle_replace(struct bt_build *b, const struct bt_bundle_lane *l)
+void bt_build_bundle_stop(struct bt_build *b, const struct bt_bundle_lane *l)
 {
 	bt_build_bundle_event(b, BT_LIFE_APPLICATION_STOP, l)->ignore =
 		b->service->deploy.codedeploy.ignore_stop_failures;
+}
+
+void bt_build_bundle_replace(struct bt_build *b, const struct bt_bundle_lane *l)
+{
+	bt_build_bundle_stop(b, l);
 	size_t from = n_tasks(b);
 	bt_build_component(b, l->host, "it is there already, and checked again");
 	mark(b, from, BT_LIFE_DOWNLOAD_BUNDLE);
@@ -168,6 +178,14 @@ void bt_build_bundle_allow(struct bt_build *b, const struct bt_bundle_lane *l)
 }
 
 /* ---- the deployment configuration -------------------------------------------------------- */
+
+static size_t count_healthy(const struct bt_bundle_lane *list, size_t n)
+{
+	size_t k = 0;
+	for (size_t i = 0; i < n; i++)
+		k += list[i].healthy;
+	return k;
+}
 
 int bt_build_bundle_rule(const struct bt_build *b, struct bt_bundle_rule *ret, struct bt_err *err)
 {
@@ -219,14 +237,6 @@ static size_t batch_length(const struct bt_bundle_lane *list, size_t n, size_t a
 	while (len < n && len < at_a_time && list[len].healthy == list[0].healthy)
 		len++;
 	return len;
-}
-
-static size_t count_healthy(const struct bt_bundle_lane *list, size_t n)
-{
-	size_t k = 0;
-	for (size_t i = 0; i < n; i++)
-		k += list[i].healthy;
-	return k;
 }
 
 /* Lanes that may have failed once the first `at` of n have been taken (see the file's head). */
@@ -297,15 +307,19 @@ static size_t what_is_left(struct bt_build *b, struct bt_bundle_lane *list, size
 	return left;
 }
 
-/* Of a single host that has to stay healthy none could be taken: its turn is its turn. */
+/* Of a single host that has to stay healthy none could be taken: its turn is its turn. What gets
+ * requests on a host that does not serve as a whole is taken first, and counts for nothing. */
 void bt_build_bundle_floor(struct bt_build *b, const struct bt_bundle_rule *rule)
 {
 	size_t hosts = rule->n - rule->at_a_time;
 	if (rule->healthy < hosts)
 		hosts = rule->healthy;
-	int64_t least = (int64_t)(hosts * b->service->run.n_slots), in = (int64_t)b->scene.n_in;
+	struct bt_bundle_lane *list;
+	size_t n = bt_build_bundle_lanes(b, &list);
+	int64_t least = (int64_t)(hosts * b->service->run.n_slots);
+	int64_t in = (int64_t)(count_healthy(list, n) * b->service->run.n_slots);
 	b->plan->min_in_rotation = b->balancer == BT_NONE ? 0 : least < in ? least : in;
-	if (b->balancer != BT_NONE && in && hosts == 0)
+	if (b->balancer != BT_NONE && b->scene.n_in && hosts == 0)
 		bt_build_note(b, "no host has to stay healthy meanwhile: requests fail from the "
 				 "take-out until the first one is back");
 }
@@ -331,6 +345,27 @@ static void batches(struct bt_build *b, const struct bt_bundle_rule *rule,
 	}
 }
 
+/* What fails before the first host is touched, or is rejected there, is no host that failed. */
+static void before(struct bt_build *b)
+{
+	size_t from = b->plan->n_stages;
+	bt_build_hooks(b, BT_HOOK_BEFORE, (struct bt_list){0});
+	struct bt_stage *stages = (struct bt_stage *)b->plan->stages;
+	for (size_t i = from; i < b->plan->n_stages; i++) {
+		stages[i].own_policy = true;
+		stages[i].on_failure = b->plan->on_failure;
+		stages[i].continue_n = 0;
+	}
+}
+
+struct bt_list bt_build_bundle_everywhere(struct bt_build *b)
+{
+	struct bt_list all = bt_list_new(b);
+	for (uint16_t i = 0; i < b->scene.n_places; i++)
+		bt_list_add(&all, i);
+	return all;
+}
+
 static void in_place(struct bt_build *b, const struct bt_bundle_rule *rule)
 {
 	struct bt_bundle_lane *list;
@@ -342,13 +377,14 @@ static void in_place(struct bt_build *b, const struct bt_bundle_rule *rule)
 		hosts[list[i].host] = true;
 	bt_build_prepare(b, hosts);
 	bt_build_stage_may_fail(b, may_fail(rule, list, n, 0));
-	bt_build_hooks(b, BT_HOOK_BEFORE, (struct bt_list){0});
+	before(b);
+	bt_build_vip_stage(b, bt_build_bundle_everywhere(b));
 	batches(b, rule, list, n);
 }
 
 /* ---- blue-green -------------------------------------------------------------------------- */
 
-static struct bt_list in_slot(struct bt_build *b, int slot)
+struct bt_list bt_build_bundle_slot(struct bt_build *b, int slot)
 {
 	struct bt_list list = bt_list_new(b);
 	for (uint16_t i = 0; i < b->scene.n_places; i++)
@@ -373,6 +409,9 @@ static void replacements(struct bt_build *b, const struct bt_bundle_rule *rule, 
 			bt_build_stage(b, i ? NULL : "no request goes there yet",
 				"replacement %zu of %zu", i / k + 1, count);
 		bt_build_lane_at(b, to.v[i]);
+		/* What runs there may have got requests until a moment ago. */
+		if (b->scene.places[to.v[i]].state == BT_RUN_RUNNING)
+			bt_build_drain(b, l.here, NULL);
 		bt_build_bundle_replace(b, &l);
 	}
 }
@@ -388,22 +427,26 @@ static void events(struct bt_build *b, struct bt_list places, enum bt_lifecycle 
 }
 
 /* Requests go to the new ones as well, then no longer to the old ones; or in one change. */
-static void take_over(struct bt_build *b, struct bt_list to, struct bt_list from)
+void bt_build_bundle_take_over(struct bt_build *b, struct bt_list to, struct bt_list from)
 {
-	bool once = one_at_a_time(b) && from.n;
+	bool once = one_at_a_time(b) && from.n && to.n;
 	events(b, to, BT_LIFE_BEFORE_ALLOW_TRAFFIC);
 	bt_build_check_stage(b, to);
-	bt_build_hooks(b, BT_HOOK_BEFORE_SWITCH, to);
+	if (b->plan->purpose == BT_PLAN_DEPLOY)
+		bt_build_hooks(b, BT_HOOK_BEFORE_SWITCH, to);
 	if (once)
 		events(b, from, BT_LIFE_BEFORE_BLOCK_TRAFFIC);
 	bt_build_stage(b, NULL, "AllowTraffic");
 	bt_build_lane_balancers(b);
-	bt_build_switch(b, to, once ? from : (struct bt_list){0}, NULL);
+	if (to.n)
+		bt_build_switch(b, to, once ? from : (struct bt_list){0}, NULL);
 	mark(b, 0, BT_LIFE_ALLOW_TRAFFIC);
 	events(b, to, BT_LIFE_AFTER_ALLOW_TRAFFIC);
-	bt_build_hooks(b, BT_HOOK_AFTER_SWITCH, to);
+	if (b->plan->purpose == BT_PLAN_DEPLOY)
+		bt_build_hooks(b, BT_HOOK_AFTER_SWITCH, to);
 	if (from.n)
-		bt_build_stage(b, "they are no longer sent to, and run on", "originals");
+		bt_build_stage(b, "they are no longer sent to, and run on",
+			b->plan->purpose == BT_PLAN_DEPLOY ? "originals" : "replacements");
 	for (size_t i = 0; i < from.n; i++) {
 		struct bt_bundle_lane l = bt_build_bundle_lane_at(b, from.v[i]);
 		bt_build_lane_at(b, from.v[i]);
@@ -428,19 +471,20 @@ int bt_build_bundle_blue_green(struct bt_build *b, struct bt_err *err)
 	if (r < 0)
 		return r;
 	int slot = (live + 1) % (int)b->service->run.n_slots;
-	struct bt_list to = in_slot(b, slot), from = bt_list_new(b);
+	struct bt_list to = bt_build_bundle_slot(b, slot), from = bt_list_new(b);
 	for (uint16_t i = 0; i < b->scene.n_places; i++)
 		if (b->scene.places[i].in && b->scene.places[i].slot != slot)
 			bt_list_add(&from, i);
-	b->plan->min_in_rotation = (int64_t)b->scene.n_in;
+	b->plan->min_in_rotation = (int64_t)(from.n < to.n ? from.n : to.n);
 	bt_build_note(b, "%s gets it: %s", b->service->run.slots[slot].name, bt_str_get(&why));
 	if (from.n)
 		bt_build_note(b, "what serves now runs on afterwards, until the next deployment's "
 				 "ApplicationStop there");
 	bt_build_prepare(b, NULL);
 	bt_build_hooks(b, BT_HOOK_BEFORE, (struct bt_list){0});
+	bt_build_vip_stage(b, to);
 	replacements(b, &rule, to);
-	take_over(b, to, from);
+	bt_build_bundle_take_over(b, to, from);
 	bt_build_bake_stage(b, to, "bake");
 	return 0;
 }
@@ -465,14 +509,7 @@ static void carry_on(struct bt_build *b)
 int bt_plan_bundle(struct bt_build *b, struct bt_err *err)
 {
 	struct bt_bundle_rule rule;
-	for (size_t i = 0; i < b->scene.n_places; i++) {
-		const struct bt_place *p = &b->scene.places[i];
-		if (p->release && p->release != b->plan->release &&
-			(p->in || !b->plan->old_release))
-			b->plan->old_release = p->release;
-	}
-	if (!b->plan->old_release && b->scene.n_places)
-		b->plan->old_release = b->scene.places[0].release;
+	b->plan->old_release = bt_build_serving(b);
 	int r = is_blue_green(b) ? bt_build_bundle_blue_green(b, err)
 				 : bt_build_bundle_rule(b, &rule, err);
 	if (r < 0)

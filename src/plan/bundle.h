@@ -24,6 +24,8 @@ void bt_build_bundle_replace(struct bt_build *b, const struct bt_bundle_lane *l)
 void bt_build_bundle_allow(struct bt_build *b, const struct bt_bundle_lane *l);
 struct bt_task *bt_build_bundle_event(
 	struct bt_build *b, enum bt_lifecycle event, const struct bt_bundle_lane *l);
+/* ApplicationStop, whose failure may be passed over. */
+void bt_build_bundle_stop(struct bt_build *b, const struct bt_bundle_lane *l);
 void bt_build_bundle_install(struct bt_build *b, const struct bt_bundle_lane *l);
 
 /* deploy.codedeploy for n hosts: hosts at a time, and how many have to stay (or become) healthy.
@@ -34,5 +36,8 @@ struct bt_bundle_rule {
 int bt_build_bundle_rule(const struct bt_build *b, struct bt_bundle_rule *ret, struct bt_err *err);
 /* min_in_rotation, from that. */
 void bt_build_bundle_floor(struct bt_build *b, const struct bt_bundle_rule *rule);
-/* Blue-green: the slot that gets the release, and the one that serves (-1: none). */
+struct bt_list bt_build_bundle_everywhere(struct bt_build *b);
+struct bt_list bt_build_bundle_slot(struct bt_build *b, int slot); /* on every host */
+/* Requests go to the ones, and no longer to the others; each passes its events. */
+void bt_build_bundle_take_over(struct bt_build *b, struct bt_list to, struct bt_list from);
 int bt_build_bundle_blue_green(struct bt_build *b, struct bt_err *err);

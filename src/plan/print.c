@@ -305,8 +305,9 @@ static void print_head(const struct bt_plan *p, struct bt_str *out)
 			version(p, p->release), strategy);
 	else
 		bt_str_addf(out, "roll back %s to nothing (%s)", p->service, strategy);
-	bool replaces = p->purpose != BT_PLAN_FLOW && !bt_plan_only_cleans(p->purpose) &&
-			!(p->purpose == BT_PLAN_ROLLBACK && p->flow);
+	bool replaces =
+		p->purpose != BT_PLAN_FLOW && !bt_plan_only_cleans(p->purpose) &&
+		!(p->purpose == BT_PLAN_ROLLBACK && (p->flow || p->old_release == p->release));
 	if (p->old_release && replaces)
 		bt_str_addf(out, ", %s %s",
 			p->old_release == p->release ? "starting anew" : "in place of",

@@ -152,6 +152,7 @@ static int fill_place(struct bt_scene *s, struct bt_place *p, struct bt_err *err
 	if (!seen)
 		return 0;
 	p->state = seen->state;
+	p->installed = seen->installed;
 	if (bt_place_ours(p)) {
 		p->release = seen->release;
 		p->version = seen->version;

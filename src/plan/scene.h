@@ -15,6 +15,7 @@ struct bt_place {
 	enum bt_run_state state; /* of what baton started there */
 	uint32_t release;	 /* of it; 0: nothing of ours, or unknown */
 	const char *version;	 /* NULL: unknown */
+	uint32_t installed;	 /* bundles: the last that was, also where nothing runs; 0: none */
 	const char *stranger;	 /* who holds the port and was not started by baton; NULL */
 	const struct bt_seen_foreign *foreign; /* more of it, where it was asked for; NULL */
 	bool adopted;			       /* ours, but others started it */

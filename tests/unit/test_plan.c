@@ -161,6 +161,8 @@ static void runs(struct world_case *c, const char *place, uint32_t release)
 {
 	seen(c, place)->state = BT_RUN_RUNNING;
 	seen(c, place)->release = release;
+	if (c->service.run.as == BT_RUNTIME_BUNDLE)
+		seen(c, place)->installed = release;
 }
 
 static void in(struct world_case *c, const char *place)
@@ -1114,6 +1116,76 @@ static void bundles_blue_green(void **state)
 	}
 }
 
+static void blue_green_bundle(struct world_case *c, const char *hosts)
+{
+	bundle(c, hosts, "blue green", "web1", BT_CODEDEPLOY_ALL_AT_ONCE);
+	c->service.deploy.codedeploy.style = BT_CODEDEPLOY_BLUE_GREEN;
+	c->service.deploy.strategy = BT_STRATEGY_BLUE_GREEN;
+}
+
+/* What the simulator found. */
+static void bundles_found(void **state)
+{
+	(void)state;
+	struct world_case c;
+	/* The old one runs on one of two hosts only, and both slots get requests. */
+	blue_green_bundle(&c, "was1 was2");
+	serves(&c, "was1/blue", 1);
+	serves(&c, "was1/green", 2);
+	serves(&c, "was2/green", 2);
+	c.rq.release = c.known[0];
+	golden(&c, bt_plan_rollback, "bundle-blue-green-back-half");
+
+	/* Back to nothing leaves alone what others run in the other slot. */
+	blue_green_bundle(&c, "was1");
+	serves(&c, "was1/blue", 0);
+	runs(&c, "was1/green", 2);
+	c.rq.release = (struct bt_plan_release){0};
+	c.rq.failed_release = c.known[1];
+	struct bt_plan *p = NULL;
+	struct bt_err err = {0};
+	assert_int_equal(bt_plan_rollback(&c.rq, &p, &err), 0);
+	assert_int_equal(p->n_stages, 1);
+	assert_int_equal(p->stages[0].n_lanes, 1);
+	assert_string_equal(p->stages[0].lanes[0].name, "was1/green");
+	bt_plan_free(p);
+
+	/* What serves is what a failure goes back to, though another one is installed beside it. */
+	blue_green_bundle(&c, "was1");
+	serves(&c, "was1/blue", 1);
+	seen(&c, "was1/green")->installed = 2;
+	c.rq.release = c.known[0];
+	p = planned(&c, bt_plan_rollback, "serving");
+	assert_int_equal(p->old_release, 1);
+	bt_plan_free(p);
+
+	/* What gets requests on a host that does not serve as a whole counts for nothing. */
+	bundle(&c, "was1 was2", "a b", "web1", BT_CODEDEPLOY_ONE_AT_A_TIME);
+	serves(&c, "was1/a", 1);
+	runs(&c, "was1/b", 1);
+	serves(&c, "was2/a", 1);
+	serves(&c, "was2/b", 1);
+	p = planned(&c, bt_plan_deploy, "partly");
+	assert_int_equal(p->min_in_rotation, 2);
+	bt_plan_free(p);
+
+	/* An approval that is rejected before the first host is no host that may fail. */
+	bundle(&c, "was1 was2 was3", "main", "web1", BT_CODEDEPLOY_ALL_AT_ONCE);
+	all_serve(&c, 1);
+	static const struct bt_hook approve = {.kind = BT_TASK_APPROVE, .within_ms = 60000};
+	c.service.deploy.hooks[BT_HOOK_BEFORE] = (struct bt_hooks){&approve, 1};
+	p = planned(&c, bt_plan_deploy, "approve");
+	size_t asked = 0;
+	for (size_t i = 0; i < p->n_stages; i++)
+		if (p->stages[i].lanes[0].tasks[0].kind == BT_TASK_APPROVE) {
+			assert_true(p->stages[i].own_policy);
+			assert_int_equal(p->stages[i].continue_n, 0);
+			asked++;
+		}
+	assert_int_equal(asked, 1);
+	bt_plan_free(p);
+}
+
 /* Stages with hosts, as "batch size:lanes that may have failed by its end". */
 static void rule(const char *hosts, const char *down, enum bt_codedeploy_config config,
 	int64_t min_healthy, bool percent, const char *expected)
@@ -1224,6 +1296,7 @@ int main(void)
 		cmocka_unit_test(live_slot),
 		cmocka_unit_test(bundles),
 		cmocka_unit_test(bundles_blue_green),
+		cmocka_unit_test(bundles_found),
 		cmocka_unit_test(bundle_rules),
 		cmocka_unit_test(random_worlds),
 	};
