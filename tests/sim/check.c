@@ -71,10 +71,14 @@ void check_one(struct sim *s, uint16_t balancer, uint16_t was)
 	bool healthy = first != BT_NONE && s->at_start[first].app == APP_HEALTHY;
 	for (uint16_t k = 0; k < s->n_balancers; k++) /* one of them cannot come last as well */
 		healthy = healthy && s->balancers_at_start[k].one == first;
+	/* Of hosts that do not serve as a whole it cannot be the last one either. */
+	healthy = healthy && (!s->bundle || s->healthy_at_start[first / s->n_slots]);
 	bool forward =
 		s->purpose == BT_PLAN_DEPLOY || s->service.deploy.strategy == BT_STRATEGY_ROLLING;
 	/* A flow keeps the order of who wrote it. */
 	forward = forward && !s->is_flow;
+	/* Where a bundle's config lets no host stay healthy, whoever is quicker leaves first. */
+	forward = forward && !(s->bundle && s->min_in_rotation == 0);
 	if (b->one_moves > 1 && healthy && forward && !s->one_excused && !s->n_plans &&
 		!s->merged && !s->bad_plan && !s->outsider)
 		violated(s, "routes to one instance moved %u times, now to %s", b->one_moves,
@@ -178,6 +182,8 @@ void check_record(struct sim *s, const struct bt_record *r)
 		s->phase = r->phase;
 	if (r->kind == BT_RECORD_LANE_FAILED)
 		s->one_excused = true;
+	if (s->bundle)
+		bundles_record(s, r);
 	if (r->kind == BT_RECORD_PLAN)
 		s->phase = BT_PHASE_RUNNING; /* a rollback plan's phase follows */
 	uint32_t id = r->command.key.task;
@@ -267,10 +273,14 @@ static bool lives(const struct inst *i)
 
 static void check_done(struct sim *s, bool behind)
 {
-	if (s->purpose == BT_PLAN_RETIRE || behind)
+	if (s->purpose == BT_PLAN_RETIRE || (behind && !s->bundle))
 		return;
 	if (s->is_flow) {
 		flows_done(s);
+		return;
+	}
+	if (s->bundle) {
+		bundles_done(s, behind);
 		return;
 	}
 	int64_t serving = 0;
@@ -298,6 +308,8 @@ static void check_done(struct sim *s, bool behind)
 /* Undone step by step: everything is as it was. */
 void check_as_before(struct sim *s)
 {
+	if (s->bundle)
+		bundles_as_before(s);
 	/* What a strategy put on for two instances stays as long as one of them is reached there;
 	 * and nobody is put back where requests were not answered. */
 	for (uint16_t h = 0; h < s->n_service_hosts; h++)
@@ -328,6 +340,10 @@ static void check_rolled_back(struct sim *s)
 	if (s->is_flow) {
 		if (!s->outsider)
 			check_as_before(s);
+		return;
+	}
+	if (s->bundle) {
+		bundles_rolled_back(s);
 		return;
 	}
 	for (uint16_t i = 0; i < s->n_inst; i++) {
@@ -386,6 +402,7 @@ void check_end(struct sim *s)
 		break;
 	case BT_END_HALTED:
 		counters[C_END_HALTED]++;
+		counters[C_BUNDLE_HALTED] += s->bundle;
 		check_rotation(s);
 		break;
 	default:

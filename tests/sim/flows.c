@@ -133,7 +133,7 @@ bool flows_pick(struct sim *s)
 {
 	bool forced = s->opt.strategy == FLOW_STRATEGY;
 	uint64_t d = dice(s, 0);
-	if (s->service.deploy.strategy == BT_STRATEGY_BLUE_GREEN ||
+	if (s->bundle || s->service.deploy.strategy == BT_STRATEGY_BLUE_GREEN ||
 		(!forced && s->opt.strategy >= 0))
 		return false;
 	if (!forced && (!s->n_balancers || d % 3 || s->opt.calm))

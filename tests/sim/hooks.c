@@ -51,6 +51,7 @@ void hooks_reset(struct sim *s)
 {
 	memset(s->programs, 0, sizeof s->programs);
 	memset(s->word, 0, sizeof s->word);
+	memset(s->failed_surely, 0, sizeof s->failed_surely);
 	s->asking = 0;
 	s->n_approved = s->n_resumed = 0;
 }
@@ -76,7 +77,7 @@ static bool is_program(enum bt_task_kind kind)
 	return kind == BT_TASK_EXEC || kind == BT_TASK_NOTIFY || kind == BT_TASK_LIFECYCLE;
 }
 
-static const struct bt_task *task_now(const struct sim *s, uint32_t id)
+const struct bt_task *hooks_task(const struct sim *s, uint32_t id)
 {
 	const struct bt_plan *p = plan_now(s);
 	return p ? bt_plan_task(p, id, NULL) : NULL;
@@ -84,7 +85,7 @@ static const struct bt_task *task_now(const struct sim *s, uint32_t id)
 
 static bool may_repeat(const struct sim *s, uint32_t id)
 {
-	const struct bt_task *t = task_now(s, id);
+	const struct bt_task *t = hooks_task(s, id);
 	return t && t->exec && t->exec->safe;
 }
 
@@ -103,6 +104,8 @@ static void begin_program(struct sim *s, uint16_t h, struct task *t)
 		p->ends_ms = s->now_ms + t->c->wait_ms; /* its shim ends it */
 		p->good = false;
 	}
+	if (s->bundle && t->c->kind == BT_TASK_LIFECYCLE)
+		bundles_begins(s, h, t, p);
 	trace(s, "world: program of task %u begins on %s", t->c->key.task, s->host_names[h]);
 }
 
@@ -110,7 +113,9 @@ void hooks_program(struct sim *s, uint16_t h, struct task *t)
 {
 	struct program *p = &s->programs[t->c->key.task];
 	bool begun = p->attempt == t->c->key.attempt;
-	if (t->anew || !begun) {
+	if (!begun && bundles_no_script(s, h, t))
+		task_done(s, h, t, BT_OUTCOME_DONE, "no script");
+	else if (t->anew || !begun) {
 		t->anew = false;
 		begin_program(s, h, t);
 		task_effect(s, h);
@@ -123,6 +128,8 @@ void hooks_program(struct sim *s, uint16_t h, struct task *t)
 	} else if (s->now_ms < p->ends_ms) {
 		task_again(s, h, t, p->ends_ms);
 	} else {
+		if (p->good)
+			bundles_started(s, h, t);
 		task_done(s, h, t, p->good ? BT_OUTCOME_DONE : BT_OUTCOME_FAILED,
 			p->good ? NULL : "exit code 1");
 	}
@@ -133,7 +140,7 @@ void hooks_notice(struct sim *s, uint16_t h, struct task *t)
 {
 	uint32_t id = t->c->key.task;
 	struct program *p = &s->programs[id];
-	const struct bt_task *task = task_now(s, id);
+	const struct bt_task *task = hooks_task(s, id);
 	if (t->recovered) {
 		task_done(s, h, t, BT_OUTCOME_UNKNOWN, "nobody knows whether it was sent");
 		return;
@@ -182,10 +189,11 @@ static void check_before_switch(struct sim *s, const struct bt_record *r)
 	const struct bt_plan *p = plan_now(s);
 	for (size_t i = 0; p && i <= r->stage && i < p->n_stages; i++)
 		for (size_t k = 0; k < p->stages[i].n_lanes; k++) {
-			/* With `continue` a lane that failed is left behind with its hooks. */
+			/* With `continue`, or where so many may fail, a lane that failed is left
+			 * behind with its hooks. */
 			if ((i == r->stage ||
 				    s->service.deploy.on_failure == BT_ON_FAILURE_CONTINUE ||
-				    p->stages[i].own_policy) &&
+				    p->stages[i].own_policy || p->stages[i].counted) &&
 				(i != r->stage || k != r->lane))
 				continue;
 			const struct bt_lane *l = &p->stages[i].lanes[k];
@@ -214,7 +222,10 @@ static void see_sent(struct sim *s, const struct bt_record *r)
 		s->word[id] = SAID_SENT;
 		s->programs[id].ends_ms = r->at_ms + r->command.wait_ms;
 	} else if (is_program(r->command.kind)) {
-		if (r->command.key.attempt > 1 && !may_repeat(s, id) &&
+		/* A way back tries an event again that failed, and not one that nobody saw end. */
+		bool again = p && p->purpose == BT_PLAN_ROLLBACK && s->failed_surely[id] &&
+			     r->command.kind == BT_TASK_LIFECYCLE;
+		if (r->command.key.attempt > 1 && !may_repeat(s, id) && !again &&
 			s->resumed_at[id] == s->n_resumed)
 			violated(s, "task %u is sent again, and nobody wanted it", id);
 		s->resumed_at[id] = s->n_resumed;
@@ -232,6 +243,7 @@ static void see_result(struct sim *s, const struct bt_record *r)
 	uint32_t id = r->result.key.task;
 	bool good = r->result.outcome == BT_OUTCOME_DONE;
 	s->word[id] = good ? SAID_DONE : SAID_FAILED;
+	s->failed_surely[id] = r->result.outcome == BT_OUTCOME_FAILED;
 	if (r->command.kind == BT_TASK_EXEC && good)
 		counters[C_HOOK_RUN]++;
 	if (r->command.kind == BT_TASK_WAIT) {
@@ -265,7 +277,7 @@ void hooks_record(struct sim *s, const struct bt_record *r)
 	else if (r->kind == BT_RECORD_RESULT && hook)
 		see_result(s, r);
 	else if (r->kind == BT_RECORD_SKIPPED && hook) {
-		const struct bt_task *t = task_now(s, r->command.key.task);
+		const struct bt_task *t = hooks_task(s, r->command.key.task);
 		counters[C_HOOK_IGNORED] += t && t->ignore && s->word[t->id] == SAID_FAILED;
 		if (s->word[r->command.key.task] != SAID_FAILED) /* a closing one may be both */
 			s->word[r->command.key.task] = SAID_SKIPPED;

@@ -110,7 +110,7 @@ static int crashes(void)
 {
 	int failed = 0;
 	uint64_t n = 0;
-	for (int strategy = 0; strategy <= FLOW_STRATEGY; strategy++)
+	for (int strategy = 0; strategy <= BUNDLE_BLUE_GREEN; strategy++)
 		for (int bad = 0; bad < 2; bad++)
 			for (uint64_t seed = 1; seed <= 12; seed++) {
 				struct options o = {.calm = true,

@@ -37,6 +37,8 @@ static void wish(struct sim *s, enum bt_operator op)
 	s->operator_waits = false;
 	counters[ops[op]]++;
 	s->aborted |= op == BT_OP_ABORT || op == BT_OP_ROLLBACK;
+	if (s->phase == BT_PHASE_PARKED)
+		bundles_looked_after(s);
 	trace(s, "operator: %s", bt_operator_name(op));
 	server_operator(s, op);
 }
@@ -147,6 +149,9 @@ static void event(struct sim *s, const struct ev *e)
 		break;
 	case EV_APP:
 		world_app(s, e->host, e->stamp);
+		break;
+	case EV_SCRIPT:
+		bundles_script(s, e->p, (uint16_t)e->arg);
 		break;
 	case EV_RESTORE:
 		restore_begin(s);

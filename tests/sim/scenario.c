@@ -43,7 +43,9 @@ static void pick_deploy(struct sim *s)
 	struct bt_deploy *d = &s->service.deploy;
 	d->strategy = s->opt.strategy >= 0 ? (enum bt_strategy)s->opt.strategy
 					   : (enum bt_strategy)between(s, 0, 2);
-	if (s->opt.strategy == FLOW_STRATEGY)
+	if (s->opt.strategy == BUNDLE_BLUE_GREEN)
+		d->strategy = BT_STRATEGY_BLUE_GREEN;
+	else if (s->opt.strategy >= FLOW_STRATEGY)
 		d->strategy = BT_STRATEGY_ROLLING;
 	else if (d->strategy == BT_STRATEGY_ROLLING && s->opt.strategy < 0 && draw(s, 4) % 4 == 0)
 		d->strategy = BT_STRATEGY_CANARY;
@@ -276,6 +278,7 @@ static void remember(struct sim *s, const struct bt_plan *plan)
 	memcpy(s->vip_at_start, s->vip, sizeof s->vip);
 	s->flow_plan = plan;
 	flows_remember(s);
+	bundles_remember(s);
 	for (uint16_t i = 0; i < s->n_inst; i++)
 		s->vip_excused[i / s->n_slots] |= !s->vip[i / s->n_slots] && world_in(s, i);
 	for (uint16_t b = 0; b < s->n_balancers; b++) {
@@ -306,6 +309,7 @@ static struct bt_plan *plan_run(struct sim *s)
 	s->allowed = 1u << s->release;
 	for (uint16_t i = 0; i < s->n_inst; i++)
 		s->allowed |= 1u << s->inst[i].release;
+	bundles_allow(s);
 	if (first_plan(s, &plan, &err) < 0) {
 		trace(s, "no plan: %s", err.text);
 		counters[C_PLAN_REFUSED]++;
@@ -330,6 +334,7 @@ void scenario(struct sim *s)
 {
 	s->deployment = FIRST_DEPLOYMENT;
 	pick_service(s);
+	bundles_pick(s);
 	hooks_pick(s);
 	pick_odds(s);
 	if (!s->opt.calm && s->rng % 3 == 0)
@@ -339,15 +344,19 @@ void scenario(struct sim *s)
 	s->purpose = s->opt.calm || chance(s, 850) ? BT_PLAN_DEPLOY
 		     : chance(s, 600)		   ? BT_PLAN_ROLLBACK
 						   : BT_PLAN_RETIRE;
-	if (!s->opt.calm && s->opt.crash_after < 0 && !s->opt.journal && s->rng % 29 == 0) {
+	if (!s->opt.calm && s->opt.crash_after < 0 && !s->opt.journal && s->rng % 29 == 0 &&
+		!s->bundle) {
 		s->purpose = BT_PLAN_ADOPT;
 		s->runs_left += 2;
 	}
+	if (s->bundle && s->purpose == BT_PLAN_RETIRE)
+		s->purpose = BT_PLAN_ROLLBACK;
 	s->is_flow = s->purpose == BT_PLAN_DEPLOY && flows_pick(s);
 	s->release = s->purpose == BT_PLAN_DEPLOY ? NEW : s->purpose == BT_PLAN_RETIRE ? 0 : OLD;
 	memset(s->vip, s->dsr, sizeof s->vip);
 	pick_world(s);
 	flows_world(s);
+	bundles_world(s);
 	pick_one(s);
 	struct bt_plan *plan = plan_run(s);
 	if (!plan) {
@@ -399,6 +408,8 @@ void scenario_next(struct sim *s)
 	s->purpose = chance(s, 500)   ? BT_PLAN_DEPLOY
 		     : chance(s, 600) ? BT_PLAN_ROLLBACK
 				      : BT_PLAN_RETIRE;
+	if (s->bundle && s->purpose == BT_PLAN_RETIRE)
+		s->purpose = BT_PLAN_DEPLOY;
 	s->release = s->purpose == BT_PLAN_RETIRE   ? 0
 		     : s->purpose == BT_PLAN_DEPLOY ? (newest < 7 ? newest + 1 : 4)
 						    : OLD;

@@ -140,7 +140,7 @@ static void make_plan(struct sim *s, const struct bt_update *u)
 		.known = known_releases,
 		.n_known = N_KNOWN,
 		.first_task_id = u->first_task_id,
-		.before = s->is_flow ? s->flow_plan : NULL,
+		.before = s->flow_plan,
 		.failed = s->purpose == BT_PLAN_DEPLOY || s->purpose == BT_PLAN_FLOW ? &s->service
 										     : NULL,
 		.failed_release = {s->release, "vY", NULL}};

@@ -9,6 +9,7 @@
  *     restore.c   a server that comes back from a backup
  *     hooks.c     programs, approvals, waits and notices in plans
  *     flows.c     flows over some hosts, and what must be there after them
+ *     bundles.c   CodeDeploy bundles: scripts that start and stop, files on hosts, healthy hosts
  *     world.c     hosts, apps, balancers, requests: what tasks change and requests meet
  *     net.c       events in time; messages that are lost, repeated, late
  *     check.c     what must hold, after every event and at the end
@@ -30,12 +31,14 @@
 
 /* After the storm every limit has passed a few times by then. */
 #define HORIZON_MS ((int64_t)8 * 3600 * 1000)
-enum { MAX_SLOTS = 5, MAX_SERVICE_HOSTS = 3, MAX_HOSTS = 5, MAX_INST = 15 };
+enum { MAX_SLOTS = 5, MAX_SERVICE_HOSTS = 3, MAX_HOSTS = 7, MAX_INST = 15 };
 enum { MAX_BALANCERS = 3 };
 #define DRAIN_RAN_OUT "connections are left"
 enum { MAX_HOOKS = 3, MAX_FLOW_STAGES = 3, MAX_FLOW_TASKS = 16 };
-enum { FLOW_STRATEGY = 4 }; /* of options: no strategy, a flow */
-enum { MAX_TASKS = 2048 };  /* ids of a run that are followed */
+/* Of options: no strategy, but a flow; a bundle, in place or blue-green. */
+enum { FLOW_STRATEGY = 4, BUNDLE_STRATEGY, BUNDLE_BLUE_GREEN };
+enum { MAX_BUNDLE_HOSTS = 5 };
+enum { MAX_TASKS = 2048 }; /* ids of a run that are followed */
 enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 
 /* What occurred, counted over all runs: the report, and a test that everything does occur. */
@@ -118,6 +121,33 @@ enum { FIRST_DEPLOYMENT = 7, OLD = 1, NEW = 2, OLDER = 3, FOREIGN = 9 };
 	X(FLOW_DONE, "flow: done")                                                                 \
 	X(FLOW_UNDONE, "flow: undone step by step")                                                \
 	X(FLOW_BACK, "flow: rolled back by its own way back")                                      \
+	X(BUNDLE_IN_PLACE, "bundle: run in place")                                                 \
+	X(BUNDLE_BLUE_GREEN, "bundle: run blue-green")                                             \
+	X(BUNDLE_ONE, "bundle: OneAtATime")                                                        \
+	X(BUNDLE_HALF, "bundle: HalfAtATime")                                                      \
+	X(BUNDLE_ALL, "bundle: AllAtOnce")                                                         \
+	X(BUNDLE_NUMBER, "bundle: minimum healthy hosts as a number")                              \
+	X(BUNDLE_PERCENT, "bundle: minimum healthy hosts as a share")                              \
+	X(BUNDLE_SLOTS, "bundle: several slots a host")                                            \
+	X(BUNDLE_NO_BALANCER, "bundle: without a balancer")                                        \
+	X(BUNDLE_OVER_OTHERS, "bundle: first deployment over what others started")                 \
+	X(BUNDLE_NOT_SERVING, "bundle: over hosts that did not serve")                             \
+	X(BUNDLE_ROLLBACK, "bundle: rollback by hand")                                             \
+	X(BUNDLE_STOPPED, "bundle: ApplicationStop stopped an app")                                \
+	X(BUNDLE_STARTED, "bundle: ApplicationStart started one")                                  \
+	X(BUNDLE_NO_SCRIPT, "bundle: an event without a script")                                   \
+	X(BUNDLE_HALF_DONE, "bundle: a script that failed had done a part")                        \
+	X(BUNDLE_PORT_HELD, "bundle: ApplicationStart found something else at its port")           \
+	X(BUNDLE_STOP_IGNORED, "bundle: an ApplicationStop that failed is passed over")            \
+	X(BUNDLE_INSTALLED, "bundle: installed")                                                   \
+	X(BUNDLE_REINSTALLED, "bundle: an install that a crash cut short is done again")           \
+	X(FAULT_INSTALL, "fault: an install fails, before it changed something or half-way")       \
+	X(BUNDLE_DONE, "bundle: done on every host")                                               \
+	X(BUNDLE_BEHIND, "bundle: done, and hosts stayed behind")                                  \
+	X(BUNDLE_UNTOUCHED, "bundle: ended with every host as it was")                             \
+	X(BUNDLE_BACK, "bundle: rolled back to the revision before")                               \
+	X(BUNDLE_TO_NOTHING, "bundle: rolled back to nothing")                                     \
+	X(BUNDLE_HALTED, "bundle: halted")                                                         \
 	X(VIP_OFF, "loopback: address taken off")                                                  \
 	X(VIP_ON, "loopback: address put on")                                                      \
 	X(VIP_MISSING, "loopback: an address that is missing before a run")                        \
@@ -175,6 +205,7 @@ enum ev_kind {
 	EV_SYNC,
 	EV_TASK,
 	EV_APP,
+	EV_SCRIPT,
 	EV_OPERATOR,
 	EV_CRASH_SERVER,
 	EV_CRASH_AGENT,
@@ -218,8 +249,18 @@ struct balancer {
 	uint16_t one_served; /* the last that did */
 	uint32_t one_moves;  /* in this run */
 };
+struct bundle { /* what the agent's file says of installs on a host, and what is there */
+	uint32_t last[MAX_SLOTS]; /* by slot: the last one that was installed whole; 0: none */
+	uint32_t installing;	  /* one that has not ended, for these slots */
+	bool cut_short[MAX_SLOTS];
+	bool started[MAX_SLOTS]; /* since the last one */
+	uint32_t files;		 /* MIXED: of more than one */
+	int64_t at_ms;		 /* when it ended */
+	const struct task *by;	 /* who installs */
+};
 struct snapshot { /* what Observe saw on a host */
 	bool there;
+	struct bundle bundle;
 	struct inst inst[MAX_SLOTS];
 	struct balancer balancer;
 	uint32_t releases; /* bit per release */
@@ -241,7 +282,8 @@ struct task { /* that an agent runs */
 	const struct bt_command *c;
 	enum step step;
 	bool live, recovered;
-	bool anew; /* Exec: begins its program (again) whatever ran before */
+	bool anew;    /* Exec: begins its program (again) whatever ran before */
+	bool halfway; /* Install: it has begun to change files */
 	struct bt_prior prior;
 	int64_t started_ms;
 	uint32_t life; /* Bake: of the instance when it began */
@@ -249,11 +291,13 @@ struct task { /* that an agent runs */
 	struct snapshot *seen;
 	uint32_t stamp;
 };
+struct script;
 struct program { /* of an Exec task, beside the agent */
 	uint32_t attempt, runs;
 	uint16_t host;
 	int64_t ends_ms;
-	bool good, seen; /* seen: what watches it lives */
+	bool good, seen;       /* seen: what watches it lives */
+	struct script *script; /* of a bundle's event; NULL */
 };
 struct answer { /* a message with a result */
 	struct bt_result r;
@@ -401,10 +445,17 @@ struct sim {
 	const struct bt_plan *flow_plan; /* this one, */
 	bool flow_about[MAX_INST];	 /* which is about these */
 
+	bool bundle, restarts; /* its ApplicationStart ends what runs there first */
+	struct bundle bundles[MAX_BUNDLE_HOSTS], bundles_at_start[MAX_BUNDLE_HOSTS];
+	int64_t n_healthy_at_start;
+	bool healthy_at_start[MAX_BUNDLE_HOSTS];
+	bool behind[MAX_BUNDLE_HOSTS]; /* a lane of it failed */
+
 	struct bt_hook hooks[BT_HOOK_WHENS][MAX_HOOKS];
 	struct program programs[MAX_TASKS];
 	uint8_t word[MAX_TASKS];	/* of Exec and Approve tasks: what the journal says */
 	uint32_t resumed_at[MAX_TASKS]; /* n_resumed when it was last sent */
+	bool failed_surely[MAX_TASKS];	/* its end was seen, and was bad */
 	uint32_t asking;		/* the Approve task that waits; 0: none */
 	uint32_t n_approved, approved_at, n_resumed;
 };
@@ -504,7 +555,29 @@ void flows_meddle(struct sim *s);
 void flows_twist(struct sim *s, struct bt_plan *p);
 void flows_done(struct sim *s); /* the world is what the flow's plan leads to */
 
+/* bundles.c */
+void bundles_pick(struct sim *s); /* after the service: some are a bundle's */
+void bundles_world(struct sim *s);
+void bundles_allow(struct sim *s); /* what is installed may serve */
+void bundles_remember(struct sim *s);
+bool bundles_listens(const struct sim *s, uint16_t inst, const struct inst *i);
+uint32_t bundles_release(const struct bundle *b, uint16_t slot); /* as an agent tells it */
+bool bundles_no_script(struct sim *s, uint16_t h, const struct task *t);
+void bundles_begins(struct sim *s, uint16_t h, const struct task *t, struct program *p);
+void bundles_started(struct sim *s, uint16_t h, const struct task *t); /* as its agent sees it */
+void bundles_script(struct sim *s, void *script, uint16_t inst);       /* something of it happens */
+void bundles_install(struct sim *s, uint16_t h, struct task *t);
+void bundles_looked_after(struct sim *s); /* by a person who lets a parked run go on */
+/* Before something is taken away, and after it. */
+void bundles_healthy(const struct sim *s, bool *ret_by_host);
+void bundles_took(struct sim *s, const bool *was);
+void bundles_record(struct sim *s, const struct bt_record *r);
+void bundles_done(struct sim *s, bool behind);
+void bundles_rolled_back(struct sim *s);
+void bundles_as_before(struct sim *s);
+
 /* hooks.c */
+const struct bt_task *hooks_task(const struct sim *s, uint32_t id); /* of the plan that runs */
 uint64_t draw(const struct sim *s, uint64_t what); /* beside the run's own stream of chance */
 void hooks_pick(struct sim *s);
 void hooks_reset(struct sim *s); /* another run */

@@ -11,6 +11,12 @@ struct bt_prior task_observe(struct sim *s, const struct bt_command *c)
 		const struct inst *i = &s->inst[c->instance];
 		p.running = i->app != APP_ABSENT && !i->foreign;
 		p.release = p.running ? i->release : 0;
+		if (s->bundle) {
+			p.running = bundles_listens(s, c->instance, i);
+			p.release = p.running ? bundles_release(&s->bundles[c->host],
+							c->instance % s->n_slots)
+					      : 0;
+		}
 	}
 	bool loopback = c->kind == BT_TASK_LOOPBACK_STOP || c->kind == BT_TASK_LOOPBACK_START;
 	p.present = loopback ? s->vip[c->host] : s->disk[c->host] & 1u << c->release;
@@ -227,6 +233,11 @@ static void switch_pool(struct sim *s, uint16_t h, struct task *t)
 			same ? NULL : "a newer generation is there");
 		return;
 	}
+	if (s->nginx.form != BT_NGINX_UPSTREAM && c->n_pool > 1) {
+		s->faulted = true;
+		task_done(s, h, t, BT_OUTCOME_FAILED, "there is room for one address");
+		return;
+	}
 	if (fault(s, s->odds.switch_refused, C_FAULT_SWITCH_REFUSED)) {
 		task_done(s, h, t, BT_OUTCOME_FAILED, "configuration test failed");
 		return;
@@ -329,6 +340,9 @@ static void act(struct sim *s, uint16_t h, struct task *t)
 		break;
 	case BT_TASK_NOTIFY:
 		hooks_notice(s, h, t);
+		break;
+	case BT_TASK_INSTALL:
+		bundles_install(s, h, t);
 		break;
 	case BT_TASK_EXEC:
 	case BT_TASK_LIFECYCLE:

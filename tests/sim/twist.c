@@ -149,7 +149,7 @@ void twist(struct sim *s, struct bt_plan *p)
 	/* Behind two balancers a lane may have taken at one what another needs for its undo there:
 	 * batches are what keeps them apart. */
 	if (s->service.deploy.strategy == BT_STRATEGY_ROLLING && !s->service.deploy.bake_ms &&
-		s->n_balancers < 2 && chance(s, 400))
+		s->n_balancers < 2 && !s->bundle && chance(s, 400))
 		merge_batches(s, p);
 	if (s->opt.calm || s->opt.crash_after >= 0 || !s->n_balancers || !chance(s, 30))
 		return;

@@ -145,6 +145,8 @@ void world_stop(struct sim *s, uint16_t i)
 	world_requests(s);
 	if (in->app == APP_ABSENT)
 		return;
+	bool healthy[MAX_HOSTS];
+	bundles_healthy(s, healthy);
 	check_stop(s, i);
 	check_leaves_alone(s, "stops", i);
 	trace(s, "world: %s stops release %u", world_name(s, i), in->release);
@@ -152,6 +154,7 @@ void world_stop(struct sim *s, uint16_t i)
 	in->release = 0;
 	in->life++;
 	memset(in->busy_until_ms, 0, sizeof in->busy_until_ms);
+	bundles_took(s, healthy);
 }
 
 void world_vip(struct sim *s, uint16_t host, bool on)
@@ -169,8 +172,9 @@ void world_vip(struct sim *s, uint16_t host, bool on)
 
 void world_pool(struct sim *s, uint16_t balancer, const bool *in, uint16_t one, uint64_t generation)
 {
-	bool was[MAX_INST];
+	bool was[MAX_INST], healthy[MAX_HOSTS];
 	struct balancer *b = &s->balancers[balancer];
+	bundles_healthy(s, healthy);
 	uint16_t was_one = b->one;
 	world_requests(s);
 	memcpy(was, b->in, sizeof was);
@@ -189,6 +193,7 @@ void world_pool(struct sim *s, uint16_t balancer, const bool *in, uint16_t one, 
 			s->inst[i].cut_allowed[balancer] = false;
 	check_pool_change(s, balancer, was);
 	check_one(s, balancer, was_one);
+	bundles_took(s, healthy);
 	world_requests(s);
 }
 
@@ -197,6 +202,8 @@ void world_snapshot(const struct sim *s, uint16_t host, struct snapshot *ret)
 	*ret = (struct snapshot){.there = true, .releases = s->disk[host], .vip = s->vip[host]};
 	for (uint16_t k = 0; host < s->n_service_hosts && k < s->n_slots; k++)
 		ret->inst[k] = s->inst[host * s->n_slots + k];
+	if (s->bundle && host < s->n_service_hosts)
+		ret->bundle = s->bundles[host];
 	for (uint16_t b = 0; b < s->n_balancers; b++)
 		if (s->balancers[b].host == host)
 			ret->balancer = s->balancers[b];
@@ -205,7 +212,7 @@ void world_snapshot(const struct sim *s, uint16_t host, struct snapshot *ret)
 static const char *address(struct sim *s, uint16_t host)
 {
 	static const char *const addresses[MAX_HOSTS] = {
-		"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"};
+		"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6", "10.0.0.7"};
 	(void)s;
 	return addresses[host];
 }
@@ -221,6 +228,20 @@ static void see_foreign(struct bt_arena *a, struct bt_seen_instance *seen)
 	seen->holder = "java (pid 7)";
 	seen->state = BT_RUN_ABSENT;
 	seen->release = 0;
+}
+
+/* Who listens runs, and which release it is says the file of what was installed. */
+static void see_bundle(const struct sim *s, uint16_t h, uint16_t k, const struct snapshot *n,
+	struct bt_seen_instance *seen)
+{
+	bool listens = bundles_listens(s, h * s->n_slots + k, &n->inst[k]);
+	seen->health = !listens			       ? BT_VITAL_UNKNOWN
+		       : n->inst[k].app == APP_HEALTHY ? BT_VITAL_HEALTHY
+						       : BT_VITAL_UNHEALTHY;
+	seen->state = listens ? BT_RUN_RUNNING : BT_RUN_ABSENT;
+	seen->release = bundles_release(&n->bundle, k);
+	seen->installed = n->bundle.last[k];
+	seen->since_wall_ms = seen->release ? n->bundle.at_ms + 1000000 : 0;
 }
 
 static void build_host(struct sim *s, struct bt_arena *a, uint16_t h, const struct snapshot *n,
@@ -245,6 +266,8 @@ static void build_host(struct sim *s, struct bt_arena *a, uint16_t h, const stru
 			list[k].adopted = n->inst[k].adopted;
 			if (n->inst[k].foreign)
 				see_foreign(a, &list[k]);
+			if (s->bundle)
+				see_bundle(s, h, k, n, &list[k]);
 		}
 		ret->instances = list;
 		ret->n_instances = s->n_slots;
