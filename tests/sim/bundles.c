@@ -475,8 +475,8 @@ void bundles_took(struct sim *s, const bool *was)
 {
 	int64_t m, before = 0, after = 0, min;
 	bool took = false;
-	if (!s->bundle || s->bad_plan || s->outsider)
-		return;
+	if (!s->bundle || s->bad_plan || s->outsider || (s->n_plans && !s->target))
+		return; /* back to nothing nobody has to stay */
 	min = must_stay(s, &m);
 	if (blue_green(s))
 		min = s->n_service_hosts;
@@ -587,7 +587,8 @@ static void check_nothing(struct sim *s)
 				now->release);
 		if (world_in(s, i) && !same)
 			violated(s, "back to nothing, and %s is in rotation", world_name(s, i));
-		if (same && was->app == APP_HEALTHY && world_was_in(s, i) && !world_in(s, i))
+		if (same && was->app == APP_HEALTHY && world_was_in(s, i) && !world_in(s, i) &&
+			!s->bundles[i / s->n_slots].last[i % s->n_slots])
 			violated(s, "back to what others started, and %s is out of rotation",
 				world_name(s, i));
 	}
