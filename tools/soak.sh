@@ -1,7 +1,8 @@
 #!/bin/bash
 # soak.sh [WORDS]: the flow's tests (tests/integration/test_flow_lab.py) SOAK times each, ten unless said
 # otherwise: by NAT, direct server return and HAProxy, and behind each of them with either agent and with the
-# server killed in the middle.
+# server killed in the middle. Then, once, the files with what is too long for `make test` (SOAKED in
+# tests/integration/conftest.py).
 # WORDS as pytest's -k choose among them. It goes on after a failure, ends by itself after SOAK_LIMIT
 # seconds at the latest (three hours), and closes with how many of each passed. Exit code 1 when one did not.
 set -u -o pipefail
@@ -15,7 +16,8 @@ began=$SECONDS
 
 # INT first: pytest then cleans up what it has begun.
 BATON_BUILD=$build timeout --signal=INT --kill-after=120 "$limit" /usr/bin/python3 -m pytest -q -rf \
-	-p no:cacheprovider --junitxml="$report" -k "${*:-flow_lab}" tests/integration/test_flow_lab.py
+	-p no:cacheprovider --junitxml="$report" -k "${*:-test}" \
+	tests/integration/test_{flow_lab,install_crash,ipvs,nft}.py
 status=$?
 [ "$status" != 124 ] || echo "soak: stopped after $limit s"
 

@@ -45,6 +45,27 @@ part() { # title, command …: runs it, shows it, keeps its closing lines
 	[ "$status" = 0 ] || failed=1
 }
 
+# What compiles goes on beside the tests that mostly wait: `beside NAME command …` begins it, `ended NAME` waits for
+# it, and `said NAME` shows what it wrote and has its exit code.
+aside=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$aside"' EXIT
+beside() { # name, command …
+	local name=$1
+	shift
+	nice "$@" >"$aside/$name" 2>&1 &
+	echo $! >"$aside/$name.pid"
+}
+
+ended() { # name; not in a pipeline, whose shell would have no such child
+	wait "$(<"$aside/$1.pid")"
+	echo $? >"$aside/$1.status"
+}
+
+said() { # name
+	cat "$aside/$1"
+	return "$(<"$aside/$1.status")"
+}
+
 meson_suite() { # build directory, suite, more arguments …
 	local dir=$1 suite=$2
 	shift 2
@@ -58,18 +79,30 @@ say "gcc build"
 ninja -C "$build" --quiet || exit 1
 
 if has lint; then part "lint" meson_suite "$build" lint; fi
-if has unit; then part "unit (gcc)" meson_suite "$build" unit; fi
-if has compile; then
-	CC=clang setup build-clang -Dwerror=true -Dbuildtype=debug
-	part "clang build" ninja -C build-clang --quiet
-fi
 if has asan; then
 	export ASAN_OPTIONS=abort_on_error=0:detect_leaks=1:strict_string_checks=1
 	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
 	setup build-asan -Dwerror=true -Db_sanitize=address,undefined
+	beside asan ninja -C build-asan --quiet
+fi
+if has unit; then part "unit (gcc)" meson_suite "$build" unit; fi
+if has asan; then
 	say "ASan+UBSan build"
-	ninja -C build-asan --quiet || exit 1
+	ended asan
+	said asan || exit 1
+fi
+if has compile; then
+	CC=clang setup build-clang -Dwerror=true -Dbuildtype=debug
+	beside clang ninja -C build-clang --quiet
+fi
+if has asan; then
 	part "unit (ASan+UBSan)" meson_suite build-asan unit --timeout-multiplier 4
+fi
+if has compile; then
+	ended clang
+	part "clang build" said clang
+fi
+if has asan; then
 	part "simulation (ASan+UBSan)" build-asan/tests/sim/sim --seeds "${SIM_SEEDS_ASAN:-2000}" --from 1
 fi
 if has sim; then part "simulation" meson_suite "$build" sim --timeout-multiplier 4; fi

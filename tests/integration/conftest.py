@@ -1,6 +1,18 @@
+import os
+import re
+
 import pytest
 
 from lab import SANITIZED, Lab
+
+# Minutes of one more address family, kernel boot or row of kills: `make soak` runs them, all others `make test`, too.
+SOAKED = {
+    "test_flow_lab": r"loses_nothing\[(nat|dsr)6-",
+    "test_install_crash": r"each_call\[(removing|making|permitting|syncing)",
+    "test_ipvs": r"test_(direct_routing|adopted|ipv6)\]",
+    "test_nft": r"(agent_is_killed|flushes_the_rules|off_and_on_again|half_open_connections)\[(nat|dsr)6|"
+                r"no_masquerade\[(two_segments-nat6|one_segment-nat\])",
+}
 
 # What these add to the others is Java, a browser, another kernel or a shell, and the time that those take; the code of
 # ours behind them is run under the sanitizers by the rest, and by the unit tests. Named tests run all the same.
@@ -15,6 +27,8 @@ PLAIN_ONLY = {
 
 def pytest_collection_modifyitems(items):
     for item in items:
+        if "SOAK" not in os.environ and re.search(SOAKED.get(item.module.__name__, "^$"), item.name):
+            item.add_marker(pytest.mark.skip(reason="in make soak"))
         kept = PLAIN_ONLY.get(item.module.__name__)
         if SANITIZED and kept is not None and item.name not in kept:
             item.add_marker(pytest.mark.skip(reason="with the plain build only"))
