@@ -13,7 +13,10 @@
 #include <stdio.h>
 
 #define DRAIN_POLL_MS 100
-#define DRAIN_SURE_MS 30 /* between the two looks that see none: what is on its way arrives */
+/* Between the two looks that see none: what is on its way arrives. Longer where it comes over a
+ * network and through the queues of two hosts, either of which may be busy. */
+#define DRAIN_SURE_MS 30
+#define DRAIN_SURE_FAR_MS 100
 
 struct drain {
 	struct bt_thread_op op;
@@ -76,7 +79,7 @@ static void counted(struct drain *d, int64_t connections)
 	}
 	int64_t left = d->deadline_ms - bt_clock_boot_ms();
 	if (connections == 0) /* the second look is due, however late it is */
-		bt_timer_in(d->timer, DRAIN_SURE_MS);
+		bt_timer_in(d->timer, d->at_host ? DRAIN_SURE_FAR_MS : DRAIN_SURE_MS);
 	else if (left > 0)
 		again(d, left);
 	else {

@@ -9,7 +9,7 @@ from lab import SANITIZED, Lab
 SOAKED = {
     "test_flow_lab": r"loses_nothing\[(nat|dsr)6-",
     "test_install_crash": r"each_call\[(removing|making|permitting|syncing)",
-    "test_ipvs": r"test_(direct_routing|adopted|ipv6)\]",
+    "test_ipvs": r"test_(direct_routing|nat|adopted|ipv6)\]",
     "test_nft": r"(agent_is_killed|flushes_the_rules|off_and_on_again|half_open_connections)\[(nat|dsr)6|"
                 r"no_masquerade\[(two_segments-nat6|one_segment-nat\])",
 }

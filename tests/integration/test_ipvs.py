@@ -51,6 +51,7 @@ def test_kernel_without_ipvs(lab):
     assert lab.deployments() == []
 
 
+@pytest.mark.xdist_group("uml")  # one at a time: each keeps a processor busy
 @pytest.mark.parametrize("name", ["test_direct_routing", "test_nat", "test_adopted", "test_tomcats", "test_ipv6", "test_keepalived"])
 def test_in_user_mode_linux(name):
     """Each boots a kernel of its own: what one leaves is nothing to the next, and they run beside each other."""
