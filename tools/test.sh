@@ -111,7 +111,7 @@ if has sim; then part "simulation" meson_suite "$build" sim --timeout-multiplier
 integration() { # build directory, more arguments
 	local dir=$1
 	shift
-	BATON_BUILD=$(realpath "$dir") /usr/bin/python3 -m pytest -q -n $((jobs + 2)) --dist loadgroup \
+	BATON_BUILD=$(realpath "$dir") /usr/bin/python3 -m pytest -q -n $((jobs + 1)) --dist loadgroup \
 		-p no:cacheprovider --durations=5 tests/integration "$@"
 }
 if has integration; then
