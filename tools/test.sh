@@ -106,7 +106,7 @@ if has asan; then
 	part "simulation (ASan+UBSan)" build-asan/tests/sim/sim --seeds "${SIM_SEEDS_ASAN:-2000}" --from 1
 fi
 if has sim; then part "simulation" meson_suite "$build" sim --timeout-multiplier 4; fi
-# Most of an integration test is waiting, so there are more of them than processors; each has its own
+# Half of an integration test is waiting, so there is one more of them than processors; each has its own
 # ports and directories.
 integration() { # build directory, more arguments
 	local dir=$1

@@ -11,7 +11,8 @@ SOAKED = {
     "test_install_crash": r"each_call\[(removing|making|permitting|syncing)",
     "test_ipvs": r"test_(direct_routing|nat|adopted|ipv6)\]",
     "test_nft": r"(agent_is_killed|flushes_the_rules|off_and_on_again|half_open_connections)\[(nat|dsr)6|"
-                r"no_masquerade\[(two_segments-nat6|one_segment-nat\])",
+                r"no_masquerade\[(two_segments-nat6|one_segment-nat\])|rolling_under_load\[dsr6|"
+                r"drain_waits_for_connections\[nat6",
 }
 
 # What these add to the others is Java, a browser, another kernel, a shell, or one more kill; and the time that those
@@ -27,7 +28,7 @@ PLAIN_ONLY = {
     "test_install_crash": r"\[copying\]",
     "test_ipvs": r"^$",
     "test_jenkins": r"^$",
-    "test_nft": r"rolling_under_load\[(nat|dsr6)\]|drain_waits_for_connections\[(nat6|dsr)\]|silent|speaks_from|forwarding",
+    "test_nft": r"rolling_under_load\[(dsr|nat6)\]|drain_waits_for_connections\[(nat|dsr6)\]|silent|speaks_from|forwarding",
     "test_page": r"^$",
     "test_reboot": r"^$",
     "test_shell": r"^$",
