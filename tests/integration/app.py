@@ -9,6 +9,7 @@ ignore_term    SIGTERM changes nothing           health_fails_after  seconds unt
 healthy_slots  the only slots where it is healthy
 print_env      a variable it prints as it begins       reuse_port     others may listen on its port too
 warm_up        seconds after it listens in which it is not healthy and every page says NOT READY
+start_when     a file that it waits for before it listens
 listen         its address, 127.0.0.1 if not given; "::" is all of IPv6 and IPv4
 """
 import argparse
@@ -221,6 +222,7 @@ def main():
         print("app: cannot work: the settings say so", file=sys.stderr, flush=True)
         sys.exit(setting("exit_at_once"))
     time.sleep(setting("start_delay", 0))
+    hold({"until": setting("start_when", "/")})
     app = App((setting("listen", "127.0.0.1"), ARGS.port), Page)
     if ARGS.management:
         threading.Thread(target=App(("127.0.0.1", ARGS.management), Page).serve_forever, args=(0.02,), daemon=True).start()

@@ -1,4 +1,5 @@
 """The page in a real browser, on real runs. Pictures of every view are left in build/screens."""
+import contextlib
 import gzip
 import json
 import os
@@ -79,6 +80,22 @@ def started(lab, version, **settings):
 def deployed(lab, version, **settings):
     assert lab.deploy(version, **settings).returncode == 0
     return number(lab)
+
+
+@contextlib.contextmanager
+def held(lab, version):
+    """A deployment in the background whose app listens when this is over: number and client."""
+    health, gate = lab.services["shop"]["health"], lab.dir / f"listen-{version}"
+    before = health["within"]
+    health["within"] = "5m"
+    lab.write()
+    try:
+        child, run = started(lab, version, start_when=str(gate))
+        yield run, child
+    finally:
+        gate.touch()
+        health["within"] = before
+        lab.write()
 
 
 def calm(lab):
@@ -208,17 +225,17 @@ def test_an_ended_session_returns_to_the_login(page, house):
 def test_a_blue_green_is_watched_under_load(page, house):
     live = next(s for s in house.service()["slots"] if s["in"])
     with house.load() as load:
-        with socket.create_connection(("127.0.0.1", live["port"])):
-            child, run = started(house, "v2", start_delay=1)
-            poll("the open connection is counted", lambda: next(
-                s for s in house.service()["slots"] if s["slot"] == live["slot"])["connections"])
-        page.see(".service .now", "v2 is being deployed")
-        page.screen("services-running")
-        page.click(".service .now")
-        page.see("h1", "shop v1 → v2")
-        page.see(".station.running .what")
-        page.see(".banner.busy", "try")          # what the health check says, live
-        page.screen("run-running")
+        with held(house, "v2") as (run, child):
+            with socket.create_connection(("127.0.0.1", live["port"])):
+                poll("the open connection is counted", lambda: next(
+                    s for s in house.service()["slots"] if s["slot"] == live["slot"])["connections"])
+            page.see(".service .now", "v2 is being deployed")
+            page.screen("services-running")
+            page.click(".service .now")
+            page.see("h1", "shop v1 → v2")
+            page.see(".station.running .what")
+            page.see(".banner.busy", "try")      # what the health check says, live
+            page.screen("run-running")
         page.see(".banner.good", "shop v2 serves")
         assert child.wait(60) == 0
     assert load.failed == 0, load.summary()
@@ -299,23 +316,23 @@ def test_a_viewer_sees_but_may_do_nothing(viewer, house):
 
 def test_pause_resume_and_abort_say_what_will_happen(page, house):
     before = house.deployments()[0]
-    child, run = started(house, "v5", start_delay=2)
-    page.open(f"{house.url}/#/runs/{run}")
-    page.click("#op-pause")
-    page.see("dialog", "Nothing new starts until somebody resumes")
-    page.screen("dialog")
-    page.keys(Keys.ESCAPE)
-    page.gone("dialog")
-    assert house.deployment(run)["phase"] == "running"
-    page.click("#op-pause")
-    page.click("dialog button[type=submit]")
-    page.see(".banner.warn", "Paused")
-    page.screen("run-paused")
-    page.click("#op-resume")
-    page.click("dialog button[type=submit]")
-    page.click("#op-abort")
-    page.see("dialog", f"traffic returns to shop {before['version']}")
-    page.click("dialog button[type=submit]")
+    with held(house, "v5") as (run, child):
+        page.open(f"{house.url}/#/runs/{run}")
+        page.click("#op-pause")
+        page.see("dialog", "Nothing new starts until somebody resumes")
+        page.screen("dialog")
+        page.keys(Keys.ESCAPE)
+        page.gone("dialog")
+        assert house.deployment(run)["phase"] == "running"
+        page.click("#op-pause")
+        page.click("dialog button[type=submit]")
+        page.see(".banner.warn", "Paused")
+        page.screen("run-paused")
+        page.click("#op-resume")
+        page.click("dialog button[type=submit]")
+        page.click("#op-abort")
+        page.see("dialog", f"traffic returns to shop {before['version']}")
+        page.click("dialog button[type=submit]")
     page.see("h1", "rolled back")
     assert child.wait(60) == 1 and house.ask() == before["version"]
     calm(house)
@@ -415,12 +432,12 @@ def test_by_keyboard_alone_from_the_services_to_a_rollback(page, house):
 
 
 def test_it_comes_back_by_itself_after_a_restart_of_the_server(page, house):
-    child, run = started(house, "v7", start_delay=1)
-    page.open(f"{house.url}/#/runs/{run}")
-    page.script("window.stays = true")
-    page.click("#op-pause")
-    page.click("dialog button[type=submit]")
-    page.see(".banner.warn", "Paused")
+    with held(house, "v7") as (run, child):
+        page.open(f"{house.url}/#/runs/{run}")
+        page.script("window.stays = true")
+        page.click("#op-pause")
+        page.click("dialog button[type=submit]")
+        page.see(".banner.warn", "Paused")
     house.kill("up")
     page.see("#away", "does not answer")
     page.screen("away")
