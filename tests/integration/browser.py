@@ -86,7 +86,7 @@ class Browser:
     def text(self, css="body"):
         return "\n".join(self.texts(css))
 
-    def see(self, css, words="", seconds=30):
+    def see(self, css, words="", seconds=60):
         """Polls until an element of css is shown that holds these words; the element."""
         def fact():
             try:
@@ -98,7 +98,7 @@ class Browser:
         except AssertionError as e:
             raise AssertionError(f"{e}\nthe page says:\n{self.text()}") from None
 
-    def gone(self, css, seconds=30):
+    def gone(self, css, seconds=60):
         def fact():
             try:
                 return not any(e.is_displayed() for e in self.all(css))
