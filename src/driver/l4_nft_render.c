@@ -15,7 +15,7 @@
  * the member's MAC address before it and takes care of that address as for any neighbour.
  *
  *     on_INTERFACE   daddr VIP, dport PORT → service
- *     service        begins a connection, and none that began just now: opening
+ *     service        begins a connection, and none that began just now, or that has ended: opening
  *                    in flows_MEMBER → to_MEMBER, for each; else → choose
  *     opening        forget who served this client's port before; → choose
  *     choose         by a hash of client and port → to_MEMBER, of those that are in
@@ -358,6 +358,9 @@ static void service_chains(struct render *r)
 	rule(r, "opening", json_pack("[o]", forget(r, "closing")));
 	rule(r, "service",
 		json_pack("[o, o, o]", begins(), in_set(r, "!=", "young"), jump("opening")));
+	/* The connection of that port has ended: another one begins, however soon. */
+	rule(r, "service",
+		json_pack("[o, o, o]", begins(), in_set(r, "==", "closing"), jump("opening")));
 	for (size_t i = 0; i < r->t->n_members; i++) {
 		const struct bt_pool_member *m = &r->t->members[i];
 		bt_nft_chain_name(m->address, m->port, name);

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from l4lab import LAN, L4Lab, alone
-from lab import poll
+from lab import PYTHON, poll
 
 BOTH = pytest.mark.parametrize("mode", ["nat", "dsr", "nat6", "dsr6"])
 
@@ -162,6 +162,30 @@ def test_the_agent_is_killed(lab, mode):
     assert load.failed == 0, load.summary()
     assert load.strayed() == {}
     assert all(net.members().values())
+
+
+ONE_PORT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 8080), timeout=20, source_address=("", int(sys.argv[2]))) as s:
+    s.sendall(b"GET /where HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n")
+    print(b"".join(iter(lambda: s.recv(4096), b"")).partition(b"\\r\\n\\r\\n")[2].decode())
+"""
+
+
+def test_a_port_that_is_used_again(lab):
+    """A client takes the port of a connection that has just ended: what begins there is new, and does not go
+    to whom the old one went when that host is out."""
+    net = Net(lab, "dsr")
+    good(lab.deploy("v1", **ANY))
+    net.answering("was1", "was2")
+
+    def ask(port):
+        return net.client.run(PYTHON, "-c", ONE_PORT, net.vip, port).stdout.split("/")[0].strip()
+
+    ports = [port for port in range(20000, 20040) if ask(port) == "was1"][-3:]
+    assert len(ports) == 3
+    good(lab.baton("run", "turnOffL4", "--service", "shop", "--hosts", "was1"))
+    assert [ask(port) for port in ports] == ["was2"] * 3
 
 
 @BOTH
