@@ -2,6 +2,7 @@
  * task_*.c; nothing here knows one kind from another. */
 #include "agent/tasks.h"
 
+#include "agent/boot.h"
 #include "base/clock.h"
 #include "base/fs.h"
 #include "base/json.h"
@@ -296,6 +297,23 @@ static void arm_limit(struct bt_job *j)
 static void give_up(struct bt_job *j)
 {
 	bt_job_finish(j, BT_OUTCOME_FAILED, "given up: a later command came");
+}
+
+static void on_booted(void *arg, int result, const struct bt_err *err)
+{
+	struct bt_job *j = arg;
+	(void)result;
+	(void)err;
+	j->op = NULL;
+	j->row->go(j);
+}
+
+bool bt_job_waits_for_boot(struct bt_job *j, const char *slot)
+{
+	j->op = bt_boot_wait(bt_job_exec(j)->boot, j->service_name, slot, on_booted, j);
+	if (j->op)
+		bt_job_say(j, "this host was booted: waits until its instances are healthy again");
+	return j->op != NULL;
 }
 
 static void go(struct bt_job *j)

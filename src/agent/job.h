@@ -100,6 +100,9 @@ void bt_job_finish(struct bt_job *j, enum bt_outcome outcome, const char *fmt, .
 void bt_job_finish_text(struct bt_job *j, enum bt_outcome outcome, const char *text);
 /* Ends as a driver answered: 0 DONE, BT_E_REFUSED REFUSED, other FAILED with the error's text. */
 void bt_job_finish_result(struct bt_job *j, int result, const struct bt_err *err, const char *done);
+/* true: the slot is about to be started again after a boot of this host, and the task goes, from
+ * its beginning, once it was. */
+bool bt_job_waits_for_boot(struct bt_job *j, const char *slot);
 /* A line for the task's log and, as progress, for who watches. */
 void bt_job_say(struct bt_job *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void bt_job_log(struct bt_job *j, const char *text); /* into the log only */

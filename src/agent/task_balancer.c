@@ -1,5 +1,4 @@
 /* BackendCheck, Switch, Drain and Bake: what happens at the balancer's host. */
-#include "agent/boot.h"
 #include "agent/tasks.h"
 
 #include "base/json.h"
@@ -145,25 +144,14 @@ static void on_applied(void *arg, int result, const struct bt_err *err)
 	bt_job_finish_result(j, result, err, done);
 }
 
-static void on_admitted(void *arg, int result, const struct bt_err *err)
-{
-	struct bt_job *j = arg;
-	(void)result;
-	(void)err;
-	j->op = NULL;
-	bt_task_switch_go(j);
-}
-
 /* What goes on after a boot of this host must not send to an app that is still starting. */
 static bool waits_for_boot(struct bt_job *j)
 {
-	for (size_t i = 0; i < j->n_members && !j->op; i++)
-		if (j->members[i].in && bt_streq(j->members[i].host, bt_job_env(j)->host))
-			j->op = bt_boot_wait(bt_job_exec(j)->boot, j->service_name,
-				j->members[i].slot, on_admitted, j);
-	if (j->op)
-		bt_job_say(j, "this host was booted: waits until its instances are healthy again");
-	return j->op != NULL;
+	for (size_t i = 0; i < j->n_members; i++)
+		if (j->members[i].in && bt_streq(j->members[i].host, bt_job_env(j)->host) &&
+			bt_job_waits_for_boot(j, j->members[i].slot))
+			return true;
+	return false;
 }
 
 void bt_task_switch_go(struct bt_job *j)

@@ -1,8 +1,6 @@
 /* InstanceStart, InstanceStop, HealthCheck, and the instance's half of Bake. */
 #include "agent/tasks.h"
 
-#include "agent/boot.h"
-
 #include "base/json.h"
 #include "base/str.h"
 
@@ -313,25 +311,13 @@ int bt_task_health_check(struct bt_job *j, struct bt_err *err)
 	return r < 0 ? r : need_runtime(j, err);
 }
 
-static void on_booted(void *arg, int result, const struct bt_err *err)
-{
-	struct bt_job *j = arg;
-	(void)result;
-	(void)err;
-	j->op = NULL;
-	bt_task_health_go(j);
-}
-
 void bt_task_health_go(struct bt_job *j)
 {
 	struct bt_seen_instance seen;
 	/* What ran before a boot of this host is about to be started again: that it does not run
 	 * yet says nothing about it. */
-	j->op = bt_boot_wait(bt_job_exec(j)->boot, j->service_name, j->slot, on_booted, j);
-	if (j->op) {
-		bt_job_say(j, "this host was booted: waits until %s runs again", j->slot);
+	if (bt_job_waits_for_boot(j, j->slot))
 		return;
-	}
 	if (bt_job_slot_seen(j, j->arena, &seen) && seen.state != BT_RUN_ABSENT && j->release &&
 		seen.release && seen.release != j->release) {
 		bt_job_finish(j, BT_OUTCOME_FAILED, "%s runs release %u, expected %u", j->slot,

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "driver/l4_ipvs_work.h"
 #include "driver/l4_site.h"
+#include "driver/members.h"
 
 #include <string.h>
 
@@ -90,18 +91,6 @@ static void job_cancel(struct bt_op *op)
 	((struct job *)op)->cancelled = true; /* the thread still has it */
 }
 
-static const struct bt_pool_member *copy_members(struct bt_arena *a, const struct bt_l4_target *t)
-{
-	struct bt_pool_member *list =
-		bt_arena_memdup(a, t->members, t->n_members * sizeof *t->members);
-	for (size_t i = 0; i < t->n_members; i++) {
-		list[i].address = bt_arena_strdup(a, list[i].address);
-		list[i].slot = bt_arena_strdup(a, list[i].slot);
-		list[i].host = bt_arena_strdup(a, list[i].host);
-	}
-	return list;
-}
-
 static struct job *job_new(const struct bt_l4_target *t)
 {
 	const struct bt_l4 *l4 = t->service->l4;
@@ -121,7 +110,7 @@ static struct job *job_new(const struct bt_l4_target *t)
 		.scheduler = bt_arena_strdup(a, l4->ipvs.scheduler),
 		.weight = l4->ipvs.weight,
 		.only = l4->n_on <= 1,
-		.members = copy_members(a, t),
+		.members = bt_members_copy(a, t->members, t->n_members),
 		.fresh = t->fresh ? bt_arena_memdup(a, t->fresh, t->n_members * sizeof *t->fresh)
 				  : NULL,
 		.n_members = t->n_members,

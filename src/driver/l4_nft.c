@@ -13,6 +13,7 @@
 
 #include "base/json.h"
 #include "base/str.h"
+#include "driver/members.h"
 #include "driver/op.h"
 
 #include <stdio.h>
@@ -365,7 +366,6 @@ static struct bt_l4_target copy_target(struct bt_arena *a, const struct bt_l4_ta
 {
 	struct bt_l4 *l4 = BT_ARENA_NEW(a, struct bt_l4);
 	struct bt_service *s = BT_ARENA_NEW(a, struct bt_service);
-	struct bt_pool_member *m = BT_ARENA_ARRAY(a, struct bt_pool_member, t->n_members + 1);
 	*l4 = (struct bt_l4){
 		.kind = t->service->l4->kind,
 		.mode = t->service->l4->mode,
@@ -376,14 +376,8 @@ static struct bt_l4_target copy_target(struct bt_arena *a, const struct bt_l4_ta
 	};
 	s->name = bt_arena_strdup(a, t->service->name);
 	s->l4 = l4;
-	for (size_t i = 0; i < t->n_members; i++) {
-		m[i] = t->members[i];
-		m[i].address = bt_arena_strdup(a, m[i].address);
-		m[i].host = bt_arena_strdup(a, m[i].host);
-		m[i].slot = bt_arena_strdup(a, m[i].slot);
-	}
 	return (struct bt_l4_target){.service = s,
-		.members = m,
+		.members = bt_members_copy(a, t->members, t->n_members),
 		.n_members = t->n_members,
 		.uncounted = t->uncounted,
 		.read_back = t->read_back,
